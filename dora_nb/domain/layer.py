@@ -1,0 +1,55 @@
+"""One layer of a network, in numbers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from dora_nb.domain.record import Record
+
+Precision = Literal["fp64", "fp32", "fp16"]
+BYTES_PER_ELEMENT: dict[str, int] = {"fp64": 8, "fp32": 4, "fp16": 2}
+
+#: Kinds of work with a sustained rate of their own: dense products, convolutions, depthwise convolutions, and table
+#: look-ups (which only move memory).
+OperatorClass = Literal["matmul", "conv", "depthwise", "lookup"]
+
+
+class Layer(Record):
+    """One layer of the chain. A cut never falls inside it.
+
+    Attributes
+    ----------
+    name
+        Unique in its workload, e.g. ``block.3``.
+    operator
+        Kind of work that dominates it; devices have a sustained rate for each.
+    forward_flops
+        Floating-point operations of one sample's forward pass, 2 per multiply-add.
+    parameters
+        Parameters it uses, tied ones included.
+    read_parameters
+        Parameters read from memory in one forward pass; None: all of them (a look-up reads only a few rows).
+    output_elements
+        Elements of one sample's output: what crosses the cut behind this layer.
+    stash_elements
+        Elements of one sample kept from forward to backward.
+    traffic_elements
+        Activation elements of one sample read and written by the forward pass.
+    kv_elements
+        Elements of key-value cache per sample and token.
+    tied_parameters
+        How many of ``parameters`` are shared with the layer at the other end of the network.
+    """
+
+    name: str = Field(min_length=1)
+    operator: OperatorClass = "matmul"
+    forward_flops: float = Field(ge=0)
+    parameters: int = Field(ge=0)
+    read_parameters: int | None = Field(default=None, ge=0)
+    output_elements: int = Field(ge=1)
+    stash_elements: int = Field(default=0, ge=0)
+    traffic_elements: int = Field(default=0, ge=0)
+    kv_elements: int = Field(default=0, ge=0)
+    tied_parameters: int = Field(default=0, ge=0)

@@ -1,0 +1,289 @@
+"""A plan: which layers run where, in which micro-batches, and which transfer goes first."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from dora_nb.domain.qoe import EnergyAccounting, Objective
+from dora_nb.domain.record import Record
+from dora_nb.errors import InputError
+
+#: How parameters shared by the first and the last layer are kept equal. ``none``: the workload ties nothing, or does
+#: not train and each stage holds a copy. ``one-stage``: both layers sit in the only stage. ``synchronised``: two
+#: copies whose gradients are summed each iteration. ``hosted``: the last stage's devices also run the first layer, so
+#: that there is one copy; what crosses the network is that layer's output instead of the parameters.
+TiedPlacement = Literal["none", "one-stage", "synchronised", "hosted"]
+
+#: Pseudo-stage index of a first layer hosted by the last stage.
+HOSTED = -1
+
+class Compute(NamedTuple):
+    """One pass of one micro-batch through one stage (:data:`HOSTED` for a hosted first layer)."""
+
+    phase: Literal["forward", "backward"]
+    stage: int
+    micro_batch: int
+
+
+TransferKind = Literal[
+    "input", "label", "activation", "gradient", "output", "all-reduce", "tied-reduce", "tied-exchange", "tied-broadcast"
+]
+
+
+class Replica(Record):
+    """One device's copy of a stage, with the samples of every micro-batch that it takes."""
+
+    device: str = Field(min_length=1)
+    samples: int = Field(ge=1)
+
+
+class AllReduce(Record):
+    """How the replicas of a stage sum their gradients, point to point.
+
+    Attributes
+    ----------
+    algorithm
+        ``ring``: 2 (k - 1) rounds of parts of 1 / k. ``star``: everybody sends to the leader, which sends the sum back.
+    leader
+        Device in the middle of a star, and of the exchange of tied gradients.
+    """
+
+    algorithm: Literal["ring", "star"]
+    leader: str
+
+
+class Stage(Record):
+    """Contiguous layers on one device or several.
+
+    Attributes
+    ----------
+    first_layer, stop_layer
+        The stage runs layers ``first_layer`` to ``stop_layer - 1``.
+    replicas
+        Devices in order; they take consecutive sample intervals of every micro-batch.
+    in_flight
+        Micro-batches whose activations the stage may hold at once.
+    all_reduce
+        How gradients are summed; None with one replica or without training.
+    """
+
+    first_layer: int = Field(ge=0)
+    stop_layer: int = Field(ge=1)
+    replicas: tuple[Replica, ...] = Field(min_length=1)
+    in_flight: int = Field(ge=1)
+    all_reduce: AllReduce | None = None
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Device ids in replica order."""
+        return tuple(replica.device for replica in self.replicas)
+
+    @property
+    def intervals(self) -> tuple[tuple[int, int], ...]:
+        """Samples [start, stop) of every micro-batch that each replica takes."""
+        bounds = [0]
+        for replica in self.replicas:
+            bounds.append(bounds[-1] + replica.samples)
+        return tuple(zip(bounds, bounds[1:], strict=False))
+
+
+class Transfer(Record):
+    """One hand-over on the network.
+
+    Attributes
+    ----------
+    kind
+        ``activation`` leaves ``stage`` for the next one, ``gradient`` comes back to ``stage`` from the next one;
+        ``input`` and ``label`` reach ``stage`` from the source; ``output`` leaves it for the sink; the others sum
+        gradients at the end of an iteration.
+    stage
+        Index of the stage; :data:`HOSTED` for a hosted first layer.
+    micro_batch
+        Index of the micro-batch; 0 for the sums at the end.
+    """
+
+    kind: TransferKind
+    stage: int = Field(ge=HOSTED)
+    micro_batch: int = Field(ge=0)
+
+
+class DevicePrediction(Record):
+    """What one participating device is predicted to do in one iteration or batch."""
+
+    device: str
+    busy_s: float
+    memory_bytes: float
+    usable_memory_bytes: float
+    energy_j: float
+
+
+class Prediction(Record):
+    """What the cost model expects of a plan, for one iteration or batch. Predicted, never measured.
+
+    Attributes
+    ----------
+    makespan_s
+        First input to last output or step.
+    period_s
+        Steady-state seconds between micro-batches: the largest load of a stage or a contention domain.
+    energy_participating_j, energy_all_on_j
+        Energy under the two accountings of :data:`~dora_nb.domain.qoe.EnergyAccounting`.
+    network_bytes
+        Bytes carried.
+    airtime_s
+        Seconds the busiest medium (shared) or port (switch) is held.
+    devices
+        The participating devices.
+    """
+
+    makespan_s: float
+    period_s: float
+    energy_participating_j: float
+    energy_all_on_j: float
+    network_bytes: float
+    airtime_s: float
+    devices: tuple[DevicePrediction, ...]
+
+    def energy_j(self, accounting: EnergyAccounting) -> float:
+        """Energy under one accounting."""
+        return self.energy_participating_j if accounting == "participating" else self.energy_all_on_j
+
+
+class Certificate(Record):
+    """How good a plan is proven to be.
+
+    Attributes
+    ----------
+    objective, unit
+        What was minimised, and its unit (``s`` or ``J``).
+    latency_limit_s, energy_limit_j
+        Limits it was minimised under.
+    value
+        The plan's own figure.
+    bound
+        No plan among those considered can be below this (see ``scope``).
+    gap
+        ``(value - bound) / value``.
+    status
+        ``optimal``: the gap is at most the tolerance asked for. ``feasible``: it is larger. ``time limit``: time ran
+        out before the gap was reached.
+    scope
+        Over which plans the bound holds: micro-batch sizes, group sizes, in-flight depths.
+    solver, solver_reason
+        What proved the bound, and why that solver.
+    """
+
+    objective: Objective
+    unit: Literal["s", "J"]
+    latency_limit_s: float | None = None
+    energy_limit_j: float | None = None
+    value: float
+    bound: float
+    gap: float = Field(ge=0)
+    status: Literal["optimal", "feasible", "time limit"]
+    scope: str
+    solver: str
+    solver_reason: str
+
+
+class Plan(Record):
+    """A complete set of decisions for one workload on one cluster.
+
+    Attributes
+    ----------
+    label
+        What the plan is best at, e.g. ``latency-optimal``.
+    micro_batch, micro_batches
+        Samples per micro-batch and how many of them make up the batch.
+    stages
+        First to last; together they cover the layers once (a hosted first layer apart).
+    tied
+        Where parameters tied between the first and the last layer live.
+    transfer_order
+        Every transfer of one iteration, in the order in which they enter the network.
+    prediction, certificate
+        What the cost model expects, and how good the plan is proven to be. None for a plan that was not evaluated.
+    """
+
+    label: str = ""
+    micro_batch: int = Field(ge=1)
+    micro_batches: int = Field(ge=1)
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    tied: TiedPlacement = "none"
+    transfer_order: tuple[Transfer, ...] = ()
+    prediction: Prediction | None = None
+    certificate: Certificate | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        position = 1 if self.tied == "hosted" else 0
+        used: set[str] = set()
+        for index, stage in enumerate(self.stages):
+            where = f"stages[{index}]"
+            if stage.first_layer != position or stage.stop_layer <= position:
+                raise InputError(
+                    f"{where}.first_layer",
+                    (stage.first_layer, stage.stop_layer),
+                    f"layers that start at {position}, where the stage before ends, at least one of them",
+                )
+            position = stage.stop_layer
+            for device in stage.devices:
+                if device in used:
+                    raise InputError(f"{where}.replicas", device, "every device in one stage only")
+                used.add(device)
+            if sum(replica.samples for replica in stage.replicas) != self.micro_batch:
+                raise InputError(
+                    f"{where}.replicas",
+                    [replica.samples for replica in stage.replicas],
+                    f"samples that add up to the micro-batch of {self.micro_batch}",
+                )
+            if stage.all_reduce is not None and stage.all_reduce.leader not in stage.devices:
+                raise InputError(f"{where}.all_reduce.leader", stage.all_reduce.leader, f"one of {stage.devices}")
+        if self.tied == "hosted" and len(self.stages) == 1:
+            raise InputError("tied", self.tied, "'one-stage' when there is a single stage")
+        return self
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Participating devices, stage by stage."""
+        return tuple(device for stage in self.stages for device in stage.devices)
+
+    @property
+    def layer_count(self) -> int:
+        """Layers covered."""
+        return self.stages[-1].stop_layer
+
+    def compute_order(self, stage: int, trains: bool) -> tuple[Compute, ...]:
+        """The order in which every replica of a stage computes in one iteration.
+
+        One-forward-one-backward with the stage's in-flight count: as many forward passes as it may hold, then a
+        backward pass and a forward pass in turns. Devices that host the first layer run all its forward passes
+        before, and all its backward passes after the stage's own work. Without training: forward passes only.
+
+        Parameters
+        ----------
+        stage
+            Index of the stage.
+        trains
+            Whether the workload trains.
+        """
+        batches = range(self.micro_batches)
+        forwards = [Compute("forward", stage, index) for index in batches]
+        own = forwards
+        if trains:
+            warm_up = min(self.stages[stage].in_flight, self.micro_batches)
+            own = forwards[:warm_up]
+            for index in batches:
+                own.append(Compute("backward", stage, index))
+                own.extend(forwards[warm_up + index : warm_up + index + 1])
+        if self.tied == "hosted" and stage == len(self.stages) - 1:
+            before = [Compute("forward", HOSTED, index) for index in batches]
+            after = [Compute("backward", HOSTED, index) for index in batches] if trains else []
+            own = [*before, *own, *after]
+        return tuple(own)
+
+    def decisions(self) -> Plan:
+        """The same plan without label, order, prediction and certificate: what two equal plans share."""
+        return self.replace(label="", transfer_order=(), prediction=None, certificate=None)

@@ -1,0 +1,118 @@
+"""What has to be computed: the layers of a network, and how they are used."""
+
+from __future__ import annotations
+
+from typing import Literal, Self, get_args
+
+from pydantic import Field, model_validator
+
+from dora_nb.domain.architecture import Architecture
+from dora_nb.domain.layer import BYTES_PER_ELEMENT, Layer, Precision
+from dora_nb.domain.record import Record
+from dora_nb.errors import InputError
+from dora_nb.units import Bytes
+
+Mode = Literal["training", "inference", "stream", "generate"]
+MODES: tuple[str, ...] = get_args(Mode)
+
+
+class Workload(Record):
+    """A neural network as a chain of layers, with the way it is used.
+
+    Attributes
+    ----------
+    name
+        Name in the catalogue, e.g. ``qwen3-0.6b``.
+    mode
+        ``training``: one iteration (forward, backward, optimizer step) over the batch. ``inference``: one forward
+        pass over the batch. ``stream``: requests of ``batch`` samples arriving at a rate. ``generate``: prefill of
+        ``sequence`` tokens, then ``new_tokens`` one at a time.
+    batch
+        Samples per iteration, batch or request.
+    precision
+        Number format of parameters and activations.
+    sequence
+        Tokens per sample (language models), or None.
+    image_px
+        Side of the square input image (vision models), or None.
+    new_tokens
+        Tokens to generate per sample; at least 1 in ``generate`` mode and 0 in every other.
+    source, sink
+        Device that holds the inputs (and the labels, in training), and device that needs the outputs. None: inputs
+        are already where the first stage runs, outputs may stay where the last stage runs, and no transfer counts.
+    layers
+        The chain, first to last. Figures are per sample; see :class:`~dora_nb.domain.layer.Layer`.
+    input_bytes, label_bytes, output_bytes
+        Bytes of one sample's input, label and output as they travel from the source and to the sink.
+    architecture
+        The architecture the layers follow from, or None for a chain given layer by layer.
+    """
+
+    name: str = Field(min_length=1)
+    mode: Mode
+    batch: int = Field(ge=1)
+    precision: Precision = "fp32"
+    sequence: int | None = Field(default=None, ge=1)
+    image_px: int | None = Field(default=None, ge=1)
+    new_tokens: int = Field(default=0, ge=0)
+    source: str | None = None
+    sink: str | None = None
+    layers: tuple[Layer, ...] = Field(min_length=1)
+    input_bytes: Bytes = 0.0
+    label_bytes: Bytes = 0.0
+    output_bytes: Bytes = 0.0
+    architecture: Architecture | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [layer.name for layer in self.layers]
+        repeated = next((name for name in names if names.count(name) > 1), None)
+        if repeated is not None:
+            raise InputError("layers", repeated, "every layer once, under a name of its own")
+        if (self.mode == "generate") != (self.new_tokens > 0):
+            raise InputError(
+                "new_tokens", self.new_tokens, "at least 1 in mode 'generate', 0 in every other mode"
+            )
+        tied = [index for index, layer in enumerate(self.layers) if layer.tied_parameters]
+        if tied and (tied != [0, len(self.layers) - 1] or self.layers[0].tied_parameters != self.layers[-1].tied_parameters):
+            raise InputError(
+                "layers",
+                [self.layers[index].name for index in tied],
+                "parameters tied between the first and the last layer, the same number in both, or none at all",
+            )
+        return self
+
+    @property
+    def trains(self) -> bool:
+        """Whether gradients are computed."""
+        return self.mode == "training"
+
+    @property
+    def bytes_per_element(self) -> int:
+        """Bytes of one parameter or activation in the workload's precision."""
+        return BYTES_PER_ELEMENT[self.precision]
+
+    @property
+    def tied_parameters(self) -> int:
+        """Parameters the first and the last layer share (0: none)."""
+        return self.layers[0].tied_parameters if len(self.layers) > 1 else 0
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the whole network, tied ones counted once."""
+        return sum(layer.parameters for layer in self.layers) - self.tied_parameters
+
+    @property
+    def forward_flops(self) -> float:
+        """Floating-point operations of one sample's forward pass (2 per multiply-add)."""
+        return sum(layer.forward_flops for layer in self.layers)
+
+    def cut_bytes(self, cut: int) -> float:
+        """Bytes of one sample that cross a cut.
+
+        Parameters
+        ----------
+        cut
+            Number of layers before the cut, 1 to ``len(layers) - 1``.
+        """
+        return float(self.layers[cut - 1].output_elements * self.bytes_per_element)

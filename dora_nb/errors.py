@@ -1,0 +1,103 @@
+"""The exception tree of dora_nb.
+
+::
+
+    DoraError
+    |- InputError               a value the person gave cannot be used (also a ValueError)
+    |  |- UnknownNameError      a name that is not in the catalogue
+    |- DocumentError            a file that cannot be read as what it should be
+    |- InfeasibleError          no plan can satisfy the QoE limits
+    |- SolverError              a solver failed for a reason other than its answer
+    |  |- SolverUnavailableError   not installed, or not licensed for this size
+    |- ObjectiveMismatchError   two ways of computing one figure disagree: a defect in dora_nb
+    |- MissingDependencyError   an optional package is needed
+    |- ExecutionError           a worker failed while a plan was running
+    |- InterruptedPlanningError the person stopped a solve
+
+Every message says what was given, what is allowed and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DoraError(Exception):
+    """Base of every error that dora_nb raises on purpose."""
+
+
+class InputError(DoraError, ValueError):
+    """A value the person gave cannot be used.
+
+    Parameters
+    ----------
+    field
+        Dotted path of the field, e.g. ``devices[2].memory_bytes``.
+    value
+        What was given.
+    allowed
+        What is allowed instead, as a sentence fragment.
+    """
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        self.field = field
+        self.value = value
+        self.allowed = allowed
+        super().__init__(f"{field}: got {value!r}; allowed: {allowed}")
+
+
+class UnknownNameError(InputError):
+    """A name that is not in the catalogue."""
+
+    def __init__(self, field: str, value: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        close = difflib.get_close_matches(value, names, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        super().__init__(field, value, ", ".join(names) + hint)
+
+
+class DocumentError(DoraError):
+    """A file that cannot be read as what it should be."""
+
+    def __init__(self, path: object, problem: str) -> None:
+        self.path = path
+        super().__init__(f"{path}: {problem}")
+
+
+class InfeasibleError(DoraError):
+    """No plan can satisfy the QoE limits, or none was found and none is proven impossible."""
+
+
+class SolverError(DoraError):
+    """A solver failed for a reason other than its answer."""
+
+
+class SolverUnavailableError(SolverError):
+    """A solver is not installed, or not licensed for a model of this size."""
+
+
+class ObjectiveMismatchError(DoraError):
+    """Two independent computations of one figure disagree.
+
+    This is a defect in dora_nb, never something the person did: no answer is given rather than a wrong one.
+    """
+
+
+class MissingDependencyError(DoraError):
+    """An optional package is needed for what was asked."""
+
+    def __init__(self, package: str, needed_for: str, extra: str) -> None:
+        self.package = package
+        super().__init__(
+            f"{needed_for} needs the package {package!r}, which is not installed. "
+            f"Install it with: pip install 'dora-nb[{extra}]'"
+        )
+
+
+class ExecutionError(DoraError):
+    """A worker failed, or answered something unexpected, while a plan was running."""
+
+
+class InterruptedPlanningError(DoraError):
+    """The person stopped a solve before there was anything to return."""

@@ -1,0 +1,116 @@
+"""Quantities as people write them, turned into SI numbers.
+
+A field name carries its unit (``latency_s``, ``memory_bytes``), so inside the package every number is a plain float
+in that unit. At the border a person may write ``"80 ms"`` or ``"5 Mbit/s"``; :func:`parse` turns that into the number
+and refuses a unit of another dimension. Prefixes are decimal (``MB`` is 10^6 bytes, ``Mbit`` 10^6 bits); binary ones
+are spelled ``KiB``, ``MiB``, ``GiB``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+_DECIMAL = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
+_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
+
+
+def _with_prefixes(unit: str, factor: float, binary: bool = False) -> dict[str, float]:
+    prefixes = _DECIMAL | (_BINARY if binary else {})
+    return {prefix + unit: scale * factor for prefix, scale in prefixes.items()}
+
+
+#: dimension -> unit as written -> factor to the SI unit of that dimension; the first unit named is the SI unit.
+UNITS: dict[str, dict[str, float]] = {
+    "time": {"s": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0, "h": 3600.0},
+    "size": {"bytes": 1.0, **_with_prefixes("B", 1.0, binary=True), **_with_prefixes("bit", 1 / 8)},
+    "rate": {
+        "bytes/s": 1.0,
+        **_with_prefixes("B/s", 1.0, binary=True),
+        **_with_prefixes("bit/s", 1 / 8),
+        **_with_prefixes("bps", 1 / 8),
+    },
+    "energy": {"J": 1.0, "mJ": 1e-3, "kJ": 1e3, "MJ": 1e6, "Wh": 3600.0, "kWh": 3.6e6},
+    "power": {"W": 1.0, "mW": 1e-3, "kW": 1e3},
+    "compute": {"FLOP/s": 1.0, **_with_prefixes("FLOP/s", 1.0)},
+    "energy per byte": {"J/byte": 1.0, "J/B": 1.0, "nJ/byte": 1e-9, "nJ/B": 1e-9, "J/bit": 8.0, "nJ/bit": 8e-9},
+    "fraction": {"fraction": 1.0, "%": 1e-2},
+    "count": {"count": 1.0},
+}
+
+_WRITTEN = re.compile(r"\s*([-+]?[0-9][0-9_]*\.?[0-9]*(?:[eE][-+]?[0-9]+)?)\s*(\S*)\s*")
+
+
+def units_of(dimension: str) -> str:
+    """The units allowed for a dimension, as text for a message."""
+    return ", ".join(UNITS[dimension])
+
+
+def parse(value: Any, dimension: str) -> float:
+    """Turn a number, or a number with a unit, into the SI number of a dimension.
+
+    Parameters
+    ----------
+    value
+        A finite number (already in the SI unit) or text such as ``"80 ms"``.
+    dimension
+        A key of :data:`UNITS`.
+
+    Raises
+    ------
+    ValueError
+        If the text has no number, or a unit of another dimension, or the number is not finite.
+    """
+    si_unit = next(iter(UNITS[dimension]))
+    allowed = f"a number in {si_unit}, or text with one of the units {units_of(dimension)}"
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError(allowed)
+    if isinstance(value, str):
+        written = _WRITTEN.fullmatch(value)
+        if written is None:
+            raise ValueError(allowed)
+        unit = written[2] or si_unit
+        if unit not in UNITS[dimension]:
+            raise ValueError(f"unit {unit!r} is not a unit of {dimension}; {allowed}")
+        value = float(written[1]) * UNITS[dimension][unit]
+    if not math.isfinite(value):
+        raise ValueError(f"a finite number; {allowed}")
+    return float(value)
+
+
+def _of(dimension: str) -> BeforeValidator:
+    return BeforeValidator(lambda value: parse(value, dimension))
+
+
+# Types of validated fields. Each is a non-negative SI number; text with a unit is accepted.
+Seconds = Annotated[float, _of("time"), Field(ge=0)]
+Bytes = Annotated[float, _of("size"), Field(ge=0)]
+BytesPerS = Annotated[float, _of("rate"), Field(gt=0)]
+Joules = Annotated[float, _of("energy"), Field(ge=0)]
+JoulesPerByte = Annotated[float, _of("energy per byte"), Field(ge=0)]
+Watts = Annotated[float, _of("power"), Field(ge=0)]
+FlopsPerS = Annotated[float, _of("compute"), Field(gt=0)]
+Fraction = Annotated[float, _of("fraction"), Field(ge=0, le=1)]
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration as a person reads it, three significant digits: ``17.9 s``, ``840 ms``, ``12.0 us``."""
+    if seconds == 0 or abs(seconds) >= 1:
+        return f"{seconds:,.3g} s" if abs(seconds) < 1000 else f"{seconds:,.0f} s"
+    return f"{seconds * 1e3:.3g} ms" if abs(seconds) >= 1e-3 else f"{seconds * 1e6:.3g} us"
+
+
+def format_joules(joules: float) -> str:
+    """An energy as a person reads it, three significant digits: ``1.05 kJ``, ``820 J``."""
+    return f"{joules / 1e3:.3g} kJ" if abs(joules) >= 1e3 else f"{joules:.3g} J"
+
+
+def format_bytes(count: float) -> str:
+    """A size in decimal prefixes, three significant digits: ``2.38 GB``."""
+    for scale, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if abs(count) >= scale:
+            return f"{count / scale:.3g} {unit}"
+    return f"{count:.0f} B"
