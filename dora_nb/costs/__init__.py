@@ -1,0 +1,6 @@
+"""The only place that predicts: compute time, memory, network time and energy of a plan."""
+
+from dora_nb.costs.evaluate import Evaluation, TimelineEntry, evaluate
+from dora_nb.costs.table import CostTable, cost_table
+
+__all__ = ["CostTable", "Evaluation", "TimelineEntry", "cost_table", "evaluate"]

@@ -27,6 +27,31 @@ class Compute(NamedTuple):
     micro_batch: int
 
 
+def compute_order(
+    stage: int, *, in_flight: int, micro_batches: int, trains: bool, hosts_first_layer: bool
+) -> tuple[Compute, ...]:
+    """The order in which every replica of a stage computes in one iteration.
+
+    One-forward-one-backward with the stage's in-flight count: as many forward passes as it may hold, then a backward
+    pass and a forward pass in turns. Devices that host the first layer run all its forward passes before, and all its
+    backward passes after the stage's own work. Without training: forward passes only.
+    """
+    batches = range(micro_batches)
+    forwards = [Compute("forward", stage, index) for index in batches]
+    own = forwards
+    if trains:
+        warm_up = min(in_flight, micro_batches)
+        own = forwards[:warm_up]
+        for index in batches:
+            own.append(Compute("backward", stage, index))
+            own.extend(forwards[warm_up + index : warm_up + index + 1])
+    if hosts_first_layer:
+        before = [Compute("forward", HOSTED, index) for index in batches]
+        after = [Compute("backward", HOSTED, index) for index in batches] if trains else []
+        own = [*before, *own, *after]
+    return tuple(own)
+
+
 TransferKind = Literal[
     "input", "label", "activation", "gradient", "output", "all-reduce", "tied-reduce", "tied-exchange", "tied-broadcast"
 ]
@@ -258,9 +283,7 @@ class Plan(Record):
     def compute_order(self, stage: int, trains: bool) -> tuple[Compute, ...]:
         """The order in which every replica of a stage computes in one iteration.
 
-        One-forward-one-backward with the stage's in-flight count: as many forward passes as it may hold, then a
-        backward pass and a forward pass in turns. Devices that host the first layer run all its forward passes
-        before, and all its backward passes after the stage's own work. Without training: forward passes only.
+        See :func:`compute_order`.
 
         Parameters
         ----------
@@ -269,20 +292,13 @@ class Plan(Record):
         trains
             Whether the workload trains.
         """
-        batches = range(self.micro_batches)
-        forwards = [Compute("forward", stage, index) for index in batches]
-        own = forwards
-        if trains:
-            warm_up = min(self.stages[stage].in_flight, self.micro_batches)
-            own = forwards[:warm_up]
-            for index in batches:
-                own.append(Compute("backward", stage, index))
-                own.extend(forwards[warm_up + index : warm_up + index + 1])
-        if self.tied == "hosted" and stage == len(self.stages) - 1:
-            before = [Compute("forward", HOSTED, index) for index in batches]
-            after = [Compute("backward", HOSTED, index) for index in batches] if trains else []
-            own = [*before, *own, *after]
-        return tuple(own)
+        return compute_order(
+            stage,
+            in_flight=self.stages[stage].in_flight,
+            micro_batches=self.micro_batches,
+            trains=trains,
+            hosts_first_layer=self.tied == "hosted" and stage == len(self.stages) - 1,
+        )
 
     def decisions(self) -> Plan:
         """The same plan without label, order, prediction and certificate: what two equal plans share."""

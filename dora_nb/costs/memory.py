@@ -1,0 +1,126 @@
+"""Bytes a replica of a stage needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dora_nb.costs.table import ADAMW_STATE_BYTES, Floats
+from dora_nb.domain.workload import Workload
+
+#: A layer index, or an array of them.
+Cuts = int | NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class MemoryModel:
+    """Memory of stages of one workload.
+
+    A replica holds its parameters and, in training, their gradients and AdamW's two moments; the stash of its share
+    of every micro-batch in flight; all boundary tensors of the iteration (our own, conservative choice: a stage never
+    waits for a buffer); a copy of its gradients while replicas sum them; and the largest layer's working set.
+
+    Stages are given as layers [first, stop), one stage or arrays of stages that broadcast together.
+    """
+
+    workload: Workload
+
+    @cached_property
+    def _parameters(self) -> Floats:
+        return _running_sum([layer.parameters for layer in self.workload.layers])
+
+    @cached_property
+    def _stash(self) -> Floats:
+        return _running_sum([layer.stash_elements for layer in self.workload.layers])
+
+    @cached_property
+    def _cut_bytes(self) -> Floats:
+        """Bytes of one sample across every cut, the input's and the output's at the two ends."""
+        inner = [self.workload.cut_bytes(cut) for cut in range(1, len(self.workload.layers))]
+        return np.array([self.workload.input_bytes, *inner, self.workload.output_bytes])
+
+    @cached_property
+    def _working_set(self) -> Floats:
+        """Largest traffic of a layer in [first, stop), shape (layers, layers + 1)."""
+        traffic = np.array([layer.traffic_elements for layer in self.workload.layers], dtype=float)
+        largest = np.zeros((len(traffic), len(traffic) + 1))
+        for first in range(len(traffic)):
+            largest[first, first + 1 :] = np.maximum.accumulate(traffic[first:])
+        return largest
+
+    def _is_whole(self, first: Cuts, stop: Cuts) -> NDArray[np.bool_]:
+        return (np.asarray(first) == 0) & (np.asarray(stop) == len(self.workload.layers))
+
+    def parameters(self, first: Cuts, stop: Cuts, hosts_first_layer: bool = False) -> Floats:
+        """Parameters that a stage holds, tied ones counted once per device."""
+        held = self._parameters[stop] - self._parameters[first]
+        tied = self.workload.tied_parameters
+        if hosts_first_layer:
+            return np.asarray(held + (self.workload.layers[0].parameters - tied))
+        return held - tied * self._is_whole(first, stop)
+
+    def gradient_parameters(self, first: Cuts, stop: Cuts, hosts_first_layer: bool = False) -> Floats:
+        """Parameters whose gradients the replicas of a stage sum among themselves.
+
+        Tied parameters that also live in another stage are summed separately, across both stages.
+        """
+        held = self.parameters(first, stop, hosts_first_layer)
+        if hosts_first_layer:
+            return held
+        at_an_end = (np.asarray(first) == 0) | (np.asarray(stop) == len(self.workload.layers))
+        return held - self.workload.tied_parameters * (at_an_end & ~self._is_whole(first, stop))
+
+    def replica_bytes(
+        self,
+        first: Cuts,
+        stop: Cuts,
+        *,
+        samples: float | Floats,
+        in_flight: int,
+        micro_batches: int,
+        replicated: bool,
+        hosts_first_layer: bool = False,
+    ) -> Floats:
+        """Bytes that one replica of a stage needs.
+
+        Parameters
+        ----------
+        first, stop
+            The stage's layers.
+        samples
+            Samples of every micro-batch the replica takes.
+        in_flight
+            Micro-batches the stage holds at once.
+        micro_batches
+            Micro-batches of the iteration.
+        replicated
+            Whether the stage has other replicas.
+        hosts_first_layer
+            Whether the replica also runs the network's first layer for the first stage.
+        """
+        workload, element = self.workload, self.workload.bytes_per_element
+        parameters = self.parameters(first, stop, hosts_first_layer)
+        per_parameter, stashes, directions = float(element), 0, 1
+        fixed = np.zeros(np.shape(parameters))
+        if workload.trains:
+            per_parameter += element + ADAMW_STATE_BYTES
+            stashes, directions = min(in_flight, micro_batches), 2
+            summed = self.gradient_parameters(first, stop, hosts_first_layer)
+            fixed = (parameters - summed) * element  # the other copy's gradient of tied parameters
+            if replicated:
+                fixed = fixed + summed * element
+        per_sample = stashes * (self._stash[stop] - self._stash[first]) * element
+        per_sample = per_sample + self._working_set[first, stop] * element
+        per_sample = per_sample + directions * micro_batches * (self._cut_bytes[first] + self._cut_bytes[stop])
+        if hosts_first_layer:
+            stash = workload.layers[0].stash_elements * element if workload.trains else 0
+            ends = self._cut_bytes[0] + self._cut_bytes[1]
+            per_sample = per_sample + micro_batches * (stash + directions * ends)
+        return np.asarray(samples * per_sample + parameters * per_parameter + fixed)
+
+
+def _running_sum(values: list[int]) -> Floats:
+    return np.concatenate([[0.0], np.cumsum(np.array(values, dtype=float))])

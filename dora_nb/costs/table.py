@@ -1,0 +1,96 @@
+"""Seconds of every layer on every device: from measurements where there are any, else from the roofline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dora_nb.domain.cluster import Cluster, Device
+from dora_nb.domain.layer import Layer
+from dora_nb.domain.workload import Workload
+from dora_nb.errors import InputError
+
+Floats = NDArray[np.float64]
+
+#: A backward pass computes the gradient of the input and of the parameters: twice the forward pass's products and
+#: twice its memory traffic. The usual counting rule; ours to apply to every operator class.
+BACKWARD_FACTOR = 2.0
+
+#: AdamW keeps two moments in fp32 and reads and writes both.
+ADAMW_STATE_BYTES = 8
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """Compute time by layer, device and number of samples.
+
+    Attributes
+    ----------
+    forward_s, backward_s
+        Seconds, shape (layers, devices, most samples + 1); entry n is the time of n samples at once, entry 0 is 0.
+        ``backward_s`` is zero where the workload does not train.
+    step_s
+        Seconds of the optimizer step of one layer's parameters, shape (layers, devices).
+    status
+        ``measured`` where the times come from a profile, ``estimated`` from the roofline.
+    """
+
+    forward_s: Floats
+    backward_s: Floats
+    step_s: Floats
+    status: Literal["measured", "estimated"]
+
+
+def cost_table(workload: Workload, cluster: Cluster) -> CostTable:
+    """The roofline estimate for a workload on a cluster.
+
+    Seconds of a layer for n samples are ``max(n x FLOPs / rate, bytes moved / bandwidth) + overhead``, with the
+    sustained rate of the layer's operator class in the workload's precision (Williams et al., "Roofline", 2009; the
+    rates are the devices' own, see ``data/README.md``).
+
+    Raises
+    ------
+    InputError
+        If a device has no rate for an operator class and precision that the workload needs.
+    """
+    samples = np.arange(workload.batch + 1, dtype=float)
+    shape = (len(workload.layers), len(cluster.devices), workload.batch + 1)
+    forward, backward = np.zeros(shape), np.zeros(shape)
+    step = np.zeros(shape[:2])
+    for d, device in enumerate(cluster.devices):
+        for index, layer in enumerate(workload.layers):
+            compute_s = samples * layer.forward_flops / _rate(device, layer, workload)
+            moved = _read_parameters(layer) + samples * layer.traffic_elements
+            memory_s = moved * workload.bytes_per_element / device.memory_bytes_per_s
+            busy_s = np.maximum(compute_s, memory_s)
+            forward[index, d, 1:] = busy_s[1:] + device.layer_overhead_s
+            if workload.trains:
+                backward[index, d, 1:] = BACKWARD_FACTOR * busy_s[1:] + device.layer_overhead_s
+                step[index, d] = _step_bytes(layer, workload) / device.memory_bytes_per_s
+    return CostTable(forward, backward, step, "estimated")
+
+
+def _rate(device: Device, layer: Layer, workload: Workload) -> float:
+    if layer.operator == "lookup":  # moves memory only
+        return np.inf
+    rates = device.flops_per_s.get(layer.operator, {})
+    if workload.precision not in rates:
+        known = [f"{operator} in {precision}" for operator, by in device.flops_per_s.items() for precision in by]
+        raise InputError(
+            f"devices.{device.id}.flops_per_s.{layer.operator}.{workload.precision}",
+            None,
+            f"a sustained rate; {device.profile} has {', '.join(known) or 'none'}",
+        )
+    return rates[workload.precision]
+
+
+def _read_parameters(layer: Layer) -> int:
+    return layer.parameters if layer.read_parameters is None else layer.read_parameters
+
+
+def _step_bytes(layer: Layer, workload: Workload) -> float:
+    # The parameter is read and written, its gradient read, both moments read and written.
+    return float(layer.parameters * (3 * workload.bytes_per_element + 2 * ADAMW_STATE_BYTES))
