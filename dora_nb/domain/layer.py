@@ -11,8 +11,9 @@ from dora_nb.domain.record import Record
 Precision = Literal["fp64", "fp32", "fp16"]
 BYTES_PER_ELEMENT: dict[str, int] = {"fp64": 8, "fp32": 4, "fp16": 2}
 
-#: Kinds of work with a sustained rate of their own: dense products, convolutions, depthwise convolutions, and table
-#: look-ups (which only move memory).
+#: Kinds of work with a sustained rate of their own: dense products, convolutions, blocks built around a depthwise
+#: convolution (the rate is over all their operations, 1x1 convolutions included), and table look-ups, which only move
+#: memory.
 OperatorClass = Literal["matmul", "conv", "depthwise", "lookup"]
 
 

@@ -1,0 +1,99 @@
+"""What the layers that are not placed yet must cost at least, on the devices that are left.
+
+A device needs at least its best time per sample for every sample (a batch amortises weights and overhead, and the
+best amount is taken), so k devices together need at least ``1 / sum(1 / seconds)`` per sample and layer. These
+fractional figures hold for every grouping and every sharing out of the remaining devices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dora_nb.costs.table import CostTable, Floats
+from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.workload import Workload
+from dora_nb.formulation.fleet import Fleet
+
+
+#: Stands in for a layer measured to take no time, so that rates stay finite.
+_INSTANT_S = 1e-15
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Lower bounds by used devices (code of the fleet) and by cut; layers before the cut are not placed.
+
+    Attributes
+    ----------
+    forward_s, path_s
+        Seconds per sample of one micro-batch through those layers, forward only and both ways. Shape (codes, cuts).
+    load_s
+        Seconds per sample and iteration that the busiest stage needs for them. Shape (codes, cuts).
+    energy_j
+        Joules per sample above idling. Shape (codes, cuts).
+    idle_w
+        Idle draw of the thriftiest device left. Shape (codes,).
+    fastest_byte_s
+        Seconds per byte to the best-connected device left. Shape (codes,).
+    """
+
+    forward_s: Floats
+    path_s: Floats
+    load_s: Floats
+    energy_j: Floats
+    idle_w: Floats
+    fastest_byte_s: Floats
+
+
+def completion_bounds(workload: Workload, cluster: Cluster, table: CostTable, fleet: Fleet) -> Completion:
+    """The lower bounds for every set of used devices."""
+    samples = np.arange(1, workload.batch + 1)
+    best_forward = np.maximum((table.forward_s[:, :, 1:] / samples).min(axis=2), _INSTANT_S)
+    best_both = np.maximum(((table.forward_s + table.backward_s)[:, :, 1:] / samples).min(axis=2), _INSTANT_S)
+    members = np.array([indices[0] for indices in fleet.types])
+    left = fleet.available - fleet.used  # (codes, types)
+    forward_rate = left @ (1.0 / best_forward[:, members]).T  # samples per second by code and layer
+    both_rate = left @ (1.0 / best_both[:, members]).T
+    draw = np.array([device.active_w - device.idle_w for device in cluster.devices])
+    rates = cluster.domain.rates_bytes_per_s if cluster.domain else {}
+    byte_s = np.array([1.0 / rates[device.id] if rates else 0.0 for device in cluster.devices])
+    idle = np.array([device.idle_w for device in cluster.devices])
+    return Completion(
+        forward_s=_until_cut(_inverse(forward_rate)),
+        path_s=_until_cut(_inverse(both_rate)),
+        load_s=_load(best_both[:, members], fleet.available, left),
+        energy_j=_until_cut(_least(left, (best_both * draw)[:, members])),
+        idle_w=_least(left, idle[None, members])[:, 0],
+        fastest_byte_s=_least(left, byte_s[None, members])[:, 0],
+    )
+
+
+def _until_cut(by_layer: Floats) -> Floats:
+    return np.concatenate([np.zeros((len(by_layer), 1)), np.cumsum(by_layer, axis=1)], axis=1)
+
+
+def _inverse(rate: Floats) -> Floats:
+    with np.errstate(divide="ignore"):
+        return np.where(rate > 0, 1.0 / rate, np.inf)
+
+
+def _least(left: Floats, values: Floats) -> Floats:
+    """Smallest value among the types left, shape (codes, rows of values); inf where no device is left."""
+    return np.asarray(np.where(left[:, None, :] > 0, values[None], np.inf).min(axis=2))
+
+
+def _load(best_s: Floats, available: Floats, left: Floats) -> Floats:
+    """Load of the busiest stage.
+
+    Give every layer a weight; a device works off at most ``max over layers of weight / seconds`` of weight a second,
+    so all weight takes at least its sum over the sum of those speeds. The weights are each layer's time on the whole
+    fleet, which makes the bound exact where devices differ by one factor.
+    """
+    weight = 1.0 / ((1.0 / best_s) @ available)
+    speed = (weight[:, None] / best_s).max(axis=0)
+    total = np.concatenate([[0.0], np.cumsum(weight)])
+    # Nothing left to place costs nothing, even where no device is left.
+    with np.errstate(invalid="ignore"):
+        return np.where(total > 0, total * _inverse(left @ speed)[:, None], 0.0)

@@ -1,0 +1,98 @@
+"""Devices counted by type, which removes the symmetry between equal ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dora_nb.costs.table import CostTable
+from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.workload import Workload
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Devices of a stage, counted by type.
+
+    Attributes
+    ----------
+    counts
+        How many devices of each type.
+    devices
+        Indices of representatives: the first ones of each type.
+    code
+        The counts as one number in mixed radix; codes of disjoint groups add up.
+    """
+
+    counts: tuple[int, ...]
+    devices: tuple[int, ...]
+    code: int
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The devices of a cluster by type.
+
+    Attributes
+    ----------
+    types
+        Device indices of each type.
+    """
+
+    types: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, workload: Workload, cluster: Cluster, table: CostTable) -> Fleet:
+        """Devices are of one type when nothing the cost model sees tells them apart."""
+        by_key: dict[object, list[int]] = {}
+        rates = cluster.domain.rates_bytes_per_s if cluster.domain else {}
+        for index, device in enumerate(cluster.devices):
+            key = (
+                device.usable_memory_bytes,
+                device.idle_w,
+                device.active_w,
+                rates.get(device.id),
+                device.id in (workload.source, workload.sink) and device.id,
+                table.forward_s[:, index].tobytes(),
+                table.backward_s[:, index].tobytes(),
+                table.step_s[:, index].tobytes(),
+            )
+            by_key.setdefault(key, []).append(index)
+        return cls(tuple(tuple(members) for members in by_key.values()))
+
+    @cached_property
+    def radix(self) -> tuple[int, ...]:
+        """What one device of each type adds to a code."""
+        sizes = [len(members) + 1 for members in self.types]
+        return tuple(int(np.prod(sizes[:position], dtype=int)) for position in range(len(sizes)))
+
+    @cached_property
+    def codes(self) -> int:
+        """Number of codes, 0 (nothing used) to ``codes - 1`` (everything)."""
+        return int(np.prod([len(members) + 1 for members in self.types], dtype=int))
+
+    @cached_property
+    def used(self) -> Ints:
+        """Devices of each type in use, shape (codes, types)."""
+        code = np.arange(self.codes)[:, None]
+        sizes = np.array([len(members) + 1 for members in self.types])
+        return np.asarray(code // np.array(self.radix) % sizes, dtype=np.int64)
+
+    @cached_property
+    def available(self) -> Ints:
+        """Devices of each type."""
+        return np.array([len(members) for members in self.types])
+
+    def groups(self, most: int) -> Iterator[Group]:
+        """All groups of one to ``most`` devices."""
+        for code in range(1, self.codes):
+            counts = tuple(int(count) for count in self.used[code])
+            if sum(counts) <= most:
+                devices = [members[i] for members, count in zip(self.types, counts, strict=True) for i in range(count)]
+                yield Group(counts, tuple(devices), code)
