@@ -115,6 +115,8 @@ class Network:
         return min(choices, key=lambda choice: self.all_reduce(devices, size_bytes, choice).duration_s)
 
     def _repeated(self, one_round: Hold, rounds: int) -> Hold:
+        if not one_round.seconds:
+            return _NOTHING
         bottleneck_s = max(one_round.seconds.values())
         both_ways = set(one_round.seconds)
         if self._domain.kind == "switch":  # the second half of a star runs the other way round

@@ -118,6 +118,29 @@ class Columns:
         }
         return Columns(**arrays, choices=self.choices, fleet=self.fleet, batch=self.batch)
 
+    @staticmethod
+    def join(parts: Sequence[Columns]) -> Columns:
+        """Columns of one problem together, each once."""
+        choices: list[tuple[Group, tuple[int, ...]]] = []
+        arrays: dict[str, list[NDArray[np.generic]]] = {}
+        for part in parts:
+            for field in fields(part):
+                values = getattr(part, field.name)
+                if isinstance(values, np.ndarray):
+                    arrays.setdefault(field.name, []).append(values)
+            arrays["choice"][-1] = part.choice + len(choices)
+            choices.extend(part.choices)
+        merged = {name: np.concatenate(values) for name, values in arrays.items()}
+        joined = Columns(**merged, choices=tuple(choices), fleet=parts[0].fleet, batch=parts[0].batch)  # type: ignore[arg-type]
+        first_of = {joined.key(index): index for index in reversed(range(len(joined)))}
+        return joined.take(np.array(sorted(first_of.values()), dtype=np.int64))
+
+    def key(self, column: int) -> tuple[int, int, int, bool, int, tuple[int, ...]]:
+        """What tells a column from others of the same problem."""
+        group, shares = self.choices[self.choice[column]]
+        place = int(self.micro_batch[column]), int(self.first[column]), int(self.stop[column])
+        return (*place, bool(self.hosts[column]), group.code, shares)
+
 
 def build_columns(problem: Problem, most_replicas: int, screen: Screen | None = None) -> Columns:
     """All columns of a problem whose memory suffices for at least one micro-batch in flight.
@@ -199,7 +222,7 @@ class _Builder:
         if hosts:
             eligible &= (self.stop == self.layers) & (self.first >= 2)  # at least one stage is left between the ends
         first, stop = self.first[eligible], self.stop[eligible]
-        shares = _share_vectors(group, micro_batch) if len(first) else np.ones((1, len(group.devices)), dtype=np.int64)
+        shares = _share_vectors(group, micro_batch) if len(first) else np.zeros((0, len(group.devices)), dtype=np.int64)
         micro_batches = self.workload.batch // micro_batch
         figures = self._compute(group, shares, first, stop, micro_batches, hosts)
         both_s = figures["forward_s"] + figures["backward_s"]
@@ -293,7 +316,7 @@ class _Builder:
         parts = shares * per_byte  # seconds for one byte per sample
         airtime = (parts.sum(axis=1) if domain.kind == "shared" else parts.max(axis=1))[:, None]
         entering, leaving = self.cut_bytes[first][None], self.cut_bytes[stop][None]
-        batch = micro_batches * int(shares[0].sum())
+        batch = self.workload.batch
         network_bytes = self.directions * batch * leaving
         figures |= {"receive_s": airtime * entering, "send_s": airtime * leaving}
         if hosts:

@@ -39,35 +39,46 @@ from dora_nb.planning.targets import Targets
 def screen(problem: Problem, targets: Targets) -> Screen:
     """Leaves out stages that no plan worth having can contain, given the incumbents.
 
-    The bounds set aside here need not be remembered: a stage's bound holds for every plan with it, and it is left out
-    only if it is no better than ``(1 - tolerance)`` times the incumbents, which :class:`Targets` accounts for.
+    A stage's bound holds for every plan with that stage; the bounds of stages left out are remembered like any other.
     """
     rest, batch = problem.completion, problem.workload.batch
     layers = len(problem.workload.layers)
+    # A hosted first layer runs on the last stage's devices, so it may not be counted as work for the others.
+    maybe_hosted = 1 if problem.workload.trains and problem.workload.tied_parameters else 0
     own_idle_w = problem.fleet.used @ np.array([problem.cluster.devices[same[0]].idle_w for same in problem.fleet.types])
 
     def may_matter(
         micro_batch: int, code: int, first: Ints, stop: Ints, forward_s: Floats, both_s: Floats, energy_j: Floats
     ) -> NDArray[np.bool_]:
         del forward_s
-        before_s, after_s = _around(rest.path_s[code], first, stop, layers)
-        load_s = batch * sum(_around(rest.load_s[code], first, stop, layers))
-        others_j = batch * sum(_around(rest.energy_j[code], first, stop, layers))
+
+        def around(by_code: Floats) -> tuple[Floats, Floats]:
+            return _around(by_code[code], first, stop, layers, maybe_hosted)
+
+        before_s, after_s = around(rest.path_s)
+        load_s, others_j = batch * sum(around(rest.load_s)), batch * sum(around(rest.energy_j))
         makespan_s = np.maximum(both_s + micro_batch * after_s, batch // micro_batch * both_s) + micro_batch * before_s
         makespan_s = np.maximum(makespan_s, load_s)
         total_j = problem.energy_j(energy_j + others_j, own_idle_w[code], makespan_s)
         relevant = np.isfinite(makespan_s)
         relevant[relevant] = targets.relevant(makespan_s[relevant], total_j[relevant])
+        dropped = np.isfinite(makespan_s) & ~relevant
+        targets.set_aside(makespan_s[dropped], total_j[dropped])
         return relevant
 
     return may_matter
 
 
-def _around(by_cut: Floats, first: Ints, stop: Ints, layers: int) -> tuple[Floats, Floats]:
-    """A completion figure of the layers before and after a stage; infinite where no device is left for any."""
+def _around(by_cut: Floats, first: Ints, stop: Ints, layers: int, skipped: int) -> tuple[Floats, Floats]:
+    """A completion figure of the layers before and after a stage; infinite where no device is left for any.
+
+    The first ``skipped`` layers are not counted.
+    """
     with np.errstate(invalid="ignore"):
+        before = by_cut[first] - by_cut[np.minimum(first, skipped)]
         after = by_cut[layers] - by_cut[stop]
-    return by_cut[first], np.where(np.isnan(after), np.where(stop < layers, np.inf, 0.0), after)
+    before = np.where(np.isnan(before), np.where(first > skipped, np.inf, 0.0), before)
+    return before, np.where(np.isnan(after), np.where(stop < layers, np.inf, 0.0), after)
 
 
 @dataclass
@@ -86,6 +97,26 @@ class SearchReport:
     partitions: int = 0
     schedules: int = 0
     exhausted: bool = True
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Complete partitions that the rows did not rule out.
+
+    Attributes
+    ----------
+    columns
+        The columns of one micro-batch size.
+    chosen
+        Column of each stage, first to last, shape (partitions, stages).
+    makespan_s, energy_j
+        Lower bounds by the rows alone.
+    """
+
+    columns: Columns
+    chosen: Ints
+    makespan_s: Floats
+    energy_j: Floats
 
 
 @dataclass(frozen=True)
@@ -140,6 +171,7 @@ class Search:
     schedules_left: int
     on_progress: Callable[[str], None] | None = None
     report: SearchReport = field(default_factory=SearchReport)
+    candidates: list[Candidates] = field(default_factory=list)
 
     def run(self) -> SearchReport:
         """Search every micro-batch size; the answers and bounds are in ``targets``."""
@@ -185,14 +217,15 @@ class Search:
         ids = np.flatnonzero((c.stop == self.layers) & (c.most_in_flight >= 1))
         own_s = batches * (c.forward_s + c.backward_s)[ids]
         out_s = np.where(c.output_s[ids] > 0, c.output_s[ids] + self.problem.message_s, 0.0)
-        host_load_s = batches * (c.host_forward_s + c.host_backward_s)[ids]
+        host_back_s = batches * c.host_backward_s[ids]  # hosted forward passes may overlap with filling the pipeline
+        host_load_s = host_back_s + batches * c.host_forward_s[ids]
         labels = _Labels(
             cut=c.first[ids],
             code=c.code[ids],
             return_s=own_s + out_s,
-            forward_s=own_s + host_load_s + self.tail_s[ids] if self.trains else np.zeros(len(ids)),
+            forward_s=own_s + host_back_s + self.tail_s[ids] if self.trains else np.zeros(len(ids)),
             path_s=c.forward_s[ids] + out_s,
-            floor_s=c.port_s[ids],
+            floor_s=np.maximum(c.port_s[ids], own_s + host_load_s + self.tail_s[ids]),
             air_s=np.zeros(len(ids)),
             sums_s=self._sums_s(ids) + batches * (c.label_s + c.output_s)[ids],
             energy_j=c.energy_j[ids],
@@ -349,9 +382,17 @@ class Search:
         if len(labels) <= self.most_labels:
             return labels
         makespan_s, energy_j = self.bounds(labels)
-        order = np.argsort(makespan_s if self.targets.seek_latency else energy_j)
+        # Half of the places for the fastest, half for the thriftiest, when both are asked for.
+        rank = np.full(len(labels), len(labels))
+        for figure in self._sought(makespan_s, energy_j):
+            rank[np.argsort(figure)] = np.minimum(rank[np.argsort(figure)], np.arange(len(labels)))
+        order = np.argsort(rank, kind="stable")
         self._leave(makespan_s, energy_j, order[self.most_labels :])
         return labels.take(order[: self.most_labels])
+
+    def _sought(self, makespan_s: Floats, energy_j: Floats) -> list[Floats]:
+        latency = [makespan_s] if self.targets.seek_latency else []
+        return latency + ([energy_j] if len(self.targets.latency_limits_s) else [])
 
     def _give_up(self, labels: _Labels) -> None:
         if len(labels):
@@ -368,13 +409,14 @@ class Search:
         ids = np.flatnonzero(complete)
         if not len(ids):
             return
-        makespan_s, _ = self.bounds(labels)
+        makespan_s, energy_j = self.bounds(labels)
         chosen = np.empty((len(ids), len(history)), dtype=np.int64)
         at = ids
         for stage, level in enumerate(reversed(history)):
             chosen[:, stage] = level.column[at]
             at = level.parent[at]
         self.report.partitions += len(ids)
+        self.candidates.append(Candidates(self.c, chosen, makespan_s[ids], energy_j[ids]))
         hosted = self.c.hosts[labels.last[ids]]
         for hosts in (False, True):
             some = np.flatnonzero(hosted == hosts)
@@ -399,7 +441,8 @@ class Search:
         for in_flight, which, bound_s in cases:
             bound_j = self.problem.energy_j(dynamic_j[which], idle_w[which], bound_s)
             self.targets.set_aside(bound_s, bound_j)
-            for at in np.argsort(bound_s if self.targets.seek_latency else bound_j):
+            orders = [np.argsort(figure) for figure in self._sought(bound_s, bound_j)]
+            for at in dict.fromkeys(np.stack(orders, axis=1).ravel().tolist()):
                 if not self.targets.relevant(bound_s[at : at + 1], bound_j[at : at + 1])[0]:
                     continue
                 if self.schedules_left <= 0 or time.monotonic() > self.deadline:
@@ -462,4 +505,5 @@ class Search:
         timing = timing_of(plan, problem.workload, problem.cluster, problem.table)
         schedule = list_schedule(operations_of(Shape.of(plan, problem.workload)), timing)
         energy_j = float(problem.energy_j(np.array(dynamic_j), np.array(idle_w), np.array(schedule.makespan_s)))
-        self.targets.offer(schedule.makespan_s, energy_j, plan.replace(transfer_order=schedule.transfers()))
+        if self.targets.improves(schedule.makespan_s, energy_j):
+            self.targets.offer(schedule.makespan_s, energy_j, plan.replace(transfer_order=schedule.transfers()))

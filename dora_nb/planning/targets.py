@@ -71,6 +71,12 @@ class Targets:
         np.minimum.at(self.energy_floor_j, tightest[met], energy_j[met])
         self.energy_floor_j = np.minimum.accumulate(self.energy_floor_j)
 
+    def improves(self, makespan_s: float, energy_j: float) -> bool:
+        """Whether a plan with these figures would improve an answer."""
+        faster = makespan_s < self.best_latency_s
+        thriftier = (makespan_s <= self.latency_limits_s) & (energy_j < self.best_energy_j)
+        return energy_j <= self.energy_limit_j and (faster or bool(thriftier.any()))
+
     def offer(self, makespan_s: float, energy_j: float, plan: Plan) -> None:
         """Take a plan with its exact figures where it improves an answer."""
         if energy_j > self.energy_limit_j:

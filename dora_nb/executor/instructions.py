@@ -1,0 +1,251 @@
+"""A plan as one list of instructions per device.
+
+Compiled from the plan alone: no network, no model, no clock. Replicas of neighbouring stages take sample intervals
+that overlap partly (5 | 3 against 2 | 6), so a hand-over of a micro-batch is several pieces, each between one sender
+and one receiver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from dora_nb.domain.plan import HOSTED, Plan, Stage
+from dora_nb.errors import InputError
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Samples [start, stop) of a micro-batch that pass between this device and a peer."""
+
+    peer: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class HandOver:
+    """A device's pieces of one hand-over, named as :class:`~dora_nb.domain.plan.Transfer` names it.
+
+    Attributes
+    ----------
+    kind
+        ``activation`` leaves ``stage`` for the next one; ``gradient`` comes back to ``stage`` from the next one.
+    stage, micro_batch
+        Which one; stage :data:`~dora_nb.domain.plan.HOSTED` for a hosted first layer.
+    pieces
+        What passes, by peer.
+    """
+
+    kind: Literal["activation", "gradient"]
+    stage: int
+    micro_batch: int
+    pieces: tuple[Piece, ...]
+
+    @property
+    def tag(self) -> int:
+        """A number no other hand-over of the iteration between the same two devices has."""
+        # Two stages share at most the boundary between them and the one behind a hosted layer, and micro-batches
+        # come first so that the number does not depend on how many there are.
+        return (self.micro_batch * 2 + (self.kind == "gradient")) * 1024 + self.stage - HOSTED
+
+
+@dataclass(frozen=True)
+class Recv(HandOver):
+    """Wait for the pieces and put them together."""
+
+
+@dataclass(frozen=True)
+class Send(HandOver):
+    """Hand the pieces over; does not wait until they arrived."""
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Run a micro-batch forward through a stage, or through the hosted first layer."""
+
+    stage: int
+    micro_batch: int
+
+
+@dataclass(frozen=True)
+class Backward:
+    """Run a micro-batch backward; gradients of parameters add up over micro-batches."""
+
+    stage: int
+    micro_batch: int
+
+
+@dataclass(frozen=True)
+class AllReduce:
+    """Sum the gradients of a stage's replicas, tied parameters apart when another stage holds them too.
+
+    Attributes
+    ----------
+    stage
+        Which one.
+    members
+        Its devices in replica order.
+    algorithm, leader
+        As in :class:`~dora_nb.domain.plan.AllReduce`.
+    """
+
+    stage: int
+    members: tuple[str, ...]
+    algorithm: Literal["ring", "star"]
+    leader: str
+
+
+@dataclass(frozen=True)
+class TiedSum:
+    """Sum the gradients of the two copies of tied parameters: within each stage, between the two leaders, and back.
+
+    Attributes
+    ----------
+    stage
+        This device's stage: the first or the last.
+    members, leader
+        This stage's devices and the one that speaks for them.
+    partner
+        The leader of the other stage.
+    first
+        Whether this stage's sum is the first summand, so that both leaders add in the same order.
+    """
+
+    stage: int
+    members: tuple[str, ...]
+    leader: str
+    partner: str
+    first: bool
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step of all parameters on this device."""
+
+    stage: int
+
+
+Instruction = Recv | Forward | Send | Backward | AllReduce | TiedSum | Step
+
+
+def compile_plan(plan: Plan, *, trains: bool) -> dict[str, tuple[Instruction, ...]]:
+    """The instructions of every participating device for one iteration, or one batch.
+
+    Every stage computes in the order of :func:`~dora_nb.domain.plan.compute_order`. Gradients are summed when a
+    device has nothing left to compute; then it steps.
+
+    Parameters
+    ----------
+    plan
+        What to compile.
+    trains
+        Whether there are backward passes, sums and a step.
+
+    Returns
+    -------
+    instructions by device id
+
+    Raises
+    ------
+    InputError
+        If replicas are to train without a way to sum their gradients, or the in-flight counts make the stages wait
+        for each other forever.
+    """
+    programs: dict[str, tuple[Instruction, ...]] = {}
+    for index, stage in enumerate(plan.stages):
+        if trains and len(stage.replicas) > 1 and stage.all_reduce is None:
+            raise InputError(f"stages[{index}].all_reduce", None, "an algorithm, since several replicas train")
+        for device, interval in zip(stage.devices, stage.intervals, strict=True):
+            instructions = _passes(plan, index, interval, trains)
+            if trains:
+                instructions += [*_sums(plan, index), Step(index)]
+            programs[device] = tuple(instructions)
+    _check_progress(plan, programs)
+    return programs
+
+
+def _passes(plan: Plan, index: int, interval: tuple[int, int], trains: bool) -> list[Instruction]:
+    program: list[Instruction] = []
+    for phase, stage, micro_batch in plan.compute_order(index, trains):
+        before, after = _before(plan, stage), _after(plan, stage)
+        if phase == "forward":
+            if before is not None:
+                program.append(Recv("activation", before, micro_batch, _pieces(plan, before, interval)))
+            program.append(Forward(stage, micro_batch))
+            if after is not None:
+                program.append(Send("activation", stage, micro_batch, _pieces(plan, after, interval)))
+        else:
+            if after is not None:
+                program.append(Recv("gradient", stage, micro_batch, _pieces(plan, after, interval)))
+            program.append(Backward(stage, micro_batch))
+            if before is not None:
+                program.append(Send("gradient", before, micro_batch, _pieces(plan, before, interval)))
+    return program
+
+
+def _before(plan: Plan, stage: int) -> int | None:
+    """The stage that hands its output to ``stage``."""
+    first = HOSTED if plan.tied == "hosted" else 0
+    return stage - 1 if stage > first else None
+
+
+def _after(plan: Plan, stage: int) -> int | None:
+    """The stage that ``stage`` hands its output to."""
+    return stage + 1 if stage < len(plan.stages) - 1 else None
+
+
+def _pieces(plan: Plan, peer_stage: int, interval: tuple[int, int]) -> tuple[Piece, ...]:
+    """Parts of a sample interval by the device of another stage that takes them."""
+    peers = plan.stages[peer_stage]  # HOSTED is -1: the last stage's devices
+    start, stop = interval
+    return tuple(
+        Piece(device, max(start, low), min(stop, high))
+        for device, (low, high) in zip(peers.devices, peers.intervals, strict=True)
+        if max(start, low) < min(stop, high)
+    )
+
+
+def _sums(plan: Plan, index: int) -> list[Instruction]:
+    stage, last = plan.stages[index], len(plan.stages) - 1
+    sums: list[Instruction] = []
+    if stage.all_reduce is not None and len(stage.replicas) > 1:
+        sums.append(AllReduce(index, stage.devices, stage.all_reduce.algorithm, stage.all_reduce.leader))
+    if plan.tied == "synchronised" and index in (0, last):
+        partner = _leader(plan.stages[last if index == 0 else 0])
+        sums.append(TiedSum(index, stage.devices, _leader(stage), partner, first=index == 0))
+    return sums
+
+
+def _leader(stage: Stage) -> str:
+    return stage.devices[0] if stage.all_reduce is None else stage.all_reduce.leader
+
+
+def _check_progress(plan: Plan, programs: Mapping[str, tuple[Instruction, ...]]) -> None:
+    """Walk all programs side by side; a send never waits, a receive waits for its pieces.
+
+    Sums come after everything else and in one order on all devices, so only hand-overs can make devices wait forever.
+    """
+    sent: set[tuple[str, str, int]] = set()
+    position = dict.fromkeys(programs, 0)
+    moved = True
+    while moved:
+        moved = False
+        for device, program in programs.items():
+            while position[device] < len(program):
+                instruction = program[position[device]]
+                if isinstance(instruction, Recv) and any(
+                    (piece.peer, device, instruction.tag) not in sent for piece in instruction.pieces
+                ):
+                    break
+                if isinstance(instruction, Send):
+                    sent.update((device, piece.peer, instruction.tag) for piece in instruction.pieces)
+                position[device] += 1
+                moved = True
+    if any(position[device] < len(program) for device, program in programs.items()):
+        raise InputError(
+            "plan.stages.in_flight",
+            [stage.in_flight for stage in plan.stages],
+            "counts that do not grow from a stage to the next, else the stages wait for each other forever",
+        )

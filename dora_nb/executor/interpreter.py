@@ -1,0 +1,213 @@
+"""Carries out a device's instructions over a transport, and notes when."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dora_nb.domain.run_record import EventKind
+from dora_nb.executor.data import MicroBatch
+from dora_nb.executor.instructions import (
+    AllReduce,
+    Backward,
+    Forward,
+    HandOver,
+    Instruction,
+    Recv,
+    Send,
+    Step,
+    TiedSum,
+)
+from dora_nb.executor.replica import Replica, flattened, scatter_back
+from dora_nb.executor.sums import all_reduce, tied_sum
+from dora_nb.executor.transport import Pending, Transport
+
+#: Receives posted ahead of the one that is waited for: the next tensor moves while this one is used.
+POSTED = 2
+
+#: An emulated computation counts as late when it ends this much after its target; sleeping is no more exact.
+LATE_S = 2e-3
+
+HandOverKey = tuple[str, int, int]
+
+
+class Event(NamedTuple):
+    """One instruction carried out; times of ``time.perf_counter``."""
+
+    kind: EventKind
+    stage: int
+    micro_batch: int
+    start_s: float
+    end_s: float
+
+
+class Iteration(NamedTuple):
+    """One pass over a program.
+
+    Attributes
+    ----------
+    start_s, end_s
+        Times of ``time.perf_counter``: behind the barrier all devices start from, and when this one had nothing left
+        to do.
+    loss
+        This device's part of the loss.
+    late
+        Computations that outlasted their target.
+    events
+        Every instruction.
+    """
+
+    start_s: float
+    end_s: float
+    loss: float
+    late: int
+    events: tuple[Event, ...]
+
+
+class _Arrival(NamedTuple):
+    buffer: Tensor
+    pending: tuple[Pending, ...]
+
+
+class Interpreter:
+    """Runs one device's programs.
+
+    Parameters
+    ----------
+    device
+        Its id.
+    replica
+        What it computes.
+    transport
+        How it reaches its peers.
+    targets_s
+        Seconds a computation is to last, by ("forward" | "backward" | "step", stage); what is missing, lasts as long
+        as it does.
+    """
+
+    def __init__(
+        self, device: str, replica: Replica, transport: Transport, targets_s: Mapping[tuple[str, int], float]
+    ) -> None:
+        self._device = device
+        self._replica = replica
+        self._transport = transport
+        self._targets_s = targets_s
+        self._late = 0
+        self._arrivals: dict[HandOverKey, _Arrival] = {}
+        self._received: dict[HandOverKey, Tensor] = {}
+        self._produced: dict[HandOverKey, Tensor] = {}
+
+    def run(self, program: Sequence[Instruction], data: Sequence[MicroBatch]) -> Iteration:
+        """Carry out a program once.
+
+        Parameters
+        ----------
+        program
+            Of this device.
+        data
+            Inputs and labels of every micro-batch.
+        """
+        trains = any(isinstance(instruction, Step) for instruction in program)
+        self._replica.begin(trains=trains)
+        self._late = 0
+        receives = [instruction for instruction in program if isinstance(instruction, Recv)]
+        events = []
+        self._transport.barrier()
+        start_s = time.perf_counter()
+        for receive in receives[:POSTED]:
+            self._post(receive)
+        following = iter(receives[POSTED:])
+        for instruction in program:
+            began_s = time.perf_counter()
+            kind = self._carry_out(instruction, data)
+            micro_batch = getattr(instruction, "micro_batch", 0)
+            events.append(Event(kind, instruction.stage, micro_batch, began_s, time.perf_counter()))
+            if isinstance(instruction, Recv) and (ahead := next(following, None)) is not None:
+                self._post(ahead)
+        end_s = time.perf_counter()
+        self._transport.flush()
+        return Iteration(start_s, end_s, self._replica.loss, self._late, tuple(events))
+
+    def _carry_out(self, instruction: Instruction, data: Sequence[MicroBatch]) -> EventKind:
+        match instruction:
+            case Recv():
+                self._received[_key(instruction)] = self._awaited(instruction)
+                return "receive"
+            case Send():
+                self._hand_over(instruction)
+                return "send"
+            case Forward(stage, micro_batch):
+                self._lasting("forward", stage, lambda: self._forward(stage, micro_batch, data[micro_batch]))
+                return "forward"
+            case Backward(stage, micro_batch):
+                self._lasting("backward", stage, lambda: self._backward(stage, micro_batch))
+                return "backward"
+            case AllReduce():
+                own = self._replica.own_gradients()
+                vector = flattened(own)
+                all_reduce(vector, self._device, instruction, self._transport)
+                scatter_back(vector, own)
+                return "all-reduce"
+            case TiedSum():
+                shared = self._replica.shared_gradients()
+                vector = flattened(shared)
+                tied_sum(vector, self._device, instruction, self._transport)
+                scatter_back(vector, shared)
+                return "tied-sum"
+            case Step(stage):
+                self._lasting("step", stage, self._replica.step)
+                return "step"
+
+    def _lasting(self, kind: str, stage: int, compute: Callable[[], None]) -> None:
+        """Compute, then sleep until the emulated device would have been done."""
+        start_s = time.perf_counter()
+        compute()
+        target_s = self._targets_s.get((kind, stage))
+        if target_s is None:
+            return
+        left_s = target_s - (time.perf_counter() - start_s)
+        if left_s > 0:
+            time.sleep(left_s)
+        self._late += left_s < -LATE_S
+
+    def _forward(self, stage: int, micro_batch: int, data: MicroBatch) -> None:
+        entering = self._received.pop(("activation", stage - 1, micro_batch), None)
+        leaving = self._replica.forward(stage, micro_batch, entering, data)
+        if leaving is not None:
+            self._produced["activation", stage, micro_batch] = leaving
+
+    def _backward(self, stage: int, micro_batch: int) -> None:
+        gradient = self._received.pop(("gradient", stage, micro_batch), None)
+        returned = self._replica.backward(stage, micro_batch, gradient)
+        if returned is not None:
+            self._produced["gradient", stage - 1, micro_batch] = returned
+
+    def _post(self, receive: Recv) -> None:
+        low, _ = self._replica.interval
+        buffer = torch.empty(self._replica.boundary_shape, dtype=self._replica.dtype)
+        pending = [
+            self._transport.receive(buffer[piece.start - low : piece.stop - low], piece.peer, receive.tag, "hand-over")
+            for piece in receive.pieces
+        ]
+        self._arrivals[_key(receive)] = _Arrival(buffer, tuple(pending))
+
+    def _awaited(self, receive: Recv) -> Tensor:
+        buffer, pending = self._arrivals.pop(_key(receive))
+        for each in pending:
+            each.wait()
+        return buffer
+
+    def _hand_over(self, send: Send) -> None:
+        low, _ = self._replica.interval
+        tensor = self._produced.pop(_key(send))
+        for piece in send.pieces:
+            part = tensor[piece.start - low : piece.stop - low]
+            self._transport.send(part, piece.peer, send.tag, "hand-over")
+
+
+def _key(hand_over: HandOver) -> HandOverKey:
+    return (hand_over.kind, hand_over.stage, hand_over.micro_batch)

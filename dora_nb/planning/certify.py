@@ -1,0 +1,152 @@
+"""The second way of computing: the partition program over what a search left, held against the search."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dora_nb import solvers
+from dora_nb.domain.plan import Plan
+from dora_nb.errors import ObjectiveMismatchError
+from dora_nb.formulation.columns import Columns
+from dora_nb.formulation.decode import decode
+from dora_nb.formulation.partition import partition_model
+from dora_nb.formulation.problem import Problem
+from dora_nb.planning.scheduling import finish
+from dora_nb.planning.search import Candidates
+
+#: Partitions whose columns the program chooses from. More make it slower and prove nothing more: the search has
+#: bounded the rest already.
+MOST_PARTITIONS = 12
+
+#: Relative disagreement that rounding and solver tolerances explain.
+AGREEMENT = 1e-5
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the program says.
+
+    Attributes
+    ----------
+    plans
+        The program's own partition, finished, one for every in-flight depth that fits; empty without an incumbent.
+    solver, reason
+        Which solver, and why that one.
+    """
+
+    plans: tuple[Plan, ...]
+    solver: str
+    reason: str
+
+
+def check_by_program(
+    problem: Problem,
+    candidates: Sequence[Candidates],
+    objective: str,
+    *,
+    latency_limit_s: float,
+    energy_limit_j: float,
+    solver: str,
+    time_limit_s: float,
+    cancel: threading.Event | None = None,
+) -> Verdict | None:
+    """Solve the partition program over the best candidates and compare it with the search's own row bounds.
+
+    Returns
+    -------
+    Verdict, or None where no candidate is left for the question
+
+    Raises
+    ------
+    ObjectiveMismatchError
+        If the program's optimum is above the smallest row bound of the candidates, or its plan is better than the
+        program says a plan can be: then one of the two computations is wrong.
+    """
+    pool = _best_partitions(candidates, objective, latency_limit_s, energy_limit_j)
+    if not pool:
+        return None
+    columns = Columns.join([candidate.columns.take(candidate.chosen[row]) for candidate, row, _ in pool])
+    program = partition_model(
+        problem,
+        columns,
+        objective,  # type: ignore[arg-type]
+        latency_limit_s=latency_limit_s,
+        energy_limit_j=energy_limit_j,
+    )
+    options = solvers.Options(time_limit_s=time_limit_s, mip_gap=AGREEMENT / 10)
+    outcome = solvers.solve(program.model, options, solver=solver, cancel=cancel)  # type: ignore[arg-type]
+    least = min(bound for _, _, bound in pool)
+    if outcome.bound is not None and outcome.bound > least * (1 + AGREEMENT):
+        raise ObjectiveMismatchError(
+            f"the {objective} program proves {outcome.bound:.9g}, but the search bounds one of its partitions by {least:.9g}"
+        )
+    plans: list[Plan] = []
+    if outcome.status.has_incumbent:
+        chosen = program.chosen(outcome.values["place"])
+        plans = [finish(plan, problem) for plan in _with_depths(problem, columns, chosen)]
+        for plan in plans:
+            _check_plan(plan, problem, columns, chosen, float(outcome.values["makespan"].sum()))
+    return Verdict(tuple(plans), outcome.solver, outcome.reason)
+
+
+def _best_partitions(
+    candidates: Sequence[Candidates], objective: str, latency_limit_s: float, energy_limit_j: float
+) -> list[tuple[Candidates, int, float]]:
+    pool = []
+    for candidate in candidates:
+        allowed = (candidate.makespan_s <= latency_limit_s) & (candidate.energy_j <= energy_limit_j)
+        figure = candidate.makespan_s if objective == "latency" else candidate.energy_j
+        best = np.flatnonzero(allowed)[np.argsort(figure[allowed], kind="stable")][:MOST_PARTITIONS]
+        pool.extend((candidate, int(row), float(figure[row])) for row in best)
+    return sorted(pool, key=lambda entry: entry[2])[:MOST_PARTITIONS]
+
+
+def _with_depths(problem: Problem, columns: Columns, chosen: list[int]) -> list[Plan]:
+    batches = int(columns.micro_batches[chosen[0]])
+    counts = dict.fromkeys(
+        problem.space.in_flight(depth, len(chosen), batches) for depth in problem.space.in_flight_depths
+    )
+    fitting = [
+        held
+        for held in counts
+        if not problem.workload.trains or (columns.most_in_flight[chosen] >= np.array(held)).all()
+    ]
+    return [decode(columns, chosen, held, problem.workload, problem.cluster) for held in fitting]
+
+
+def _check_plan(plan: Plan, problem: Problem, columns: Columns, chosen: list[int], claimed_s: float) -> None:
+    """A plan of the program's columns must not be faster than the program's rows, nor differ in what both compute."""
+    prediction = plan.prediction
+    assert prediction is not None, "a finished plan carries its prediction"
+    if prediction.makespan_s < claimed_s * (1 - AGREEMENT):
+        raise ObjectiveMismatchError(
+            f"a plan takes {prediction.makespan_s:.9g} s where the program's rows allow no less than {claimed_s:.9g} s"
+        )
+    check_energy(plan, problem, float(columns.energy_j[chosen].sum()), float(columns.idle_w[chosen].sum()))
+    for device in prediction.devices:
+        if device.memory_bytes > device.usable_memory_bytes * (1 + AGREEMENT):
+            raise ObjectiveMismatchError(
+                f"{device.device} needs {device.memory_bytes:.9g} bytes of {device.usable_memory_bytes:.9g}, "
+                "but its column was admitted"
+            )
+
+
+def check_energy(plan: Plan, problem: Problem, dynamic_j: float, idle_w: float) -> None:
+    """The columns' energy at the plan's makespan must be the evaluation's.
+
+    Raises
+    ------
+    ObjectiveMismatchError
+        If it is not.
+    """
+    prediction = plan.prediction
+    assert prediction is not None, "a finished plan carries its prediction"
+    all_on = problem.idle_all_w is not None
+    claimed = dynamic_j + (problem.idle_all_w if problem.idle_all_w is not None else idle_w) * prediction.makespan_s
+    computed = prediction.energy_j("all-on" if all_on else "participating")
+    if abs(claimed - computed) > AGREEMENT * computed:
+        raise ObjectiveMismatchError(f"the columns say {claimed:.9g} J, the evaluation of the plan {computed:.9g} J")
