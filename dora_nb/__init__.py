@@ -1,0 +1,93 @@
+"""Plan, look at and run neural networks split over unlike edge devices that share a network.
+
+::
+
+    import dora_nb as dora
+
+    workload = dora.load_workload("qwen3-0.6b", mode="training", batch=16)
+    cluster = dora.load_cluster("smart-home")
+    plans = dora.plan(workload, cluster, dora.QoE(latency_s=30, objective="energy"))
+    run = dora.execute(plans.best, workload, cluster)
+
+Names are imported when they are first used, so ``import dora_nb`` is quick and needs neither a solver nor torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dora_nb.catalog import load_cluster, load_device, load_workload
+    from dora_nb.costs import CostTable, cost_table, evaluate
+    from dora_nb.domain.cluster import Cluster, ContentionDomain, Device
+    from dora_nb.domain.layer import Layer
+    from dora_nb.domain.plan import Plan
+    from dora_nb.domain.plan_file import load_plan, save_plan
+    from dora_nb.domain.plan_set import PlanSet
+    from dora_nb.domain.qoe import QoE
+    from dora_nb.domain.run_record import RunRecord
+    from dora_nb.domain.workload import Workload
+    from dora_nb.executor.launch import execute
+    from dora_nb.formulation.space import SearchSpace
+    from dora_nb.planning.plan import plan
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Cluster": "domain.cluster",
+    "ContentionDomain": "domain.cluster",
+    "CostTable": "costs",
+    "Device": "domain.cluster",
+    "Layer": "domain.layer",
+    "Plan": "domain.plan",
+    "PlanSet": "domain.plan_set",
+    "QoE": "domain.qoe",
+    "RunRecord": "domain.run_record",
+    "SearchSpace": "formulation.space",
+    "Workload": "domain.workload",
+    "cost_table": "costs",
+    "evaluate": "costs",
+    "execute": "executor.launch",
+    "load_cluster": "catalog",
+    "load_device": "catalog",
+    "load_plan": "domain.plan_file",
+    "load_workload": "catalog",
+    "plan": "planning.plan",
+    "save_plan": "domain.plan_file",
+}
+
+__all__ = [
+    "Cluster",
+    "ContentionDomain",
+    "CostTable",
+    "Device",
+    "Layer",
+    "Plan",
+    "PlanSet",
+    "QoE",
+    "RunRecord",
+    "SearchSpace",
+    "Workload",
+    "cost_table",
+    "evaluate",
+    "execute",
+    "load_cluster",
+    "load_device",
+    "load_plan",
+    "load_workload",
+    "plan",
+    "save_plan",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dora_nb' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"dora_nb.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -12,7 +12,6 @@
     |- ObjectiveMismatchError   two ways of computing one figure disagree: a defect in dora_nb
     |- MissingDependencyError   an optional package is needed
     |- ExecutionError           a worker failed while a plan was running
-    |- InterruptedPlanningError the person stopped a solve
 
 Every message says what was given, what is allowed and what to do.
 """
@@ -97,7 +96,3 @@ class MissingDependencyError(DoraError):
 
 class ExecutionError(DoraError):
     """A worker failed, or answered something unexpected, while a plan was running."""
-
-
-class InterruptedPlanningError(DoraError):
-    """The person stopped a solve before there was anything to return."""

@@ -14,6 +14,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from dora_nb.errors import InputError
+
 _DECIMAL = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
 _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
 
@@ -79,6 +81,20 @@ def parse(value: Any, dimension: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"a finite number; {allowed}")
     return float(value)
+
+
+def parse_field(field: str, value: Any, dimension: str) -> float:
+    """Like :func:`parse`, for a value that stands under a name.
+
+    Raises
+    ------
+    InputError
+        Naming the field, the value and what is allowed.
+    """
+    try:
+        return parse(value, dimension)
+    except ValueError as error:
+        raise InputError(field, value, str(error)) from None
 
 
 def _of(dimension: str) -> BeforeValidator:

@@ -80,9 +80,7 @@ def evaluate(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable 
     timing = timing_of(plan, workload, cluster, table)
     operations = operations_of(Shape.of(plan, workload))
     start_s = start_times(operations, timing, plan.transfer_order)
-    makespan_s = max(
-        start + timing.duration_s[kind] for start, kind in zip(start_s, operations.classes, strict=True)
-    )
+    makespan_s = max(start + timing.duration_s[kind] for start, kind in zip(start_s, operations.classes, strict=True))
     return Evaluation(
         prediction=_prediction(plan, workload, cluster, table, timing, operations, makespan_s),
         timeline=_timeline(plan, operations, timing, start_s),
@@ -102,7 +100,9 @@ def check_fits(plan: Plan, workload: Workload, cluster: Cluster) -> None:
             raise UnknownNameError("stages.replicas.device", device, cluster.device_ids)
     if plan.layer_count != len(workload.layers):
         raise InputError(
-            "stages.stop_layer", plan.layer_count, f"stages that end at layer {len(workload.layers)}, the workload's last"
+            "stages.stop_layer",
+            plan.layer_count,
+            f"stages that end at layer {len(workload.layers)}, the workload's last",
         )
     if plan.micro_batch * plan.micro_batches != workload.batch:
         raise InputError(
@@ -212,12 +212,14 @@ def _transfer_holds(plan: Plan, workload: Workload, network: Network) -> Iterabl
         into = network.fan_out(workload.source, _shares(first_stage, workload.input_bytes))
         yield OperationClass("input", first_index), into
     if shape.labels and workload.source is not None:
-        yield OperationClass("label", last), network.fan_out(
-            workload.source, _shares(plan.stages[last], workload.label_bytes)
+        yield (
+            OperationClass("label", last),
+            network.fan_out(workload.source, _shares(plan.stages[last], workload.label_bytes)),
         )
     if shape.outputs and workload.sink is not None:
-        yield OperationClass("output", last), network.fan_in(
-            _shares(plan.stages[last], workload.output_bytes), workload.sink
+        yield (
+            OperationClass("output", last),
+            network.fan_in(_shares(plan.stages[last], workload.output_bytes), workload.sink),
         )
     if workload.trains:
         yield from _gradient_sums(plan, workload, network)
@@ -243,8 +245,9 @@ def _gradient_sums(plan: Plan, workload: Workload, network: Network) -> Iterable
             yield OperationClass("tied-broadcast", index), network.fan_out(stage.all_reduce.leader, everyone)
     if plan.tied == "synchronised":
         head, tail = leader_of(plan.stages[0]), leader_of(plan.stages[last])
-        yield OperationClass("tied-exchange", last), network.exchange(
-            [Flow(head, tail, tied_bytes), Flow(tail, head, tied_bytes)]
+        yield (
+            OperationClass("tied-exchange", last),
+            network.exchange([Flow(head, tail, tied_bytes), Flow(tail, head, tied_bytes)]),
         )
 
 
@@ -398,23 +401,26 @@ def period_s(plan: Plan, workload: Workload, timing: Timing) -> float:
     """
     last = len(plan.stages) - 1
     seconds = timing.duration_s
-    load_s = [sum(seconds.get(OperationClass(phase, s), 0.0) for phase in ("forward", "backward")) for s in range(last + 1)]
+
+    def both_ways_s(stage: int) -> float:
+        return seconds[OperationClass("forward", stage)] + seconds.get(OperationClass("backward", stage), 0.0)
+
+    load_s = [both_ways_s(stage) for stage in range(last + 1)]
     if plan.tied == "hosted":
-        load_s[last] += sum(seconds.get(OperationClass(phase, HOSTED), 0.0) for phase in ("forward", "backward"))
+        load_s[last] += both_ways_s(HOSTED)
     once = ("all-reduce", "tied-reduce", "tied-exchange", "tied-broadcast")
     load_s.extend(_held_s(hold for kind, hold in timing.holds.items() if kind.kind not in once).values())
     if workload.trains:
         trip_s = 0.0
         for index in range(last, -1, -1):
-            kinds = ("forward", "backward", "activation", "gradient") if index < last else ("forward", "backward")
-            trip_s += sum(seconds[OperationClass(kind, index)] for kind in kinds)
+            trip_s += both_ways_s(index)
+            if index < last:
+                trip_s += seconds[OperationClass("activation", index)] + seconds[OperationClass("gradient", index)]
             load_s.append(trip_s / min(plan.stages[index].in_flight, plan.micro_batches))
     return max(load_s)
 
 
-def _timeline(
-    plan: Plan, operations: Operations, timing: Timing, start_s: list[float]
-) -> tuple[TimelineEntry, ...]:
+def _timeline(plan: Plan, operations: Operations, timing: Timing, start_s: list[float]) -> tuple[TimelineEntry, ...]:
     entries = []
     for operation, kind, start in zip(operations.operations, operations.classes, start_s, strict=True):
         stage = plan.stages[operation.stage]  # HOSTED is -1: the last stage's devices run it

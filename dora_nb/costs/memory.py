@@ -52,7 +52,7 @@ class MemoryModel:
         return largest
 
     def _is_whole(self, first: Cuts, stop: Cuts) -> NDArray[np.bool_]:
-        return (np.asarray(first) == 0) & (np.asarray(stop) == len(self.workload.layers))
+        return np.asarray((np.asarray(first) == 0) & (np.asarray(stop) == len(self.workload.layers)))
 
     def parameters(self, first: Cuts, stop: Cuts, hosts_first_layer: bool = False) -> Floats:
         """Parameters that a stage holds, tied ones counted once per device."""
@@ -60,7 +60,7 @@ class MemoryModel:
         tied = self.workload.tied_parameters
         if hosts_first_layer:
             return np.asarray(held + (self.workload.layers[0].parameters - tied))
-        return held - tied * self._is_whole(first, stop)
+        return np.asarray(held - tied * self._is_whole(first, stop))
 
     def gradient_parameters(self, first: Cuts, stop: Cuts, hosts_first_layer: bool = False) -> Floats:
         """Parameters whose gradients the replicas of a stage sum among themselves.
@@ -71,7 +71,7 @@ class MemoryModel:
         if hosts_first_layer:
             return held
         at_an_end = (np.asarray(first) == 0) | (np.asarray(stop) == len(self.workload.layers))
-        return held - self.workload.tied_parameters * (at_an_end & ~self._is_whole(first, stop))
+        return np.asarray(held - self.workload.tied_parameters * (at_an_end & ~self._is_whole(first, stop)))
 
     def replica_bytes(
         self,

@@ -72,7 +72,7 @@ class Shape(NamedTuple):
             in_flight=tuple(stage.in_flight if workload.trains else plan.micro_batches for stage in plan.stages),
             micro_batches=plan.micro_batches,
             trains=workload.trains,
-            tied=plan.tied if plan.tied in ("hosted", "synchronised") else None,  # type: ignore[arg-type]
+            tied=plan.tied if plan.tied in ("hosted", "synchronised") else None,
             replicated=tuple(workload.trains and len(stage.replicas) > 1 for stage in plan.stages),
             inputs=workload.source is not None and workload.input_bytes > 0,
             labels=workload.source is not None and workload.trains and workload.label_bytes > 0,
@@ -137,7 +137,8 @@ class Operations:
             for position, earlier in enumerate(before):
                 start = done[earlier] if position == 0 else np.maximum(start, done[earlier])
             done.append(start + duration_s[kind])
-        return np.max(np.stack([np.asarray(done[i]) for i, after in enumerate(self.successors) if not after]), axis=0)
+        ends = [np.asarray(done[i]) for i, after in enumerate(self.successors) if not after]
+        return np.asarray(np.max(np.stack(ends), axis=0))
 
 
 COMPUTE_KINDS = ("forward", "backward", "step")

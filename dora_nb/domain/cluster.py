@@ -132,7 +132,9 @@ class Cluster(Record):
             raise InputError("devices", repeated, "every device once, under an id of its own")
         if len(self.domains) > 1 or (len(ids) > 1 and not self.domains):
             raise InputError(
-                "domains", [domain.id for domain in self.domains], "exactly one contention domain that every device reaches"
+                "domains",
+                [domain.id for domain in self.domains],
+                "exactly one contention domain that every device reaches",
             )
         for index, domain in enumerate(self.domains):
             for name in domain.rates_bytes_per_s:

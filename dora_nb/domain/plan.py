@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
@@ -18,6 +19,7 @@ TiedPlacement = Literal["none", "one-stage", "synchronised", "hosted"]
 
 #: Pseudo-stage index of a first layer hosted by the last stage.
 HOSTED = -1
+
 
 class Compute(NamedTuple):
     """One pass of one micro-batch through one stage (:data:`HOSTED` for a hosted first layer)."""
@@ -111,7 +113,7 @@ class Stage(Record):
         bounds = [0]
         for replica in self.replicas:
             bounds.append(bounds[-1] + replica.samples)
-        return tuple(zip(bounds, bounds[1:], strict=False))
+        return tuple(itertools.pairwise(bounds))
 
 
 class Transfer(Record):

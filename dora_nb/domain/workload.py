@@ -70,11 +70,11 @@ class Workload(Record):
         if repeated is not None:
             raise InputError("layers", repeated, "every layer once, under a name of its own")
         if (self.mode == "generate") != (self.new_tokens > 0):
-            raise InputError(
-                "new_tokens", self.new_tokens, "at least 1 in mode 'generate', 0 in every other mode"
-            )
+            raise InputError("new_tokens", self.new_tokens, "at least 1 in mode 'generate', 0 in every other mode")
         tied = [index for index, layer in enumerate(self.layers) if layer.tied_parameters]
-        if tied and (tied != [0, len(self.layers) - 1] or self.layers[0].tied_parameters != self.layers[-1].tied_parameters):
+        if tied and (
+            tied != [0, len(self.layers) - 1] or self.layers[0].tied_parameters != self.layers[-1].tied_parameters
+        ):
             raise InputError(
                 "layers",
                 [self.layers[index].name for index in tied],

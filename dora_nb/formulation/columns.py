@@ -131,7 +131,7 @@ class Columns:
             arrays["choice"][-1] = part.choice + len(choices)
             choices.extend(part.choices)
         merged = {name: np.concatenate(values) for name, values in arrays.items()}
-        joined = Columns(**merged, choices=tuple(choices), fleet=parts[0].fleet, batch=parts[0].batch)  # type: ignore[arg-type]
+        joined = Columns(**merged, choices=tuple(choices), fleet=parts[0].fleet, batch=parts[0].batch)
         first_of = {joined.key(index): index for index in reversed(range(len(joined)))}
         return joined.take(np.array(sorted(first_of.values()), dtype=np.int64))
 
@@ -171,7 +171,7 @@ def build_columns(problem: Problem, most_replicas: int, screen: Screen | None = 
                 choices.extend((group, tuple(int(share) for share in shares[index])) for index in used)
                 parts.append(part)
     merged = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return Columns(**merged, choices=tuple(choices), fleet=problem.fleet, batch=workload.batch)  # type: ignore[arg-type]
+    return Columns(**merged, choices=tuple(choices), fleet=problem.fleet, batch=workload.batch)
 
 
 def _everything(
@@ -184,9 +184,7 @@ def _everything(
 def _share_vectors(group: Group, micro_batch: int) -> Ints:
     """Positive integer shares that add up to the micro-batch; equal devices take theirs in descending order."""
     size = len(group.devices)
-    vectors = [
-        np.diff([0, *bounds, micro_batch]) for bounds in itertools.combinations(range(1, micro_batch), size - 1)
-    ]
+    vectors = [np.diff([0, *bounds, micro_batch]) for bounds in itertools.combinations(range(1, micro_batch), size - 1)]
     shares = np.array(vectors, dtype=np.int64).reshape(-1, size)
     place = 0
     for count in group.counts:
@@ -228,7 +226,7 @@ class _Builder:
         both_s = figures["forward_s"] + figures["backward_s"]
         dynamic_j = figures["compute_j"]
         kept = self.screen(micro_batch, group.code, first, stop, figures["forward_s"], both_s, dynamic_j)
-        rows = kept.any(axis=1)  # share vectors that no range needs are not looked at again
+        rows = np.asarray(kept.any(axis=1))  # share vectors that no range needs are not looked at again
         shares, kept = shares[rows], kept[rows]
         figures = {name: values[rows] if len(values) == len(rows) else values for name, values in figures.items()}
         figures |= self._network(group, shares, first, stop, micro_batches, hosts)
@@ -273,7 +271,10 @@ class _Builder:
             busy = own_forward + own_backward
             if hosts:
                 own_host = self.table.forward_s[0, d, samples][:, None], self.table.backward_s[0, d, samples][:, None]
-                host_forward, host_backward = np.maximum(host_forward, own_host[0]), np.maximum(host_backward, own_host[1])
+                host_forward, host_backward = (
+                    np.maximum(host_forward, own_host[0]),
+                    np.maximum(host_backward, own_host[1]),
+                )
                 busy = busy + sum(own_host)
             own_step = self._step_s(d, first, stop, hosts)
             forward, backward = np.maximum(forward, own_forward), np.maximum(backward, own_backward)
@@ -290,24 +291,23 @@ class _Builder:
 
     def _step_s(self, device: int, first: Ints, stop: Ints, hosts: bool) -> Floats:
         """Optimizer seconds on one device, parameters held twice counted once."""
-        seconds = self.step_until[stop, device] - self.step_until[first, device]
+        seconds = np.asarray(self.step_until[stop, device] - self.step_until[first, device])
         if not self.workload.tied_parameters:
             return seconds
         embedding_s = float(self.table.step_s[0, device])
         tied_s = embedding_s * self.workload.tied_parameters / self.workload.layers[0].parameters
-        return seconds + (embedding_s - tied_s) if hosts else seconds - tied_s * self._is_whole(first, stop)
+        shared_s = embedding_s - tied_s if hosts else -tied_s * self._is_whole(first, stop)
+        return np.asarray(seconds + shared_s)
 
     def _is_whole(self, first: Ints, stop: Ints) -> NDArray[np.bool_]:
-        return (first == 0) & (stop == self.layers)
+        return np.asarray((first == 0) & (stop == self.layers))
 
     def _network(
         self, group: Group, shares: Ints, first: Ints, stop: Ints, micro_batches: int, hosts: bool
     ) -> dict[str, Floats]:
         """Figures of the transfers the stage takes part in, each (shares or 1, ranges or 1)."""
         none = np.zeros((1, 1))
-        names = ("receive_s", "send_s", "host_send_s", "input_s", "label_s", "output_s")
-        names += ("sum_s", "sum_hold_s", "tied_gather_s", "tied_part_s", "tied_spread_s", "port_s", "network_j")
-        figures = dict.fromkeys(names, none)
+        figures = dict.fromkeys(_TRANSFERS, none)
         domain = self.cluster.domain
         if domain is None:
             return figures
@@ -393,17 +393,17 @@ class _Builder:
         leader = self.network.best_all_reduce(ids, 1.0).leader
         options = []
         for algorithm in ("star", "ring"):
-            choice = AllReduce(algorithm=algorithm, leader=leader)  # type: ignore[arg-type]
+            choice = AllReduce(algorithm=algorithm, leader=leader)
             per_byte = self.network.all_reduce(ids, 1.0, choice)
             hold_s = max(per_byte.seconds.values())
-            options.append((hold_s * sizes + (per_byte.duration_s - hold_s), hold_s * sizes, per_byte.size_bytes * sizes))
+            options.append(
+                (hold_s * sizes + (per_byte.duration_s - hold_s), hold_s * sizes, per_byte.size_bytes * sizes)
+            )
         star, ring = options
         faster = star[0] <= ring[0]
         some = sizes > 0
         names = ("sum_s", "sum_hold_s", "bytes")
-        return {
-            name: (np.where(faster, a, b) * some)[None] for name, a, b in zip(names, star, ring, strict=True)
-        }
+        return {name: (np.where(faster, a, b) * some)[None] for name, a, b in zip(names, star, ring, strict=True)}
 
     def _most_in_flight(
         self, group: Group, shares: Ints, first: Ints, stop: Ints, micro_batches: int, hosts: bool
@@ -430,9 +430,17 @@ class _Builder:
         return fits
 
 
+#: Figures of the transfers a stage takes part in.
+_TRANSFERS = (
+    *("receive_s", "send_s", "host_send_s", "input_s", "label_s", "output_s"),
+    *("sum_s", "sum_hold_s", "tied_gather_s", "tied_part_s", "tied_spread_s", "port_s", "network_j"),
+)
+
 #: Figures that depend on how samples are shared out; a vector no better in any of them is never needed.
-_SHARED_OUT = ("forward_s", "backward_s", "host_forward_s", "host_backward_s", "receive_s", "send_s", "host_send_s")
-_SHARED_OUT += ("input_s", "label_s", "output_s", "port_s", "energy_j")
+_SHARED_OUT = (
+    *("forward_s", "backward_s", "host_forward_s", "host_backward_s", "receive_s", "send_s", "host_send_s"),
+    *("input_s", "label_s", "output_s", "port_s", "energy_j"),
+)
 
 
 def _not_dominated(figures: dict[str, Floats], candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:

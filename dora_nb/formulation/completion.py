@@ -16,7 +16,6 @@ from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.workload import Workload
 from dora_nb.formulation.fleet import Fleet
 
-
 #: Stands in for a layer measured to take no time, so that rates stay finite.
 _INSTANT_S = 1e-15
 
@@ -53,7 +52,7 @@ def completion_bounds(workload: Workload, cluster: Cluster, table: CostTable, fl
     best_forward = np.maximum((table.forward_s[:, :, 1:] / samples).min(axis=2), _INSTANT_S)
     best_both = np.maximum(((table.forward_s + table.backward_s)[:, :, 1:] / samples).min(axis=2), _INSTANT_S)
     members = np.array([indices[0] for indices in fleet.types])
-    left = fleet.available - fleet.used  # (codes, types)
+    left = (fleet.available - fleet.used).astype(float)  # (codes, types)
     forward_rate = left @ (1.0 / best_forward[:, members]).T  # samples per second by code and layer
     both_rate = left @ (1.0 / best_both[:, members]).T
     draw = np.array([device.active_w - device.idle_w for device in cluster.devices])
@@ -63,7 +62,7 @@ def completion_bounds(workload: Workload, cluster: Cluster, table: CostTable, fl
     return Completion(
         forward_s=_until_cut(_inverse(forward_rate)),
         path_s=_until_cut(_inverse(both_rate)),
-        load_s=_load(best_both[:, members], fleet.available, left),
+        load_s=_load(best_both[:, members], fleet.available.astype(float), left),
         energy_j=_until_cut(_least(left, (best_both * draw)[:, members])),
         idle_w=_least(left, idle[None, members])[:, 0],
         fastest_byte_s=_least(left, byte_s[None, members])[:, 0],

@@ -47,5 +47,5 @@ def decode(
         micro_batch=micro_batch,
         micro_batches=workload.batch // micro_batch,
         stages=tuple(stages),
-        tied=tied,  # type: ignore[arg-type]
+        tied=tied,
     )

@@ -27,7 +27,7 @@ class ListSchedule:
 
     def transfers(self) -> tuple[Transfer, ...]:
         """The order as a plan carries it."""
-        return tuple(Transfer(kind=op.kind, stage=op.stage, micro_batch=op.micro_batch) for op in self.order)  # type: ignore[arg-type]
+        return tuple(Transfer(kind=op.kind, stage=op.stage, micro_batch=op.micro_batch) for op in self.order)
 
 
 def list_schedule(operations: Operations, timing: Timing) -> ListSchedule:

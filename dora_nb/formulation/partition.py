@@ -79,8 +79,10 @@ def partition_model(
     program.flow()
     program.devices()
     program.makespan(latency_limit_s)
+    program.ports()
     program.energy(energy_limit_j)
     program.period()
+    program.build()
     program.model.add_objective(program.model.variables[_MINIMISED[objective]].sum())
     return PartitionModel(program.model, places.column, places.position)
 
@@ -102,15 +104,16 @@ def _places(problem: Problem, columns: Columns) -> _Places:
             rows.append((column, position, False))
             if hosting and columns.first[column] == 1 and not last:
                 rows.append((column, position, True))
-    column, position, behind_host = (np.array(side) for side in zip(*rows, strict=True))
-    return _Places(column, position, behind_host)
+    table = np.array(rows, dtype=np.int64).reshape(-1, 3)
+    return _Places(table[:, 0], table[:, 1], table[:, 2].astype(bool))
 
 
 class _Program:
     """Builds the rows, one family of constraints per method.
 
-    A row is an array with one coefficient for every variable: the binaries first, then the continuous ones. Rows of a
-    family are handed to linopy together, because building an expression a row takes it a hundred times as long.
+    A row is an array with one coefficient for every variable: the binaries first, then the continuous ones. Rows are
+    collected by family and each family is handed to linopy at once, because an expression a row takes it a hundred
+    times as long.
     """
 
     def __init__(self, problem: Problem, columns: Columns, places: _Places) -> None:
@@ -126,45 +129,58 @@ class _Program:
         self.positions = range(1, int(places.position.max()) + 1)
         self.model = linopy.Model()
         self.labels: list[int] = []
+        self.rows: dict[str, list[tuple[Floats, str, float]]] = {}
         self._variables("place", len(places.column), binary=True)
         self.makespan_s = self._variables("makespan", 1)[0]
         self.energy_j = self._variables("energy", 1)[0]
         self.period_s = self._variables("period", 1)[0]
         # Every variable that is added later widens the rows, so those the rows need are all declared here.
         self.moves = self._variables("move", len(self.positions)) if not problem.shared else []
-        kinds = problem.fleet.types if problem.idle_all_w is None else ()
-        self.used = [self._variables(f"used {kind}", len(same), binary=True) for kind, same in enumerate(kinds)]
-        self.awake_s = [self._variables(f"awake {kind}", len(same)) for kind, same in enumerate(kinds)]
+        count = len(problem.cluster.devices) if problem.idle_all_w is None else 0
+        self.used = self._variables("used", count, binary=True)
+        self.awake_s = self._variables("awake", count)
 
     def _variables(self, name: str, count: int, binary: bool = False) -> list[int]:
         """Add variables; returns their places in a row."""
+        if not count:
+            return []
         start = len(self.labels)
-        lower = {} if binary else {"lower": 0.0}
-        added = self.model.add_variables(**lower, binary=binary, coords=[range(count)], dims=["i"], name=name)
+        indices = [range(count)]
+        if binary:
+            added = self.model.add_variables(binary=True, coords=indices, dims=["i"], name=name)
+        else:
+            added = self.model.add_variables(lower=0.0, coords=indices, dims=["i"], name=name)
         self.labels.extend(added.labels.values.tolist())
         return list(range(start, start + count))
 
-    def add(self, name: str, rows: list[Floats], sense: Literal["<=", "=="], bounds: list[float]) -> None:
-        """Add rows ``row . variables (<= or ==) bound``."""
+    def add(self, family: str, rows: list[Floats], sense: Literal["<=", "="], bound: float = 0.0) -> None:
+        """Collect rows ``row . variables (<= or =) bound``."""
+        self.rows.setdefault(family, []).extend((row, sense, bound) for row in rows)
+
+    def build(self) -> None:
+        """Hand the collected rows to linopy."""
         import linopy
         import xarray as xr
 
-        matrix, bound = np.array(rows), np.array(bounds, dtype=float)
-        terms = matrix != 0
-        width = max(int(terms.sum(axis=1).max()), 1)
-        order = np.argsort(~terms, axis=1, kind="stable")[:, :width]  # a row's terms first, then padding
-        present = np.take_along_axis(terms, order, axis=1)
-        data = xr.Dataset(
-            {
-                "coeffs": (("row", "_term"), np.where(present, np.take_along_axis(matrix, order, axis=1), np.nan)),
-                "vars": (("row", "_term"), np.where(present, np.array(self.labels)[order], -1)),
-            },
-            coords={"row": range(len(matrix))},
-        )
-        expression = linopy.LinearExpression(data, self.model)
-        self.model.add_constraints(expression, sense.replace("==", "="), xr.DataArray(bound, dims=["row"]), name=name)
+        for family, entries in self.rows.items():
+            rows, senses, bounds = zip(*entries, strict=True)
+            matrix = np.array(rows)
+            terms = matrix != 0
+            width = max(int(terms.sum(axis=1).max()), 1)
+            order = np.argsort(~terms, axis=1, kind="stable")[:, :width]  # a row's terms first, then padding
+            present = np.take_along_axis(terms, order, axis=1)
+            data = xr.Dataset(
+                {
+                    "coeffs": (("row", "_term"), np.where(present, np.take_along_axis(matrix, order, axis=1), np.nan)),
+                    "vars": (("row", "_term"), np.where(present, np.array(self.labels)[order], -1)),
+                },
+                coords={"row": range(len(matrix))},
+            )
+            expression = linopy.LinearExpression(data, self.model)
+            sign, bound = (xr.DataArray(np.array(values), dims=["row"]) for values in (senses, bounds))
+            self.model.add_constraints(expression, sign, bound, name=family)
 
-    def total(self, coefficients: Floats | NDArray[np.bool_], where: NDArray[np.bool_] | bool = True) -> Floats:
+    def total(self, coefficients: Floats | Ints | NDArray[np.bool_], where: NDArray[np.bool_] | bool = True) -> Floats:
         """Sum of coefficient times binary, over some of the places."""
         row = np.zeros(len(self.labels))
         row[: len(self.places.column)] = np.asarray(coefficients, dtype=float) * where
@@ -188,8 +204,7 @@ class _Program:
         One last stage and one first stage; at every cut between them, the stage that starts there has one behind it
         that ends there. A hosted first layer takes the place of the stage before cut 1.
         """
-        self.add("one last stage", [self.total(self.last)], "==", [1])
-        self.add("one first stage", [self.total(self.first)], "==", [1])
+        self.add("flow", [self.total(self.last), self.total(self.first)], "=", 1)
         hosts, meetings = [], []
         for micro_batch in np.unique(self.c.micro_batch):
             family = self.c.micro_batch == micro_batch
@@ -197,17 +212,18 @@ class _Program:
             for position in self.positions:
                 starts = family & self.at(position) & ~self.first
                 ends = family & self.at(position + 1)
-                for cut in np.unique(np.concatenate([self.c.first[starts], self.c.stop[ends]])):
-                    meetings.append(self.total(starts & (self.c.first == cut)) - self.total(ends & (self.c.stop == cut)))
-        self.add("hosted first layers", hosts, "==", [0] * len(hosts))
-        if meetings:
-            self.add("stages meet at cuts", meetings, "==", [0] * len(meetings))
+                cuts = np.unique(np.concatenate([self.c.first[starts], self.c.stop[ends]]))
+                meetings.extend(self._meeting(starts & (self.c.first == k), ends & (self.c.stop == k)) for k in cuts)
+        self.add("flow", hosts + meetings, "=")
+
+    def _meeting(self, starting: NDArray[np.bool_], ending: NDArray[np.bool_]) -> Floats:
+        return self.total(starting) - self.total(ending)
 
     def devices(self) -> None:
         """Every device is used at most once: a group takes some devices of each type."""
         counts = self.problem.fleet.used[self.c.code]
-        rows = [self.total(counts[:, kind]) for kind in range(counts.shape[1])]
-        self.add("devices", rows, "<=", self.problem.fleet.available.tolist())
+        for kind, available in enumerate(self.problem.fleet.available.tolist()):
+            self.add("devices", [self.total(counts[:, kind])], "<=", available)
 
     # ------------------------------------------------------------------ makespan
 
@@ -245,25 +261,32 @@ class _Program:
             rows.append(air + ends + self.total(c.sum_hold_s + c.tied_gather_s + c.tied_part_s + c.tied_spread_s))
             if self.trains:
                 rows.append(self.total(both_s, c.first == 0) + host_forward + host_backward + air + begin + finish)
-        self.add("makespan", [row - self.variable(self.makespan_s) for row in rows], "<=", [0] * len(rows))
+        self.add("makespan", [row - self.variable(self.makespan_s) for row in rows], "<=")
         if np.isfinite(limit_s):
-            self.add("latency limit", [self.variable(self.makespan_s)], "<=", [limit_s])
+            self.add("QoE", [self.variable(self.makespan_s)], "<=", limit_s)
 
     def _move(self, position: int) -> Floats:
         """Seconds to move a micro-batch from the stage before a position (0: from a hosted first layer)."""
-        if position == 0:
-            ahead, send_s, behind = self.c.hosts, self.c.host_send_s, self.places.behind_host
-        else:
-            ahead, send_s, behind = self.at(position + 1), self.c.send_s, self.at(position) & ~self.first
-        sent, received = self.total(send_s, ahead), self.total(self.c.receive_s, behind)
+        ahead, send_s, behind = self._ends_of_move(position)
         messages = self.problem.message_s * self.total(ahead)
         if self.problem.shared:
-            return sent + received + messages
-        longest = self.variable(self.moves[position])
-        name = f"ports, move to position {position}"
-        if name not in self.model.constraints:
-            self.add(name, [sent - longest, received - longest], "<=", [0, 0])
-        return longest + messages
+            return self.total(send_s, ahead) + self.total(self.c.receive_s, behind) + messages
+        return self.variable(self.moves[position]) + messages
+
+    def ports(self) -> None:
+        """On a switch a move lasts as long as the busier of the transmit and the receive ports."""
+        if self.problem.shared:
+            return
+        for position, move in enumerate(self.moves):
+            ahead, send_s, behind = self._ends_of_move(position)
+            for part in (self.total(send_s, ahead), self.total(self.c.receive_s, behind)):
+                self.add("ports", [part - self.variable(move)], "<=")
+
+    def _ends_of_move(self, position: int) -> tuple[NDArray[np.bool_], Floats, NDArray[np.bool_]]:
+        """Places that send, the seconds they need, and places that receive."""
+        if position == 0:
+            return self.c.hosts, self.c.host_send_s, self.places.behind_host
+        return self.at(position + 1), self.c.send_s, self.at(position) & ~self.first
 
     def _tail_s(self) -> Floats:
         c = self.c
@@ -274,7 +297,7 @@ class _Program:
     def _air_s(self) -> Floats:
         """Airtime of activations and gradients that each place takes part in."""
         directions = 2 if self.trains else 1
-        return directions * self.batches * (self.c.send_s + self.c.receive_s + self.c.host_send_s)
+        return np.asarray(directions * self.batches * (self.c.send_s + self.c.receive_s + self.c.host_send_s))
 
     def _ends_s(self) -> Floats:
         """Airtime of a micro-batch's input, label and output."""
@@ -295,21 +318,18 @@ class _Program:
             total = total + self.variable(self.makespan_s, problem.idle_all_w)
         else:
             horizon_s = self._horizon_s()
-            self.add("horizon", [self.variable(self.makespan_s)], "<=", [horizon_s])
+            self.add("energy", [self.variable(self.makespan_s)], "<=", horizon_s)
             counts = problem.fleet.used[self.c.code]
             for kind, same in enumerate(problem.fleet.types):
-                used = sum((self.variable(place) for place in self.used[kind]), start=-self.total(counts[:, kind]))
-                self.add(f"devices used {kind}", [used], "==", [0])
-                awake = [
-                    self.variable(self.makespan_s) + self.variable(use, horizon_s) - self.variable(seconds)
-                    for use, seconds in zip(self.used[kind], self.awake_s[kind], strict=True)
-                ]
-                self.add(f"awake if used {kind}", awake, "<=", [horizon_s] * len(awake))
-                idle_w = problem.cluster.devices[same[0]].idle_w
-                total = total + sum(self.variable(seconds, idle_w) for seconds in self.awake_s[kind])
-        self.add("energy", [total - self.variable(self.energy_j)], "<=", [0])
+                used = sum((self.variable(self.used[d]) for d in same), start=-self.total(counts[:, kind]))
+                self.add("energy", [used], "=")
+                for device in same:
+                    awake = self.variable(self.makespan_s) - self.variable(self.awake_s[device])
+                    self.add("energy", [awake + self.variable(self.used[device], horizon_s)], "<=", horizon_s)
+                    total = total + self.variable(self.awake_s[device], problem.cluster.devices[device].idle_w)
+        self.add("energy", [total - self.variable(self.energy_j)], "<=")
         if np.isfinite(limit_j):
-            self.add("energy limit", [self.variable(self.energy_j)], "<=", [limit_j])
+            self.add("QoE", [self.variable(self.energy_j)], "<=", limit_j)
 
     def _horizon_s(self) -> float:
         """No chain of these columns has rows above this: every stage's work and transfers, one after the other."""
@@ -327,4 +347,4 @@ class _Program:
         rows = [self.total(load_s, self.at(position)) for position in self.positions]
         if self.problem.shared:
             rows.append(self.total(self._air_s() / self.batches + self._ends_s()))
-        self.add("period", [row - self.variable(self.period_s) for row in rows], "<=", [0] * len(rows))
+        self.add("period", [row - self.variable(self.period_s) for row in rows], "<=")

@@ -62,6 +62,6 @@ class SearchSpace:
         sizes = ", ".join(map(str, self.micro_batch_sizes))
         depths = ", ".join(map(str, self.in_flight_depths))
         return (
-            f"contiguous stages, micro-batches of {sizes}, up to {self.most_replicas} replicas a stage with any integer "
-            f"shares, in-flight depth {depths}"
+            f"contiguous stages, micro-batches of {sizes}, up to {self.most_replicas} replicas a stage with any "
+            f"integer shares, in-flight depth {depths}"
         )

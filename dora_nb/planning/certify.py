@@ -82,7 +82,8 @@ def check_by_program(
     least = min(bound for _, _, bound in pool)
     if outcome.bound is not None and outcome.bound > least * (1 + AGREEMENT):
         raise ObjectiveMismatchError(
-            f"the {objective} program proves {outcome.bound:.9g}, but the search bounds one of its partitions by {least:.9g}"
+            f"the {objective} program proves {outcome.bound:.9g}, but the search bounds one of its partitions by "
+            f"{least:.9g}"
         )
     plans: list[Plan] = []
     if outcome.status.has_incumbent:
@@ -96,7 +97,7 @@ def check_by_program(
 def _best_partitions(
     candidates: Sequence[Candidates], objective: str, latency_limit_s: float, energy_limit_j: float
 ) -> list[tuple[Candidates, int, float]]:
-    pool = []
+    pool: list[tuple[Candidates, int, float]] = []
     for candidate in candidates:
         allowed = (candidate.makespan_s <= latency_limit_s) & (candidate.energy_j <= energy_limit_j)
         figure = candidate.makespan_s if objective == "latency" else candidate.energy_j

@@ -100,8 +100,18 @@ def plan(
     hunt.check_by_program(solver)
     answers = hunt.answers()
     say("comparing with simpler planners")
-    baselines = [baseline for baseline in (single_device(problem, qoe), even_split(problem, qoe)) if baseline]
-    return PlanSet(workload, cluster, qoe, answers, tuple(baselines), time.monotonic() - started)
+    return PlanSet(workload, cluster, qoe, answers, _baselines(problem, qoe), time.monotonic() - started)
+
+
+def _baselines(problem: Problem, qoe: QoE) -> tuple[Plan, ...]:
+    """What simpler planners reach, each at its best for latency and at its best for energy."""
+    found: dict[Plan, Plan] = {}
+    for planner in (single_device, even_split):
+        for objective in ("latency", "energy"):
+            each = planner(problem, qoe.replace(objective=objective, latency_s=None, energy_j=None))
+            if each is not None and each.decisions() not in found:
+                found[each.decisions()] = each.replace(label=f"{each.label}, {objective}")
+    return tuple(found.values())
 
 
 def _check(workload: Workload, cluster: Cluster, trade_offs: int, gap: float, time_limit_s: float) -> None:
@@ -132,7 +142,8 @@ class _Hunt:
     def __post_init__(self) -> None:
         self.energy_limit_j = np.inf if self.qoe.energy_j is None else self.qoe.energy_j
         self.latency_limit_s = np.inf if self.qoe.latency_s is None else self.qoe.latency_s
-        self.targets = self._targets(np.array([self.latency_limit_s]))
+        # Without a latency limit as well: how slow the thriftiest plan is says where trade-offs lie.
+        self.targets = self._targets(np.unique([self.latency_limit_s, np.inf]))
         self.candidates: list[Candidates] = []
         self.solved_by, self.reasons = "bounding search", ["no partition was left to check by a program"]
         self.out_of_time = False
@@ -148,15 +159,22 @@ class _Hunt:
     def find_thrifty_plans(self, trade_offs: int) -> None:
         """Latency limits between the fastest and the thriftiest plan found, and good plans for each."""
         known = [each for each in (self.targets.latency_plan, *self.targets.energy_plans) if each is not None]
-        fastest_s = self.targets.best_latency_s
+        limits_s = np.array([self.latency_limit_s])
         thriftiest = self.targets.energy_plans[-1]
         if thriftiest is not None and trade_offs:
-            slowest_s = predicted(thriftiest, self.problem).prediction.makespan_s  # type: ignore[union-attr]
-            between = np.geomspace(fastest_s, max(slowest_s, fastest_s), trade_offs + 2)[1:-1]
-            self.targets = self._targets(np.unique(np.append(between, self.latency_limit_s)))
+            slowest_s = min(self._makespan_s(thriftiest), self.latency_limit_s)
+            if slowest_s > self.targets.best_latency_s:
+                between = np.geomspace(self.targets.best_latency_s, slowest_s, trade_offs + 2)[1:-1]
+                limits_s = np.append(between, limits_s)
+        self.targets = self._targets(limits_s)
         self._offer(known)
         self.say("looking for plans that take less energy")
         self._search(most_replicas=1, most_labels=_FEW_LABELS, schedules=_FEW_SCHEDULES)
+
+    def _makespan_s(self, each: Plan) -> float:
+        prediction = predicted(each, self.problem).prediction
+        assert prediction is not None
+        return prediction.makespan_s
 
     def prove(self) -> None:
         """The whole search space: better plans where there are any, and true bounds."""
@@ -220,7 +238,7 @@ class _Hunt:
         for limit, each, bound_j in zip(limits, targets.energy_plans, targets.energy_bounds_j.tolist(), strict=True):
             label = "energy-optimal" if limit == limits[-1] else f"least energy within {format_seconds(limit)}"
             if each is not None:
-                questions.insert(1, (label, "energy", each, bound_j, limit))  # type: ignore[arg-type]
+                questions.insert(1, (label, "energy", each, bound_j, limit))
         # A plan may answer several questions; it carries the certificate of the most important one.
         questions.sort(key=lambda question: question[1] != self.qoe.objective)
         found: dict[Plan, Plan] = {}
@@ -244,14 +262,14 @@ class _Hunt:
         return known.replace(
             label=label,
             certificate=Certificate(
-                objective=objective,  # type: ignore[arg-type]
+                objective=objective,
                 unit="s" if objective == "latency" else "J",
                 latency_limit_s=limit_s if np.isfinite(limit_s) else None,
                 energy_limit_j=self.qoe.energy_j,
                 value=value,
                 bound=min(bound, value),
                 gap=gap,
-                status=status,  # type: ignore[arg-type]
+                status=status,
                 scope=self.problem.space.describe(),
                 solver=self.solved_by,
                 solver_reason="; ".join(self.reasons),

@@ -45,7 +45,9 @@ def screen(problem: Problem, targets: Targets) -> Screen:
     layers = len(problem.workload.layers)
     # A hosted first layer runs on the last stage's devices, so it may not be counted as work for the others.
     maybe_hosted = 1 if problem.workload.trains and problem.workload.tied_parameters else 0
-    own_idle_w = problem.fleet.used @ np.array([problem.cluster.devices[same[0]].idle_w for same in problem.fleet.types])
+    own_idle_w = problem.fleet.used @ np.array(
+        [problem.cluster.devices[same[0]].idle_w for same in problem.fleet.types]
+    )
 
     def may_matter(
         micro_batch: int, code: int, first: Ints, stop: Ints, forward_s: Floats, both_s: Floats, energy_j: Floats
@@ -188,7 +190,7 @@ class Search:
         self.layers = len(self.problem.workload.layers)
         self.trains = self.problem.workload.trains
         used, available = columns.fleet.used, columns.fleet.available
-        self.compatible = ((used[:, None] + used[None]) <= available).all(axis=2)
+        self.compatible = np.asarray(((used[:, None] + used[None]) <= available).all(axis=2))
         self.tail_s = self._tails()
         self.by_stop = [np.flatnonzero((columns.stop == cut) & ~columns.hosts) for cut in range(self.layers + 1)]
         labels = self._last_stages()
@@ -257,10 +259,10 @@ class Search:
                 fits = self.compatible[labels.code[some][:, None], self.c.code[front][None]]
                 # A hosted first layer ends the pipeline at cut 1; nothing may run layer 0 again.
                 fits &= ~(self.c.hosts[labels.last[some]][:, None] & (self.c.first[front] == 0)[None])
-                l, c = np.nonzero(fits)
-                parts.append(self._keep(self._joined(labels.take(some[l]), front[c], parents[some[l]])))
-        joined = _Labels.join(parts) if parts else labels.take(np.zeros(0, dtype=int))
-        return self._capped(joined)
+                row, column = np.nonzero(fits)
+                joined = self._joined(labels.take(some[row]), front[column], parents[some[row]])
+                parts.append(self._keep(joined))
+        return self._capped(_Labels.join(parts) if parts else labels.take(np.zeros(0, dtype=int)))
 
     def _joined(self, behind: _Labels, front: Ints, parents: Ints) -> _Labels:
         c, batches = self.c, self.micro_batches
@@ -298,7 +300,7 @@ class Search:
     # ------------------------------------------------------------------ bounds
 
     def _complete(self, labels: _Labels) -> NDArray[np.bool_]:
-        return labels.cut == np.where(self.c.hosts[labels.last], 1, 0)
+        return np.asarray(labels.cut == np.where(self.c.hosts[labels.last], 1, 0))
 
     def bounds(self, labels: _Labels) -> tuple[Floats, Floats]:
         """Lower bounds on makespan and energy of every plan that continues a label; inf where none can."""
@@ -337,7 +339,7 @@ class Search:
             rows.append(labels.forward_s + transfer_s + b * self._rest(rest.forward_s, labels))
         if self.problem.shared:
             rows.append(labels.air_s + labels.sums_s + directions * self.micro_batches * hold_s)
-        return np.maximum.reduce(rows)
+        return np.asarray(np.maximum.reduce(rows))
 
     def _complete_rows(self, labels: _Labels) -> Floats:
         c, batches = self.c, self.micro_batches
@@ -351,7 +353,8 @@ class Search:
         before_s = np.where(hosted, first_forward_s, 0.0) + transfer_s + input_s
         if not self.trains:
             air_s = labels.air_s + labels.sums_s + batches * c.input_s[first]
-            return np.maximum.reduce([labels.return_s + input_s, labels.floor_s, air_s if self.problem.shared else 0 * air_s])
+            medium_s = air_s if self.problem.shared else 0 * air_s
+            return np.asarray(np.maximum.reduce([labels.return_s + input_s, labels.floor_s, medium_s]))
         # After the last gradient has come back: backward pass of the first layer, sums, step. The exchange of tied
         # gradients needs the other end's part as well.
         first_backward_s = np.where(hosted, c.host_backward_s[host], c.backward_s[labels.column])
@@ -368,7 +371,7 @@ class Search:
             rows.append(anything_s)
             several = air_s > 0
             rows.append(np.where(several, input_s + first_forward_s + air_s + first_backward_s + tail_s, 0.0))
-        return np.maximum.reduce(rows)
+        return np.asarray(np.maximum.reduce(rows))
 
     def _keep(self, labels: _Labels) -> _Labels:
         makespan_s, energy_j = self.bounds(labels)
@@ -431,10 +434,8 @@ class Search:
         for in_flight in dict.fromkeys(
             space.in_flight(depth, stages, self.micro_batches) for depth in space.in_flight_depths
         ):
-            fits = np.ones(len(chosen), dtype=bool)
-            if self.trains:
-                fits = (self.c.most_in_flight[chosen] >= np.array(in_flight)).all(axis=1)
-            which = np.flatnonzero(fits)
+            enough = self.c.most_in_flight[chosen] >= (np.array(in_flight) if self.trains else 1)
+            which = np.flatnonzero(enough.all(axis=1))
             if len(which):
                 path_s = self._longest_paths(chosen[which], in_flight, hosts)
                 cases.append((in_flight, which, np.maximum(path_s, rows_s[which])))

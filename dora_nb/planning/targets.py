@@ -60,7 +60,7 @@ class Targets:
         return keep & allowed
 
     def set_aside(self, makespan_s: Floats, energy_j: Floats) -> None:
-        """Remember the lower bounds of plans that are not looked at further, so that every answer's bound stays true."""
+        """Remember the lower bounds of plans that are not looked at further: every answer's bound must stay true."""
         allowed = energy_j <= self.energy_limit_j
         makespan_s, energy_j = makespan_s[allowed], energy_j[allowed]
         if not makespan_s.size:

@@ -40,6 +40,6 @@ def even_split(problem: Problem, qoe: QoE) -> Plan | None:
                     for start, stop, device, in_flight in zip(cuts, cuts[1:], devices, held, strict=False)
                 )
                 plans.append(
-                    Plan(label="even split", micro_batch=size, micro_batches=batches, stages=stages, tied=tied)  # type: ignore[arg-type]
+                    Plan(label="even split", micro_batch=size, micro_batches=batches, stages=stages, tied=tied)
                 )
     return best_of(plans, problem, qoe)

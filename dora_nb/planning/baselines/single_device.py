@@ -22,9 +22,7 @@ def single_device(problem: Problem, qoe: QoE) -> Plan | None:
             micro_batch=size,
             micro_batches=problem.workload.batch // size,
             stages=(
-                Stage(
-                    first_layer=0, stop_layer=layers, replicas=(Replica(device=device, samples=size),), in_flight=1
-                ),
+                Stage(first_layer=0, stop_layer=layers, replicas=(Replica(device=device, samples=size),), in_flight=1),
             ),
             tied="one-stage" if tied else "none",
         )

@@ -1,0 +1,393 @@
+"""The command line: ``demo``, ``plan``, ``execute``, ``doctor``.
+
+People read what goes to standard output; with ``--json`` that is one JSON object and nothing else, while progress
+goes to standard error. Whatever goes wrong ends in one message and a non-zero exit status.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import click
+import typer
+
+from dora_nb.errors import DoraError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dora_nb.domain.plan import Plan
+    from dora_nb.domain.plan_set import PlanSet
+    from dora_nb.domain.run_record import RunRecord
+
+app = typer.Typer(
+    name="dora-nb",
+    help=(
+        "Plan how a neural network is split over unlike devices that share a network, and run the plan.\n\n"
+        "Start with 'dora-nb demo'. Then: 'dora-nb plan' for your own question, 'dora-nb execute' for its plan file, "
+        "'dora-nb doctor' if something is missing."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+
+
+def main() -> None:
+    """Run the command line; every failure is one message on standard error and a non-zero exit status."""
+    try:
+        status = app(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted; nothing half-written was left behind", 130)
+    except DoraError as error:
+        _fail(str(error), 1)
+    except BrokenPipeError:  # the reader of our output went away, e.g. 'dora-nb plan | head'
+        sys.stderr.close()
+        sys.exit(141)
+    except OSError as error:
+        _fail(f"{error.filename or 'file'}: {error.strerror or error}", 1)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str, status: int) -> None:
+    print(f"dora-nb: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for plan.json and trace.json.")] = Path("dora-demo"),
+    as_json: Json = False,
+) -> None:
+    """The whole job in a minute: load a smart home, plan, compare, run the plan for real, write what was found."""
+    from dora_nb import catalog
+    from dora_nb.domain.qoe import QoE
+    from dora_nb.executor.launch import execute as run_plan
+    from dora_nb.planning.plan import plan as make_plan
+    from dora_nb.units import format_seconds
+
+    started = time.monotonic()
+    say = _Talk(as_json)
+    out.mkdir(parents=True, exist_ok=True)  # fail before the work, not after it
+    say.heading("1  Load the smart home and a transformer")
+    cluster = catalog.load_cluster("smart-home")
+    workload = catalog.load_workload("qwen3-0.6b", mode="training", batch=16)
+    qoe = QoE(latency_s=30.0, objective="energy")
+    say.lines(_setting(workload, cluster, qoe))
+
+    say.heading("2  Plan: the fastest, the thriftiest within the latency limit, and trade-offs between them")
+    with say.progress("planning") as update:
+        plans = make_plan(workload, cluster, qoe, on_progress=update)
+    say.plans(plans)
+
+    say.heading("3  Run the thriftiest plan for real: one process a device, torch.distributed on this machine")
+    with say.progress("running") as update:
+        record = run_plan(plans.best, workload, cluster, on_progress=update)
+    say.lines(_run_lines(record))
+
+    files = _write_results(out, plans, record)
+    say.heading("4  Written")
+    say.lines([f"{path}  {what}" for path, what in files.items()])
+    say.lines(
+        [
+            "",
+            f"Done in {format_seconds(time.monotonic() - started)}. Next:",
+            f"  dora-nb execute '{out / 'plan.json'}'             run the plan again",
+            "  dora-nb plan --cluster edge-cluster --workload vit-b-16 --mode inference --batch 16",
+            "  jupyter lab notebooks/01_quickstart.ipynb        the same job in a notebook",
+        ]
+    )
+    say.json(
+        {
+            **_plans_json(plans),
+            "execution": _run_json(record),
+            "files": [str(path) for path in files],
+            "wall_s": time.monotonic() - started,
+        }
+    )
+
+
+@app.command()
+def plan(
+    cluster: Annotated[str, typer.Option(help="Deployment in the catalogue, or a JSON file of the same form.")],
+    workload: Annotated[str, typer.Option(help="Model in the catalogue, or a JSON file of the same form.")],
+    mode: Annotated[str, typer.Option(help="training or inference.")] = "inference",
+    batch: Annotated[int, typer.Option(help="Samples per iteration or batch.")] = 1,
+    sequence: Annotated[int | None, typer.Option(help="Tokens per sample (language models; default 128).")] = None,
+    image_px: Annotated[int | None, typer.Option("--image-px", help="Side of the input image (vision models).")] = None,
+    precision: Annotated[str, typer.Option(help="fp64, fp32 or fp16.")] = "fp32",
+    source: Annotated[str | None, typer.Option(help="Device that holds inputs and labels.")] = None,
+    sink: Annotated[str | None, typer.Option(help="Device that needs the outputs.")] = None,
+    latency: Annotated[str | None, typer.Option(help="Longest makespan allowed, e.g. '30 s' or '80 ms'.")] = None,
+    energy: Annotated[str | None, typer.Option(help="Largest energy allowed, e.g. '900 J'.")] = None,
+    objective: Annotated[str, typer.Option(help="latency or energy.")] = "latency",
+    accounting: Annotated[str, typer.Option(help="Whose energy counts: participating or all-on.")] = "participating",
+    trade_offs: Annotated[int, typer.Option(help="Plans between the fastest and the thriftiest.")] = 3,
+    gap: Annotated[float, typer.Option(help="Relative gap that is good enough.")] = 0.01,
+    time_limit: Annotated[str, typer.Option(help="After this the best so far is returned with its gap.")] = "60 s",
+    solver: Annotated[
+        Literal["auto", "gurobi", "highs"], typer.Option(help="auto: Gurobi where licensed, else HiGHS.")
+    ] = "auto",
+    out: Annotated[Path | None, typer.Option("--out", help="Write the best plan to this plan file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find plans for a workload on a cluster, each with a bound and a gap."""
+    started = time.monotonic()
+    from dora_nb import catalog
+    from dora_nb.domain.plan_file import save_plan
+    from dora_nb.domain.qoe import QoE
+    from dora_nb.planning.plan import plan as make_plan
+    from dora_nb.units import parse_field
+
+    say = _Talk(as_json)
+    devices = catalog.load_cluster(cluster)
+    job = catalog.load_workload(
+        workload,
+        mode=mode,  # type: ignore[arg-type]
+        batch=batch,
+        sequence=sequence,
+        image_px=image_px,
+        precision=precision,  # type: ignore[arg-type]
+        source=source,
+        sink=sink,
+    )
+    qoe = QoE(
+        latency_s=latency,  # type: ignore[arg-type]
+        energy_j=energy,  # type: ignore[arg-type]
+        objective=objective,  # type: ignore[arg-type]
+        energy_accounting=accounting,  # type: ignore[arg-type]
+    )
+    say.lines(_setting(job, devices, qoe))
+    with say.progress("planning") as update:
+        plans = make_plan(
+            job,
+            devices,
+            qoe,
+            trade_offs=trade_offs,
+            gap=gap,
+            time_limit_s=parse_field("time_limit", time_limit, "time"),
+            solver=solver,
+            on_progress=update,
+        )
+    say.plans(plans)
+    if out is not None:
+        save_plan(out, plans.best, job, devices, qoe)
+        say.lines([f"{out}  the best plan; run it with: dora-nb execute '{out}'"])
+    say.json(_plans_json(plans) | {"wall_s": time.monotonic() - started})
+
+
+@app.command()
+def execute(
+    plan_file: Annotated[Path, typer.Argument(help="Plan file written by 'plan --out' or 'demo'.")],
+    steps: Annotated[int, typer.Option(help="Training steps to run (training plans).")] = 3,
+    trace: Annotated[Path | None, typer.Option(help="Write the measured timeline for ui.perfetto.dev.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a plan for real: scaled down, one process a device on this machine, compared with a single process."""
+    from dora_nb.domain.plan_file import load_plan
+    from dora_nb.executor.launch import execute as run_plan
+    from dora_nb.render.trace import trace_events, write_trace
+
+    say = _Talk(as_json)
+    loaded = load_plan(plan_file)
+    with say.progress("running") as update:
+        record = run_plan(loaded.plan, loaded.workload, loaded.cluster, steps=steps, on_progress=update)
+    say.lines(_run_lines(record))
+    if trace is not None:
+        write_trace(trace, [trace_events(record.events, "measured, scaled down", 1)])
+        say.lines([f"{trace}  timeline; open it at https://ui.perfetto.dev"])
+    say.json(_run_json(record))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """What is installed, which solver may be used, and what is missing for what."""
+    from dora_nb import __version__
+    from dora_nb.doctor import examine
+
+    findings = examine()
+    if as_json:
+        print(json.dumps({"version": __version__, "findings": [vars(finding) for finding in findings]}, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"dora-nb {__version__}", title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for heading in ("for", "what", "", "detail"):
+        table.add_column(heading, overflow="fold")
+    topic = ""
+    for finding in findings:
+        mark = "[green]ok[/green]" if finding.ok else "[yellow]--[/yellow]"
+        table.add_row(finding.topic if finding.topic != topic else "", finding.name, mark, finding.detail)
+        topic = finding.topic
+    Console(highlight=False).print(table)
+
+
+class _Talk:
+    """Where words go: tables and lines to standard output, or only JSON there; progress to standard error."""
+
+    def __init__(self, as_json: bool) -> None:
+        from rich.console import Console
+
+        self.as_json = as_json
+        self.errors: Console = Console(stderr=True, highlight=False)
+        self.console: Console = Console(highlight=False)
+
+    def heading(self, text: str) -> None:
+        """Start a part."""
+        self.errors.print(f"[bold]{text}[/bold]") if self.as_json else self.console.print(f"\n[bold]{text}[/bold]")
+
+    def lines(self, lines: list[str]) -> None:
+        """Plain lines."""
+        if not self.as_json:
+            for line in lines:
+                self.console.print(line, markup=False, soft_wrap=True)
+
+    def plans(self, plans: PlanSet) -> None:
+        """The table of plans with what it says."""
+        if not self.as_json:
+            from rich.console import Console
+
+            from dora_nb.render.tables import plan_sentences, rich_table
+
+            width = None if self.console.is_terminal else 110
+            Console(highlight=False, width=width).print(rich_table(plans))
+            self.lines(plan_sentences(plans))
+
+    def json(self, facts: dict[str, Any]) -> None:
+        """The facts as one JSON object, if that was asked for."""
+        if self.as_json:
+            print(json.dumps(facts, indent=2, allow_nan=False))
+
+    @contextmanager
+    def progress(self, what: str) -> Iterator[Any]:
+        """Show what is being done, on a terminal with a spinner, else one line each."""
+        if self.errors.is_terminal:
+            with self.errors.status(what) as status:
+                yield lambda text: status.update(f"{what}: {text}")
+        else:
+            yield lambda text: self.errors.print(f"  {what}: {text}", markup=False, soft_wrap=True)
+
+
+def _setting(workload: Any, cluster: Any, qoe: Any) -> list[str]:
+    from dora_nb.units import format_joules, format_seconds
+
+    size = f"{workload.sequence} tokens" if workload.sequence else f"{workload.image_px} px images"
+    limits = [f"latency at most {format_seconds(qoe.latency_s)}"] if qoe.latency_s is not None else []
+    limits += [f"energy at most {format_joules(qoe.energy_j)}"] if qoe.energy_j is not None else []
+    return [
+        f"  workload  {workload.name}, {workload.mode}, batch {workload.batch} x {size}, {workload.precision}: "
+        f"{len(workload.layers)} layers, {workload.parameters / 1e6:,.0f} M parameters",
+        f"  cluster   {cluster.name}: {', '.join(cluster.device_ids)}",
+        f"  QoE       {', '.join(limits) or 'no limits'}; least {qoe.objective}",
+    ]
+
+
+def _plans_json(plans: PlanSet) -> dict[str, Any]:
+    accounting = plans.qoe.energy_accounting
+    return {
+        "workload": {
+            key: getattr(plans.workload, key) for key in ("name", "mode", "batch", "sequence", "image_px", "precision")
+        },
+        "cluster": plans.cluster.name,
+        "qoe": plans.qoe.model_dump(),
+        "plans": [_plan_json(each, accounting) for each in plans.plans],
+        "baselines": [_plan_json(each, accounting) for each in plans.baselines],
+        "planning_wall_s": plans.wall_s,
+    }
+
+
+def _plan_json(each: Plan, accounting: Any) -> dict[str, Any]:
+    assert each.prediction is not None, "planned plans carry their prediction"
+    certificate = each.certificate
+    facts: dict[str, Any] = {
+        "label": each.label,
+        "makespan_s": each.prediction.makespan_s,
+        "period_s": each.prediction.period_s,
+        "energy_j": each.prediction.energy_j(accounting),
+        "energy_accounting": accounting,
+        "devices": list(each.devices),
+        "micro_batch": each.micro_batch,
+        "micro_batches": each.micro_batches,
+        "tied": each.tied,
+        "stages": [stage.model_dump() for stage in each.stages],
+    }
+    if certificate is not None:
+        facts |= certificate.model_dump(
+            include={"objective", "unit", "value", "bound", "gap", "status", "solver", "solver_reason", "scope"}
+        )
+    return facts
+
+
+def _run_lines(record: RunRecord) -> list[str]:
+    from dora_nb.units import format_seconds
+
+    ran = f"{record.steps} training steps and one inference batch" if record.steps else "one inference batch"
+    what = "training step" if record.steps else "inference batch"
+    return [
+        f"  ran         {ran} of {record.workload.name}: {len(record.workload.layers)} layers, "
+        f"{record.workload.parameters / 1e3:,.0f} k parameters, {record.workload.precision}",
+        f"  largest difference from one process  {record.max_abs_diff:.1e}",
+        f"  {what}  predicted {format_seconds(record.predicted_s)}, measured {format_seconds(record.measured_s)} "
+        f"({_percent(record.measured_s / record.predicted_s - 1)})",
+        f"  devices     {record.emulation}",
+    ]
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:+.1f} %"
+
+
+def _run_json(record: RunRecord) -> dict[str, Any]:
+    return {
+        **record.model_dump(
+            mode="json",
+            include={
+                "max_abs_diff",
+                "differences",
+                "predicted_s",
+                "measured_s",
+                "inference_predicted_s",
+                "inference_measured_s",
+                "steps",
+                "step_s",
+                "losses",
+                "emulation",
+                "environment",
+            },
+        ),
+        "ran": {"layers": len(record.workload.layers), "parameters": record.workload.parameters, "precision": "fp64"},
+    }
+
+
+def _write_results(out: Path, plans: PlanSet, record: RunRecord) -> dict[Path, str]:
+    from dora_nb.costs.evaluate import evaluate
+    from dora_nb.domain.plan_file import save_plan
+    from dora_nb.render.trace import trace_events, write_trace
+
+    plan_path, trace_path = out / "plan.json", out / "trace.json"
+    save_plan(plan_path, plans.best, plans.workload, plans.cluster, plans.qoe)
+    timeline = evaluate(plans.best, plans.workload, plans.cluster).timeline
+    write_trace(
+        trace_path,
+        [
+            trace_events(timeline, "predicted: one iteration of the planned network", 1),
+            trace_events(record.events, "measured: the network scaled down, on this machine", 2),
+        ],
+    )
+    return {
+        plan_path: "the chosen plan",
+        trace_path: "its predicted timeline and the measured one; open it at https://ui.perfetto.dev",
+    }

@@ -1,0 +1,294 @@
+"""Plan files: a plan with what it was made for, as versioned JSON that notices damage.
+
+A file is written whole or not at all. Reading it back gives equal objects, to the last bit of every number, or says
+what is wrong with the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.qoe import QoE
+from dora_nb.domain.record import Record
+from dora_nb.domain.workload import Workload
+from dora_nb.errors import DocumentError, InputError, UnknownNameError
+
+#: What the field ``format`` of a plan file says, and the version this release writes and reads.
+FORMAT, VERSION = "dora-nb/plan", 1
+
+#: Files above this size are refused before they are read.
+LARGEST_BYTES = 64 * 2**20
+
+_LONGEST_VALUE = 200  # characters of a wrong value that a message repeats
+_PARTS = ("workload", "cluster", "qoe", "plan")
+_DIGEST = r"^[0-9a-f]{64}$"
+
+
+class Hashes(Record):
+    """SHA-256 of each part of a plan file, as :meth:`~dora_nb.domain.record.Record.digest` gives it."""
+
+    workload: str = Field(pattern=_DIGEST)
+    cluster: str = Field(pattern=_DIGEST)
+    qoe: str = Field(pattern=_DIGEST)
+    plan: str = Field(pattern=_DIGEST)
+
+
+class PlanFile(Record):
+    """What a plan file holds.
+
+    Attributes
+    ----------
+    format, version
+        What the file is: ``dora-nb/plan``, version 1.
+    created_by
+        The release that wrote it.
+    workload, cluster, qoe, plan
+        The plan, and what it was made for.
+    hashes
+        Of these four parts, so that a later change of any of them is noticed.
+    """
+
+    format: Literal["dora-nb/plan"]
+    version: Literal[1]
+    created_by: str
+    workload: Workload
+    cluster: Cluster
+    qoe: QoE
+    plan: Plan
+    hashes: Hashes
+
+
+def save_plan(path: str | Path, plan: Plan, workload: Workload, cluster: Cluster, qoe: QoE | None = None) -> Path:
+    """Write a plan and what it was made for to a file.
+
+    The file is written under another name in the same folder and then renamed, so that no half-written file is ever
+    there under ``path`` and a file that was there stays until the new one is complete.
+
+    Parameters
+    ----------
+    path
+        Where to; an existing file is replaced.
+    plan
+        The plan.
+    workload, cluster, qoe
+        What it was made for; ``qoe`` None: no limits, lowest latency.
+
+    Returns
+    -------
+    Path
+        Where the plan is now.
+
+    Raises
+    ------
+    InputError
+        If the plan is not one for this workload on this cluster.
+    DocumentError
+        If the file cannot be written.
+    """
+    _check_fits(plan, workload, cluster)
+    parts = {"workload": workload, "cluster": cluster, "qoe": QoE() if qoe is None else qoe, "plan": plan}
+    content = PlanFile(
+        format="dora-nb/plan",
+        version=1,
+        created_by=release(),
+        hashes=Hashes(**{name: part.digest() for name, part in parts.items()}),
+        **parts,
+    )
+    text = json.dumps(content.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
+    return write_whole(path, text + "\n")
+
+
+def load_plan(path: str | Path) -> PlanFile:
+    """Read a plan file.
+
+    Parameters
+    ----------
+    path
+        A file written by :func:`save_plan`.
+
+    Returns
+    -------
+    PlanFile
+
+    Raises
+    ------
+    DocumentError
+        If there is no such file or it cannot be read, is not a plan file, is of a newer version, has a field that
+        cannot be used, was changed since it was saved, or holds a plan that does not fit its workload or cluster.
+    """
+    path = Path(path)
+    document = _document(path)
+    if document.get("format") != FORMAT:
+        given = f"its field 'format' is {_short(document['format'])}" if "format" in document else "no field 'format'"
+        raise DocumentError(path, f"is not a plan of dora_nb ({given}; a plan file says {FORMAT!r})")
+    version = document.get("version")
+    if isinstance(version, int) and not isinstance(version, bool) and version > VERSION:
+        raise DocumentError(
+            path,
+            f"is a plan file of version {version}; this release ({release()}) reads version {VERSION}. "
+            "Upgrade with: pip install --upgrade dora-nb",
+        )
+    try:
+        content = PlanFile(**document)
+    except InputError as error:
+        value = f"got {_short(error.value)}; allowed: {error.allowed}"
+        raise DocumentError(path, f"has a field that cannot be used: {error.field}: {value}") from None
+    for name in _PARTS:
+        recorded, actual = getattr(content.hashes, name), getattr(content, name).digest()
+        if recorded != actual:
+            raise DocumentError(
+                path,
+                f"its {name} was edited or damaged since the file was saved (SHA-256 {actual[:12]}..., recorded as "
+                f"{recorded[:12]}...). Restore the file, or save the plan again",
+            )
+    try:
+        _check_fits(content.plan, content.workload, content.cluster)
+    except InputError as error:
+        raise DocumentError(path, f"its plan does not fit its workload and cluster: {error}") from None
+    return content
+
+
+def plan_schema() -> dict[str, Any]:
+    """The JSON schema (draft 2020-12) of a plan file."""
+    schema = PlanFile.model_json_schema()
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"dora-nb plan file, version {VERSION}",
+        "description": "A plan of dora_nb with the workload, the cluster and the quality of experience it was made for. "
+        "Numbers are in SI units, named at the end of each field. What a schema cannot say (that stages follow one "
+        "another, that hashes match, that the plan fits) is checked when the file is loaded.",
+    }
+    return head | {key: value for key, value in schema.items() if key not in head}
+
+
+def release() -> str:
+    """Name and version of this package, as a file records it."""
+    try:
+        return f"dora-nb {metadata.version('dora-nb')}"
+    except metadata.PackageNotFoundError:  # run from a folder without being installed
+        return "dora-nb, version unknown"
+
+
+def write_whole(path: str | Path, text: str) -> Path:
+    """Write a text file as a whole or not at all.
+
+    Parameters
+    ----------
+    path
+        Where to; an existing file is replaced once the new one is complete.
+    text
+        Written as UTF-8.
+
+    Raises
+    ------
+    DocumentError
+        If it cannot be written; nothing is left behind and an existing file is as it was.
+    """
+    path = Path(path)
+    draft = path.with_name(f".dora-nb-{secrets.token_hex(6)}.tmp")
+    try:
+        try:
+            with draft.open("x", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+        except BaseException:  # an interrupt must not leave the draft either
+            draft.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise DocumentError(path, f"cannot be written: {error.strerror or error}") from None
+    return path
+
+
+def _check_fits(plan: Plan, workload: Workload, cluster: Cluster) -> None:
+    """Refuse a plan whose structure is not one for this workload on this cluster; its costs are not looked at."""
+    for index, stage in enumerate(plan.stages):
+        for device in stage.devices:
+            if device not in cluster.device_ids:
+                raise UnknownNameError(f"plan.stages[{index}].replicas.device", device, cluster.device_ids)
+    for end in ("source", "sink"):
+        device = getattr(workload, end)
+        if device is not None and device not in cluster.device_ids:
+            raise UnknownNameError(f"workload.{end}", device, cluster.device_ids)
+    if plan.layer_count != len(workload.layers):
+        raise InputError(
+            f"plan.stages[{len(plan.stages) - 1}].stop_layer",
+            plan.layer_count,
+            f"{len(workload.layers)}, the number of layers of the workload",
+        )
+    if plan.micro_batch * plan.micro_batches != workload.batch:
+        raise InputError(
+            "plan.micro_batches",
+            plan.micro_batches,
+            f"micro-batches of {plan.micro_batch} that make up the batch of {workload.batch}",
+        )
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises
+    ------
+    DocumentError
+        If there is none.
+    """
+    try:
+        document = json.loads(
+            _text(path), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant
+        )
+    except json.JSONDecodeError as error:
+        raise DocumentError(path, f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise DocumentError(path, "is not a plan of dora_nb: its JSON is nested too deeply") from None
+    except ValueError as error:
+        raise DocumentError(path, f"is not JSON that a plan file may hold: {error}") from None
+    if not isinstance(document, dict):
+        raise DocumentError(path, "is not a plan of dora_nb: it holds JSON, but not an object in braces")
+    return document
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.is_dir():
+            raise DocumentError(path, "is a folder, not a plan file")
+        if path.exists() and not path.is_file():
+            raise DocumentError(path, "is not a regular file")
+        size = path.stat().st_size
+        if size > LARGEST_BYTES:
+            raise DocumentError(path, f"is too large for a plan file: {size:,} bytes, at most {LARGEST_BYTES:,}")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DocumentError(path, "there is no such file") from None
+    except OSError as error:
+        raise DocumentError(path, f"cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise DocumentError(path, f"is not JSON: not UTF-8 text (byte {error.start})") from None
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Python would silently keep the last of two equal keys."""
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {repeated!r} stands twice in one object")
+    return entries
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
