@@ -268,6 +268,14 @@ class Plan(Record):
                 )
             if stage.all_reduce is not None and stage.all_reduce.leader not in stage.devices:
                 raise InputError(f"{where}.all_reduce.leader", stage.all_reduce.leader, f"one of {stage.devices}")
+        held = [stage.in_flight for stage in self.stages]
+        for index, (ahead, behind) in enumerate(itertools.pairwise(held)):
+            if behind > ahead:
+                raise InputError(
+                    f"stages[{index + 1}].in_flight",
+                    behind,
+                    f"at most {ahead}, what the stage before may have sent it before a gradient comes back",
+                )
         if self.tied == "hosted" and len(self.stages) == 1:
             raise InputError("tied", self.tied, "'one-stage' when there is a single stage")
         return self

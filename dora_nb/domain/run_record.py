@@ -133,7 +133,7 @@ class RunRecord(Record):
     slow_down
         Factor by which each device's computing was stretched; 1 without emulation.
     overruns
-        Computations that took longer than the emulated device was to take, out of all.
+        Computations of all devices and steps that outlasted the time of the emulated device; 0 without emulation.
     link
         The network as probed; None with a single device.
     environment

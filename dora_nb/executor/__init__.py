@@ -1,0 +1,22 @@
+"""Runs plans for real on torch.distributed. Importing this loads no torch; running a plan does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dora_nb.executor.launch import execute
+    from dora_nb.executor.pool import WorkerPool
+    from dora_nb.executor.scale import scale_down
+
+__all__ = ["WorkerPool", "execute", "scale_down"]
+
+_HOME = {"WorkerPool": "pool", "execute": "launch", "scale_down": "scale"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

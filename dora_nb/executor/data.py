@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from dora_nb.domain.architecture import DecoderArchitecture, VisionTransformerArchitecture
+from dora_nb.domain.architecture import DecoderArchitecture, EncoderArchitecture, VisionTransformerArchitecture
 from dora_nb.domain.workload import Workload
 
 
@@ -49,7 +49,8 @@ def micro_batch(workload: Workload, seed: int, step: int, index: int, samples: i
         px = workload.image_px or spec.image_px
         images = torch.randn(samples, 3, px, px, generator=generator, dtype=torch.float64)
         return MicroBatch(images.to(dtype), torch.randint(spec.classes, (samples,), generator=generator))
-    assert spec is not None and hasattr(spec, "vocabulary") and workload.sequence is not None
+    assert isinstance(spec, DecoderArchitecture | EncoderArchitecture), "transformers only"
+    assert workload.sequence is not None, "language models read tokens"
     tokens = torch.randint(spec.vocabulary, (samples, workload.sequence + 1), generator=generator)
     if isinstance(spec, DecoderArchitecture):  # predict the next token
         return MicroBatch(tokens[:, :-1], tokens[:, 1:])

@@ -46,8 +46,8 @@ class HandOver:
     @property
     def tag(self) -> int:
         """A number no other hand-over of the iteration between the same two devices has."""
-        # Two stages share at most the boundary between them and the one behind a hosted layer, and micro-batches
-        # come first so that the number does not depend on how many there are.
+        # The stage is part of it because two stages can share two boundaries: the one between them, and the one
+        # behind a hosted first layer. No plan has 1024 stages.
         return (self.micro_batch * 2 + (self.kind == "gradient")) * 1024 + self.stage - HOSTED
 
 

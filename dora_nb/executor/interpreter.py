@@ -51,8 +51,7 @@ class Iteration(NamedTuple):
     Attributes
     ----------
     start_s, end_s
-        Times of ``time.perf_counter``: behind the barrier all devices start from, and when this one had nothing left
-        to do.
+        Times of ``time.perf_counter``: the moment all devices start from, and when this one had nothing left to do.
     loss
         This device's part of the loss.
     late
@@ -97,6 +96,7 @@ class Interpreter:
         self._transport = transport
         self._targets_s = targets_s
         self._late = 0
+        self._free_s = 0.0
         self._arrivals: dict[HandOverKey, _Arrival] = {}
         self._received: dict[HandOverKey, Tensor] = {}
         self._produced: dict[HandOverKey, Tensor] = {}
@@ -116,8 +116,10 @@ class Interpreter:
         self._late = 0
         receives = [instruction for instruction in program if isinstance(instruction, Recv)]
         events = []
-        self._transport.barrier()
-        start_s = time.perf_counter()
+        start_s = self._transport.common_start()
+        # A device is free from the common start on. Its process may wake later, when others hold the cores: that is
+        # this machine's doing and not the emulated device's.
+        self._free_s = start_s
         for receive in receives[:POSTED]:
             self._post(receive)
         following = iter(receives[POSTED:])
@@ -125,7 +127,8 @@ class Interpreter:
             began_s = time.perf_counter()
             kind = self._carry_out(instruction, data)
             micro_batch = getattr(instruction, "micro_batch", 0)
-            events.append(Event(kind, instruction.stage, micro_batch, began_s, time.perf_counter()))
+            self._free_s = time.perf_counter()
+            events.append(Event(kind, instruction.stage, micro_batch, began_s, self._free_s))
             if isinstance(instruction, Recv) and (ahead := next(following, None)) is not None:
                 self._post(ahead)
         end_s = time.perf_counter()
@@ -163,8 +166,8 @@ class Interpreter:
                 return "step"
 
     def _lasting(self, kind: str, stage: int, compute: Callable[[], None]) -> None:
-        """Compute, then sleep until the emulated device would have been done."""
-        start_s = time.perf_counter()
+        """Compute, then sleep until the emulated device, which was free before, would have been done."""
+        start_s = self._free_s
         compute()
         target_s = self._targets_s.get((kind, stage))
         if target_s is None:

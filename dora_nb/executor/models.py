@@ -309,9 +309,7 @@ def _bare_layer(architecture: Architecture, index: int, blocks: int, image_px: i
 
 def _fill(layer: nn.Module, generator: torch.Generator) -> None:
     """Random values: matrices and biases around 0, scales of norms around 1."""
-    norms = {
-        id(module.weight) for module in layer.modules() if isinstance(module, nn.RMSNorm | nn.LayerNorm)
-    }
+    norms = {id(module.weight) for module in layer.modules() if isinstance(module, nn.RMSNorm | nn.LayerNorm)}
     with torch.no_grad():
         for parameter in layer.parameters():
             spread = NORM_STD if id(parameter) in norms else BIAS_STD if parameter.ndim == 1 else MATRIX_STD

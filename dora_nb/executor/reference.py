@@ -51,10 +51,7 @@ def reference_run(workload: Workload, plan: Plan, steps: int, seed: int, dtype: 
     assert workload.architecture is not None, "a scaled-down workload has an architecture"
     layers = nn.Sequential(*build_layers(workload.architecture, dtype, seed, workload.image_px))
     data = [
-        [
-            micro_batch(workload, seed, step, index, plan.micro_batch, dtype)
-            for index in range(plan.micro_batches)
-        ]
+        [micro_batch(workload, seed, step, index, plan.micro_batch, dtype) for index in range(plan.micro_batches)]
         for step in range(INFERENCE, steps)
     ]
     with torch.no_grad():
@@ -66,7 +63,7 @@ def reference_run(workload: Workload, plan: Plan, steps: int, seed: int, dtype: 
         total = 0.0
         for batch in batches:
             loss = loss_of(layers(batch.inputs), batch.labels, label_count(workload))
-            loss.backward()
+            torch.autograd.backward(loss)
             total += loss.item()
         optimizer.step()
         losses.append(total)

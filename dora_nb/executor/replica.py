@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from dora_nb.domain.architecture import VisionTransformerArchitecture
 from dora_nb.domain.plan import HOSTED, Plan
 from dora_nb.domain.workload import Workload
 from dora_nb.executor.data import MicroBatch, label_count, loss_of
 from dora_nb.executor.models import build_layer, tie, tied_parameter
+from dora_nb.executor.scale import TransformerArchitecture
 
 LEARNING_RATE = 1e-3
 
@@ -44,14 +44,13 @@ class Replica:
         self.interval = stage.intervals[stage.devices.index(device)]
         self.dtype = dtype
         self._workload = workload
+        self._in_flight = min(stage.in_flight, plan.micro_batches)
         self._layer_count = len(workload.layers)
         self._layers_of = {self.stage: range(stage.first_layer, stage.stop_layer)}
         if plan.tied == "hosted" and self.stage == len(plan.stages) - 1:
             self._layers_of[HOSTED] = range(1)
         held = sorted({index for layers in self._layers_of.values() for index in layers})
-        self._modules = {
-            index: build_layer(architecture, index, dtype, seed, workload.image_px) for index in held
-        }
+        self._modules = {index: build_layer(architecture, index, dtype, seed, workload.image_px) for index in held}
         tie(architecture, self._modules)
         self._shared_elsewhere = [
             parameter
@@ -59,7 +58,8 @@ class Replica:
             if plan.tied == "synchronised"
             and (parameter := tied_parameter(architecture, index, self._modules[index])) is not None
         ]
-        self._optimizer = optimizer_of(self.parameters())
+        # Only where it is used: building one loads much of torch.
+        self._optimizer = optimizer_of(self.parameters()) if workload.trains else None
         self._trains = False
         self._passes: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         self.loss = 0.0
@@ -85,18 +85,35 @@ class Replica:
         self._passes.clear()
         self.outputs = {}
         self.loss = 0.0
-        self._optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters():
+            parameter.grad = None
 
     @property
     def boundary_shape(self) -> tuple[int, ...]:
         """Shape of what crosses a cut, for this device's samples."""
         spec = self._workload.architecture
-        assert spec is not None and hasattr(spec, "hidden"), "transformers only"
-        if isinstance(spec, VisionTransformerArchitecture):
-            tokens = ((self._workload.image_px or spec.image_px) // spec.patch_px) ** 2 + 1
-        else:
-            tokens = self._workload.sequence or 1
+        assert isinstance(spec, TransformerArchitecture), "a scaled-down workload is a transformer"
+        tokens = self._workload.layers[0].output_elements // spec.hidden
         return (self.interval[1] - self.interval[0], tokens, spec.hidden)
+
+    def warm_up(self, data: MicroBatch) -> None:
+        """Run as many passes as the stage may hold and forget them.
+
+        The first call of an operator, and the first use of memory, take longer than any other.
+        """
+        self.begin(trains=self._workload.trains)
+        for stage, layers in self._layers_of.items():
+            leaving = None
+            for index in range(self._in_flight):
+                entering = None if layers.start == 0 else torch.zeros(self.boundary_shape, dtype=self.dtype)
+                leaving = self.forward(stage, index, entering, data)
+            for index in range(self._in_flight if self._trains else 0):
+                self.backward(stage, index, None if leaving is None else torch.ones_like(leaving))
+        self.begin(trains=False)
+        if self._workload.trains:
+            spare = nn.Parameter(torch.zeros(1, dtype=self.dtype))
+            spare.grad = torch.zeros_like(spare)
+            optimizer_of([spare]).step()
 
     def forward(self, stage: int, micro_batch: int, entering: Tensor | None, data: MicroBatch) -> Tensor | None:
         """Run a micro-batch forward.
@@ -148,7 +165,7 @@ class Replica:
         the gradient of what the stage got; None where the inputs are
         """
         entering, leaving = self._passes.pop((stage, micro_batch))
-        leaving.backward(gradient)
+        torch.autograd.backward(leaving, gradient)
         return entering.grad
 
     def own_gradients(self) -> list[Tensor]:
@@ -162,6 +179,7 @@ class Replica:
 
     def step(self) -> None:
         """One optimizer step."""
+        assert self._optimizer is not None, "only a workload that trains has steps"
         self._optimizer.step()
 
 
@@ -172,7 +190,7 @@ def flattened(tensors: Sequence[Tensor]) -> Tensor:
 
 def scatter_back(vector: Tensor, tensors: Sequence[Tensor]) -> None:
     """The reverse of :func:`flattened`, into the tensors."""
-    for tensor, part in zip(tensors, vector.split([tensor.numel() for tensor in tensors]), strict=True):
+    for tensor, part in zip(tensors, torch.split(vector, [tensor.numel() for tensor in tensors]), strict=True):
         tensor.copy_(part.view_as(tensor))
 
 

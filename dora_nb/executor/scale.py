@@ -7,6 +7,8 @@ shrink. Samples, micro-batches, replicas, in-flight counts, sums and the order o
 
 from __future__ import annotations
 
+import math
+
 from dora_nb.domain.architecture import (
     Architecture,
     DecoderArchitecture,
@@ -20,16 +22,17 @@ from dora_nb.errors import InputError
 
 TransformerArchitecture = DecoderArchitecture | EncoderArchitecture | VisionTransformerArchitecture
 
-# What a transformer shrinks to: a forward pass of a block takes about a millisecond per sample on one laptop core,
-# well above the cost of calling it.
+# What a transformer shrinks to, at most.
 BLOCKS = 8
 HEADS = 4
 HEAD_DIM = 16
 VOCABULARY = 512
-SEQUENCE = 32
 PATCH_PX = 8
-PATCHES_PER_SIDE = 4
 CLASSES = 64
+
+#: Tokens of one micro-batch, and the fewest and most of one sample. A pass of a micro-batch through a block then takes
+#: several milliseconds on one core, so that calling it and passing it on are small beside it, however few its samples.
+MICRO_BATCH_TOKENS, FEWEST_TOKENS, MOST_TOKENS = 256, 32, 128
 
 #: Feed-forward width in units of the hidden width, at most.
 WIDEST_FFN = 4.0
@@ -74,7 +77,8 @@ def scale_down(plan: Plan, workload: Workload) -> tuple[Workload, Plan]:
             f"micro-batches of {plan.micro_batch} that make up the batch of {workload.batch}",
         )
     stages, blocks = _small_stages(plan, architecture.blocks)
-    small = _small_workload(workload, _small_architecture(architecture, blocks))
+    tokens = min(max(MICRO_BATCH_TOKENS // plan.micro_batch, FEWEST_TOKENS), MOST_TOKENS)
+    small = _small_workload(workload, _small_architecture(architecture, blocks, tokens), tokens)
     order = tuple(each for each in plan.transfer_order if each.kind not in ("input", "label", "output"))
     return small, plan.replace(stages=stages, transfer_order=order, prediction=None, certificate=None)
 
@@ -119,7 +123,7 @@ def _small_stages(plan: Plan, blocks: int) -> tuple[tuple[Stage, ...], int]:
     return tuple(stages), kept_in_all
 
 
-def _small_architecture(architecture: TransformerArchitecture, blocks: int) -> TransformerArchitecture:
+def _small_architecture(architecture: TransformerArchitecture, blocks: int, tokens: int) -> TransformerArchitecture:
     if isinstance(architecture, DecoderArchitecture):
         queries_per_key = architecture.heads // architecture.kv_heads
         kv_heads = min(architecture.kv_heads, max(1, HEADS // queries_per_key))
@@ -139,11 +143,9 @@ def _small_architecture(architecture: TransformerArchitecture, blocks: int) -> T
     hidden = heads * min(architecture.hidden // architecture.heads, HEAD_DIM)
     small = architecture.replace(hidden=hidden, blocks=blocks, heads=heads, ffn=_small_ffn(architecture, hidden))
     if isinstance(small, EncoderArchitecture):
-        return small.replace(
-            vocabulary=min(small.vocabulary, VOCABULARY), positions=min(small.positions, 2 * SEQUENCE)
-        )
+        return small.replace(vocabulary=min(small.vocabulary, VOCABULARY), positions=min(small.positions, MOST_TOKENS))
     patch_px = min(small.patch_px, PATCH_PX)
-    patches = min(small.image_px // small.patch_px, PATCHES_PER_SIDE)
+    patches = min(small.image_px // small.patch_px, math.isqrt(tokens))  # along a side
     return small.replace(patch_px=patch_px, image_px=patches * patch_px, classes=min(small.classes, CLASSES))
 
 
@@ -151,8 +153,8 @@ def _small_ffn(architecture: TransformerArchitecture, hidden: int) -> int:
     return max(1, round(hidden * min(architecture.ffn / architecture.hidden, WIDEST_FFN)))
 
 
-def _small_workload(workload: Workload, architecture: TransformerArchitecture) -> Workload:
-    sequence = None if workload.sequence is None else min(workload.sequence, SEQUENCE)
+def _small_workload(workload: Workload, architecture: TransformerArchitecture, tokens: int) -> Workload:
+    sequence = None if workload.sequence is None else min(workload.sequence, tokens)
     image_px = architecture.image_px if isinstance(architecture, VisionTransformerArchitecture) else None
     return _workload_of(workload, architecture, workload.mode, sequence, image_px)
 

@@ -60,9 +60,7 @@ def _ring(vector: Tensor, device: str, members: Sequence[str], transport: Transp
                 incoming += arrived
 
 
-def _gather(
-    vector: Tensor, device: str, members: Sequence[str], leader: str, transport: Transport, tag: int
-) -> None:
+def _gather(vector: Tensor, device: str, members: Sequence[str], leader: str, transport: Transport, tag: int) -> None:
     """The leader's vector becomes the sum over members, added in member order."""
     if device != leader:
         transport.send(vector.clone(), leader, tag, "sum")
@@ -76,9 +74,7 @@ def _gather(
         vector += arriving.get(member, own)
 
 
-def _spread(
-    vector: Tensor, device: str, members: Sequence[str], leader: str, transport: Transport, tag: int
-) -> None:
+def _spread(vector: Tensor, device: str, members: Sequence[str], leader: str, transport: Transport, tag: int) -> None:
     """Every member's vector becomes the leader's."""
     if device != leader:
         transport.receive(vector, leader, tag, "sum").wait()

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import datetime
+import time
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # public, but not marked as exported
 
 #: Classes of traffic. gloo delivers what two ranks of a group exchange in one queue, so each class has a group.
 Channel = Literal["hand-over", "sum"]
+
+#: Seconds in which all devices learn when to start.
+HEAD_START_S = 0.005
 
 
 class Pending(Protocol):
@@ -35,6 +41,14 @@ class Transport(Protocol):
     def barrier(self) -> None:
         """Wait until every device has come here."""
 
+    def common_start(self) -> float:
+        """Wait for every device; return at, or a little behind, a moment that is the same for all.
+
+        Returns
+        -------
+        that moment, of ``time.perf_counter``, which all processes of one host share
+        """
+
 
 class GlooTransport:
     """Transport over torch.distributed's gloo back end.
@@ -55,7 +69,7 @@ class GlooTransport:
         Longest wait for a peer.
     """
 
-    def __init__(self, devices: Sequence[str], rank: int, store: dist.Store, timeout_s: float) -> None:
+    def __init__(self, devices: Sequence[str], rank: int, store: PrefixStore, timeout_s: float) -> None:
         timeout = datetime.timedelta(seconds=timeout_s)
         self._rank_of = {device: index for index, device in enumerate(devices)}
         self._kept: list[tuple[dist.Work, Tensor]] = []
@@ -87,6 +101,15 @@ class GlooTransport:
     def barrier(self) -> None:
         """See :class:`Transport`."""
         dist.barrier()
+
+    def common_start(self) -> float:
+        """See :class:`Transport`; the first rank names the moment."""
+        self.barrier()
+        moment = torch.tensor([time.perf_counter() + HEAD_START_S], dtype=torch.float64)
+        dist.broadcast(moment, src=0)
+        start_s = float(moment.item())
+        time.sleep(max(0.0, start_s - time.perf_counter()))
+        return start_s
 
     def close(self) -> None:
         """Leave the group, so that this process can join another one."""

@@ -1,0 +1,163 @@
+"""Plans of every kind run on real workers and equal one process in float64."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import pytest
+
+from dora_nb.domain.run_record import INFERENCE, RunRecord
+
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Case:
+    network: str
+    stages: list
+    micro_batches: int
+    tied: str = "none"
+    mode: str = "training"
+
+
+CASES = {
+    "one stage, one device": Case("tied", [(0, 6, [(0, 3)], 2, None)], 3, "one-stage"),
+    "one stage, three replicas, ring": Case("tied", [(0, 6, [(0, 1), (1, 3), (2, 2)], 2, ("ring", 1))], 3, "one-stage"),
+    "one stage, three replicas, star": Case("untied", [(0, 6, [(2, 1), (0, 3), (1, 2)], 1, ("star", 0))], 3),
+    "three stages, untied, least in flight": Case(
+        "untied", [(0, 2, [(0, 4)], 1, None), (2, 4, [(1, 4)], 1, None), (4, 6, [(2, 4)], 1, None)], 4
+    ),
+    "uneven shares that do not match": Case(
+        "untied", [(0, 3, [(0, 5), (1, 3)], 3, ("star", 1)), (3, 6, [(2, 2), (3, 6)], 2, ("ring", 2))], 4
+    ),
+    "a middle stage of three on a ring, deep pipeline": Case(
+        "untied",
+        [(0, 1, [(0, 7)], 6, None), (1, 5, [(1, 3), (2, 1), (3, 3)], 4, ("ring", 2)), (5, 6, [(4, 7)], 1, None)],
+        6,
+    ),
+    "two copies, one device each": Case(
+        "tied", [(0, 3, [(0, 4)], 2, None), (3, 6, [(1, 4)], 1, None)], 4, "synchronised"
+    ),
+    "two copies, replicas at both ends": Case(
+        "tied",
+        [(0, 2, [(0, 3), (1, 1)], 3, ("ring", 1)), (2, 4, [(2, 4)], 2, None), (4, 6, [(3, 1), (4, 3)], 1, ("star", 4))],
+        4,
+        "synchronised",
+    ),
+    "hosted first layer": Case("tied", [(1, 3, [(0, 4)], 2, None), (3, 6, [(1, 4)], 1, None)], 4, "hosted"),
+    "hosted first layer, replicas": Case(
+        "tied",
+        [(1, 3, [(0, 2), (1, 4)], 9, ("star", 0)), (3, 4, [(2, 6)], 2, None), (4, 6, [(3, 5), (4, 1)], 1, ("ring", 3))],
+        3,
+        "hosted",
+    ),
+    "encoder, two copies": Case(
+        "encoder",
+        [(0, 3, [(0, 2), (1, 3)], 3, ("ring", 0)), (3, 6, [(2, 4), (3, 1)], 1, ("star", 2))],
+        3,
+        "synchronised",
+    ),
+    "encoder, hosted": Case(
+        "encoder", [(1, 4, [(0, 3), (1, 3)], 2, ("star", 0)), (4, 6, [(2, 6)], 1, None)], 3, "hosted"
+    ),
+    "vit": Case(
+        "vit", [(0, 1, [(0, 4)], 3, None), (1, 4, [(1, 1), (2, 3)], 2, ("ring", 1)), (4, 6, [(3, 4)], 1, None)], 4
+    ),
+    "decoder, inference only": Case(
+        "tied", [(0, 3, [(0, 5), (1, 3)], 1, None), (3, 6, [(2, 2), (3, 6)], 1, None)], 3, "none", "inference"
+    ),
+    "vit, inference only": Case("vit", [(0, 3, [(0, 1)], 1, None), (3, 6, [(1, 1)], 1, None)], 5, "none", "inference"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_distributed_equals_one_process(name, lab, pool):
+    case = CASES[name]
+    plan = lab.plan(case.stages, case.micro_batches, case.tied)
+    workload = lab.workload(lab.architectures[case.network], case.mode, plan.micro_batch * case.micro_batches)
+    from dora_nb.executor import execute
+
+    run = execute(plan, workload, lab.cluster([1e12] * 5), steps=3, seed=7, emulate=False, workers=pool)
+    print(f"\n{name}: {run.differences}")
+    assert run.max_abs_diff <= TOLERANCE
+    assert run.max_abs_diff == run.differences.largest
+    parts = (run.differences.losses, run.differences.gradients, run.differences.parameters)
+    assert all((part is not None) == (case.mode == "training") for part in parts)
+    assert run.steps == len(run.losses) == len(run.step_s) == (3 if case.mode == "training" else 0)
+    check_events(run)
+
+
+def check_events(run: RunRecord) -> None:
+    """Every device computed every micro-batch once in each iteration, one thing after the other."""
+    plan = run.plan
+    for index, stage in enumerate(plan.stages):
+        for device in stage.devices:
+            for step in range(INFERENCE, run.steps):
+                own = [event for event in run.events if event.device == device and event.step == step]
+                for phase in ("forward", "backward") if step >= 0 else ("forward",):
+                    batches = sorted(each.micro_batch for each in own if each.kind == phase and each.stage == index)
+                    assert batches == list(range(plan.micro_batches))
+                assert all(a.end_s <= b.start_s for a, b in itertools.pairwise(own))
+                assert all(0 <= each.start_s <= each.end_s for each in own)
+
+
+@pytest.fixture(scope="module")
+def emulated(lab, pool) -> RunRecord:
+    from dora_nb.executor import execute
+
+    plan = lab.plan(
+        [(0, 2, [(0, 4)], 3, None), (2, 5, [(1, 3), (2, 1)], 2, ("ring", 1)), (5, 6, [(3, 4)], 1, None)],
+        4,
+        "synchronised",
+    )
+    workload = lab.workload(lab.architectures["tied"], "training", 16)
+    lines: list[str] = []
+    run = execute(plan, workload, lab.cluster([2e12, 1e12, 5e11, 1e12]), workers=pool, on_progress=lines.append)
+    assert any("step 3 of 3" in line for line in lines)
+    return run
+
+
+def test_emulated_devices_take_the_time_they_are_to_take(emulated):
+    assert emulated.max_abs_diff <= TOLERANCE
+    slow = emulated.slow_down
+    assert slow["d1"] == pytest.approx(2 * slow["d0"])
+    assert slow["d2"] == pytest.approx(4 * slow["d0"])
+    passes = [event for event in emulated.events if event.device == "d2" and event.step == 1]
+    busy_s = sum(each.end_s - each.start_s for each in passes if each.kind in ("forward", "backward", "step"))
+    assert emulated.step_s[1] >= busy_s
+    # Emulated time is slept, so only a machine that is much too busy makes a step slower than predicted.
+    assert 0.5 * emulated.predicted_s <= emulated.measured_s <= 4 * emulated.predicted_s
+    assert "sleeps until" in emulated.emulation
+
+
+def test_record_survives_json_and_says_where_it_ran(emulated):
+    assert RunRecord.model_validate_json(emulated.model_dump_json()) == emulated
+    assert emulated.environment.torch.startswith("2.")
+    assert emulated.link is not None
+    assert all(math.isfinite(each) for each in emulated.losses)
+
+
+def test_same_seed_same_run_and_other_seed_another(lab, pool):
+    from dora_nb.executor import execute
+
+    plan = lab.plan([(0, 3, [(0, 2)], 2, None), (3, 6, [(1, 2)], 1, None)], 2)
+    workload = lab.workload(lab.architectures["untied"], "training", 4)
+    runs = [
+        execute(plan, workload, lab.cluster([1e12] * 2), steps=1, seed=seed, emulate=False, workers=pool)
+        for seed in (1, 1, 2)
+    ]
+    assert runs[0].losses == runs[1].losses
+    assert runs[0].losses != runs[2].losses
+
+
+def test_more_devices_than_workers_is_refused_and_leaves_the_workers(lab, pool):
+    from dora_nb.errors import InputError
+    from dora_nb.executor import execute
+
+    plan = lab.plan([(0, 6, [(index, 1) for index in range(6)], 1, ("ring", 0))], 1)
+    workload = lab.workload(lab.architectures["untied"], "training", 6)
+    with pytest.raises(InputError, match="workers"):
+        execute(plan, workload, lab.cluster([1e12] * 6), emulate=False, workers=pool)
+    assert len(pool) == 5

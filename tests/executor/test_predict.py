@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dora_nb.costs import evaluate
+from dora_nb.domain.plan import Transfer
+from dora_nb.domain.run_record import Link
+from dora_nb.errors import InputError
+from dora_nb.executor import emulation
+from dora_nb.executor.predict import _as_ready, machine_cluster, measured_table, predict, targets_of
+from dora_nb.executor.profile import LayerTimes, profile_layers
+from dora_nb.executor.scale import for_inference, scale_down
+
+STAGES = [(0, 2, [(0, 3), (1, 1)], 3, ("ring", 1)), (2, 4, [(2, 4)], 2, None), (4, 6, [(3, 1), (4, 3)], 1, ("star", 4))]
+LINK = Link(latency_s=1e-4, rate_bytes_per_s=1e9)
+
+
+@pytest.fixture
+def scaled(lab):
+    return scale_down(lab.plan(STAGES, 4, "synchronised"), lab.workload(lab.architectures["tied"], "training", 16))
+
+
+def made_up_times(workload) -> tuple[LayerTimes, ...]:
+    counts = (1, 3, 4)
+    return tuple(
+        LayerTimes({n: 1e-3 * (n + index) for n in counts}, {n: 2e-3 * (n + index) for n in counts}, 5e-4)
+        for index, _ in enumerate(workload.layers)
+    )
+
+
+def test_prediction_is_that_of_the_cost_model(lab, scaled):
+    from dora_nb.costs.evaluate import timing_of
+    from dora_nb.costs.operations import Shape, operations_of
+
+    workload, plan = scaled
+    cluster = machine_cluster(plan, lab.cluster([1e12] * 5), LINK)
+    table = measured_table(made_up_times(workload), plan, cluster, dict.fromkeys(plan.devices, 2.0))
+    order = _as_ready(operations_of(Shape.of(plan, workload)), timing_of(plan, workload, cluster, table))
+    ordered = plan.replace(transfer_order=order)
+    predicted_s = predict(ordered, workload, cluster, table)
+    assert predicted_s == evaluate(ordered, workload, cluster, table).prediction.makespan_s
+    assert predict(plan, workload, cluster, table) == predicted_s
+
+
+def test_order_of_transfers_carries_over_without_source_and_sink(lab):
+    plan = lab.plan([(0, 3, [(0, 2)], 2, None), (3, 6, [(1, 2)], 1, None)], 1)
+    order = [
+        Transfer(kind=kind, stage=stage, micro_batch=0)
+        for kind, stage in (("input", 0), ("activation", 0), ("gradient", 0))
+    ]
+    workload = lab.workload(lab.architectures["untied"], "training", 2).replace(source="d1", sink="d1")
+    small, cut = scale_down(plan.replace(transfer_order=order), workload)
+    assert [each.kind for each in cut.transfer_order] == ["activation", "gradient"]
+    assert (small.source, small.sink) == (None, None)
+    inference, _ = for_inference(cut, small)
+    assert [each.kind for each in inference.transfer_order] == ["activation"]
+
+
+def test_targets_are_the_table_s_seconds(lab, scaled):
+    workload, plan = scaled
+    cluster = machine_cluster(plan, lab.cluster([1e12] * 5), LINK)
+    times = made_up_times(workload)
+    table = measured_table(times, plan, cluster, {"d0": 1.0, "d1": 3.0, "d2": 1.0, "d3": 1.0, "d4": 1.0})
+    targets = {(each.phase, each.stage): each.seconds for each in targets_of("d1", plan, workload, cluster, table)}
+    assert targets["forward", 0] == pytest.approx(3 * sum(times[index].forward_s[1] for index in (0, 1)))
+    assert targets["backward", 0] == pytest.approx(3 * sum(times[index].backward_s[1] for index in (0, 1)))
+    assert targets["step", 0] == pytest.approx(3 * sum(times[index].step_s for index in (0, 1)))
+
+
+def test_hosts_are_given_time_for_the_first_layer(lab):
+    workload, plan = scale_down(
+        lab.plan([(1, 3, [(0, 4)], 2, None), (3, 6, [(1, 4)], 1, None)], 4, "hosted"),
+        lab.workload(lab.architectures["tied"], "training", 16),
+    )
+    cluster = machine_cluster(plan, lab.cluster([1e12] * 2), LINK)
+    times = made_up_times(workload)
+    table = measured_table(times, plan, cluster, {"d0": 1.0, "d1": 1.0})
+    targets = {(each.phase, each.stage): each.seconds for each in targets_of("d1", plan, workload, cluster, table)}
+    assert targets["forward", -1] == pytest.approx(times[0].forward_s[4])
+    assert targets["backward", -1] == pytest.approx(times[0].backward_s[4])
+    for each, of in ((plan, workload), for_inference(plan, workload)):
+        assert predict(each, of, cluster, table) > 0
+
+
+@pytest.mark.parametrize("mode", ["training", "inference"])
+def test_profile_times_every_layer(lab, mode):
+    workload, _ = scale_down(
+        lab.plan([(0, 6, [(0, 4)], 1, None)], 2), lab.workload(lab.architectures["untied"], mode, 8)
+    )
+    threads = torch.get_num_threads()
+    times = profile_layers(workload, [4, 1], torch.float64)
+    assert torch.get_num_threads() == threads
+    assert len(times) == len(workload.layers)
+    assert all(set(each.forward_s) == {1, 4} for each in times)
+    assert all(each.forward_s[4] > 0 for each in times)
+    assert all((each.step_s > 0) == (mode == "training") for each in times)
+    assert all(bool(each.backward_s) == (mode == "training") for each in times)
+
+
+def test_emulated_devices_fit_the_cores_and_keep_their_ratios(lab, monkeypatch):
+    monkeypatch.setattr(emulation, "usable_cores", lambda: 2)
+    plan = lab.plan([(0, 6, [(index, 1) for index in range(12)], 1, ("ring", 0))], 1)
+    workload = lab.workload(lab.architectures["untied"], "training", 12)
+    factors = emulation.slow_down(plan, workload, lab.cluster([1e12] * 11 + [2.5e11]))
+    assert sum(1 / each for each in factors.values()) <= 0.8 * 2 * (1 + 1e-12)
+    assert factors["d11"] == pytest.approx(4 * factors["d0"])
+    far = emulation.slow_down(plan, workload, lab.cluster([1e12] * 11 + [1e8]))
+    assert far["d11"] == pytest.approx(16 * far["d0"])
+    assert "beyond 16x" in emulation.describe(far, emulate=True)
+    with pytest.raises(InputError, match=r"matmul\.fp16"):
+        emulation.slow_down(plan, workload.replace(precision="fp16"), lab.cluster([1e12] * 12))
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"mode": "stream"}, "workload.mode"),
+        ({"architecture": None}, "workload.architecture.family"),
+        ({"batch": 6}, "plan.micro_batches"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(lab, change, field):
+    workload = lab.workload(lab.architectures["untied"], "training", 8)
+    with pytest.raises(InputError) as caught:
+        scale_down(lab.plan([(0, 6, [(0, 4)], 1, None)], 2), workload.replace(**change))
+    assert caught.value.field == field
+
+
+def test_a_plan_for_another_depth_is_refused(lab):
+    with pytest.raises(InputError, match="embedding, 4 blocks and head"):
+        scale_down(lab.plan([(0, 5, [(0, 4)], 1, None)], 2), lab.workload(lab.architectures["untied"], "training", 8))
