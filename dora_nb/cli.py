@@ -6,15 +6,16 @@ goes to standard error. Whatever goes wrong ends in one message and a non-zero e
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-import click
 import typer
 
 from dora_nb.errors import DoraError
@@ -43,22 +44,32 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 
 
 def main() -> None:
-    """Run the command line; every failure is one message on standard error and a non-zero exit status."""
-    try:
-        status = app(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted; nothing half-written was left behind", 130)
-    except DoraError as error:
-        _fail(str(error), 1)
-    except BrokenPipeError:  # the reader of our output went away, e.g. 'dora-nb plan | head'
-        sys.stderr.close()
-        sys.exit(141)
-    except OSError as error:
-        _fail(f"{error.filename or 'file'}: {error.strerror or error}", 1)
-    sys.exit(status if isinstance(status, int) else 0)
+    """Run the command line."""
+    app()
+
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def _command(function: Command) -> Command:
+    """Register a command; every failure of it is one message on standard error and a non-zero exit status."""
+
+    @functools.wraps(function)
+    def tidy(*arguments: Any, **options: Any) -> None:
+        try:
+            function(*arguments, **options)
+        except KeyboardInterrupt:
+            _fail("interrupted; nothing half-written was left behind", 130)
+        except DoraError as error:
+            _fail(str(error), 1)
+        except BrokenPipeError:  # the reader of our output went away, e.g. 'dora-nb plan | head'
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
+        except OSError as error:
+            _fail(f"{error.filename or 'file'}: {error.strerror or error}", 1)
+
+    app.command()(tidy)
+    return function
 
 
 def _fail(message: str, status: int) -> None:
@@ -66,7 +77,7 @@ def _fail(message: str, status: int) -> None:
     sys.exit(status)
 
 
-@app.command()
+@_command
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for plan.json and trace.json.")] = Path("dora-demo"),
     as_json: Json = False,
@@ -76,6 +87,7 @@ def demo(
     from dora_nb.domain.qoe import QoE
     from dora_nb.executor.launch import execute as run_plan
     from dora_nb.planning.plan import plan as make_plan
+    from dora_nb.render.tables import describe_plan
     from dora_nb.units import format_seconds
 
     started = time.monotonic()
@@ -91,11 +103,12 @@ def demo(
     with say.progress("planning") as update:
         plans = make_plan(workload, cluster, qoe, on_progress=update)
     say.plans(plans)
+    say.lines(["", f"The plan to run, {plans.best.label}:", *_indented(describe_plan(plans.best, workload))])
 
     say.heading("3  Run the thriftiest plan for real: one process a device, torch.distributed on this machine")
     with say.progress("running") as update:
         record = run_plan(plans.best, workload, cluster, on_progress=update)
-    say.lines(_run_lines(record))
+    say.record(record)
 
     files = _write_results(out, plans, record)
     say.heading("4  Written")
@@ -119,15 +132,17 @@ def demo(
     )
 
 
-@app.command()
+@_command
 def plan(
     cluster: Annotated[str, typer.Option(help="Deployment in the catalogue, or a JSON file of the same form.")],
     workload: Annotated[str, typer.Option(help="Model in the catalogue, or a JSON file of the same form.")],
-    mode: Annotated[str, typer.Option(help="training or inference.")] = "inference",
+    mode: Annotated[
+        Literal["training", "inference"], typer.Option(help="A training iteration or an inference batch.")
+    ] = "inference",
     batch: Annotated[int, typer.Option(help="Samples per iteration or batch.")] = 1,
     sequence: Annotated[int | None, typer.Option(help="Tokens per sample (language models; default 128).")] = None,
     image_px: Annotated[int | None, typer.Option("--image-px", help="Side of the input image (vision models).")] = None,
-    precision: Annotated[str, typer.Option(help="fp64, fp32 or fp16.")] = "fp32",
+    precision: Annotated[Literal["fp64", "fp32", "fp16"], typer.Option(help="Number format.")] = "fp32",
     source: Annotated[str | None, typer.Option(help="Device that holds inputs and labels.")] = None,
     sink: Annotated[str | None, typer.Option(help="Device that needs the outputs.")] = None,
     latency: Annotated[str | None, typer.Option(help="Longest makespan allowed, e.g. '30 s' or '80 ms'.")] = None,
@@ -135,7 +150,7 @@ def plan(
     objective: Annotated[str, typer.Option(help="latency or energy.")] = "latency",
     accounting: Annotated[str, typer.Option(help="Whose energy counts: participating or all-on.")] = "participating",
     trade_offs: Annotated[int, typer.Option(help="Plans between the fastest and the thriftiest.")] = 3,
-    gap: Annotated[float, typer.Option(help="Relative gap that is good enough.")] = 0.01,
+    gap: Annotated[float, typer.Option(help="Relative gap that is good enough.")] = 1e-4,
     time_limit: Annotated[str, typer.Option(help="After this the best so far is returned with its gap.")] = "60 s",
     solver: Annotated[
         Literal["auto", "gurobi", "highs"], typer.Option(help="auto: Gurobi where licensed, else HiGHS.")
@@ -155,19 +170,19 @@ def plan(
     devices = catalog.load_cluster(cluster)
     job = catalog.load_workload(
         workload,
-        mode=mode,  # type: ignore[arg-type]
+        mode=mode,
         batch=batch,
         sequence=sequence,
         image_px=image_px,
-        precision=precision,  # type: ignore[arg-type]
+        precision=precision,
         source=source,
         sink=sink,
     )
     qoe = QoE(
-        latency_s=latency,  # type: ignore[arg-type]
-        energy_j=energy,  # type: ignore[arg-type]
-        objective=objective,  # type: ignore[arg-type]
-        energy_accounting=accounting,  # type: ignore[arg-type]
+        latency_s=latency,
+        energy_j=energy,
+        objective=objective,
+        energy_accounting=accounting,
     )
     say.lines(_setting(job, devices, qoe))
     with say.progress("planning") as update:
@@ -188,7 +203,7 @@ def plan(
     say.json(_plans_json(plans) | {"wall_s": time.monotonic() - started})
 
 
-@app.command()
+@_command
 def execute(
     plan_file: Annotated[Path, typer.Argument(help="Plan file written by 'plan --out' or 'demo'.")],
     steps: Annotated[int, typer.Option(help="Training steps to run (training plans).")] = 3,
@@ -204,14 +219,14 @@ def execute(
     loaded = load_plan(plan_file)
     with say.progress("running") as update:
         record = run_plan(loaded.plan, loaded.workload, loaded.cluster, steps=steps, on_progress=update)
-    say.lines(_run_lines(record))
+    say.record(record)
     if trace is not None:
         write_trace(trace, [trace_events(record.events, "measured, scaled down", 1)])
         say.lines([f"{trace}  timeline; open it at https://ui.perfetto.dev"])
     say.json(_run_json(record))
 
 
-@app.command()
+@_command
 def doctor(as_json: Json = False) -> None:
     """What is installed, which solver may be used, and what is missing for what."""
     from dora_nb import __version__
@@ -243,7 +258,9 @@ class _Talk:
 
         self.as_json = as_json
         self.errors: Console = Console(stderr=True, highlight=False)
-        self.console: Console = Console(highlight=False)
+        # Without a terminal rich assumes 80 columns, where tables do not fit.
+        width = None if sys.stdout.isatty() else 110
+        self.console: Console = Console(highlight=False, width=width)
 
     def heading(self, text: str) -> None:
         """Start a part."""
@@ -253,18 +270,27 @@ class _Talk:
         """Plain lines."""
         if not self.as_json:
             for line in lines:
-                self.console.print(line, markup=False, soft_wrap=True)
+                self.console.print(line, markup=False)
 
     def plans(self, plans: PlanSet) -> None:
         """The table of plans with what it says."""
         if not self.as_json:
-            from rich.console import Console
-
             from dora_nb.render.tables import plan_sentences, rich_table
 
-            width = None if self.console.is_terminal else 110
-            Console(highlight=False, width=width).print(rich_table(plans))
+            self.console.print(rich_table(plans))
             self.lines(plan_sentences(plans))
+
+    def record(self, record: RunRecord) -> None:
+        """What a run was, and how it compares."""
+        if not self.as_json:
+            from rich.table import Table
+
+            from dora_nb.render.runs import run_pairs
+
+            table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2))
+            for name, text in run_pairs(record):
+                table.add_row(name, text)
+            self.console.print(table, markup=False)
 
     def json(self, facts: dict[str, Any]) -> None:
         """The facts as one JSON object, if that was asked for."""
@@ -293,6 +319,10 @@ def _setting(workload: Any, cluster: Any, qoe: Any) -> list[str]:
         f"  cluster   {cluster.name}: {', '.join(cluster.device_ids)}",
         f"  QoE       {', '.join(limits) or 'no limits'}; least {qoe.objective}",
     ]
+
+
+def _indented(text: str) -> list[str]:
+    return [f"  {line}" for line in text.splitlines()]
 
 
 def _plans_json(plans: PlanSet) -> dict[str, Any]:
@@ -329,25 +359,6 @@ def _plan_json(each: Plan, accounting: Any) -> dict[str, Any]:
             include={"objective", "unit", "value", "bound", "gap", "status", "solver", "solver_reason", "scope"}
         )
     return facts
-
-
-def _run_lines(record: RunRecord) -> list[str]:
-    from dora_nb.units import format_seconds
-
-    ran = f"{record.steps} training steps and one inference batch" if record.steps else "one inference batch"
-    what = "training step" if record.steps else "inference batch"
-    return [
-        f"  ran         {ran} of {record.workload.name}: {len(record.workload.layers)} layers, "
-        f"{record.workload.parameters / 1e3:,.0f} k parameters, {record.workload.precision}",
-        f"  largest difference from one process  {record.max_abs_diff:.1e}",
-        f"  {what}  predicted {format_seconds(record.predicted_s)}, measured {format_seconds(record.measured_s)} "
-        f"({_percent(record.measured_s / record.predicted_s - 1)})",
-        f"  devices     {record.emulation}",
-    ]
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:+.1f} %"
 
 
 def _run_json(record: RunRecord) -> dict[str, Any]:

@@ -6,6 +6,7 @@ so it can be held against any solver's claim.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import HOSTED, DevicePrediction, Plan, Prediction, Stage, Transfer
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError, UnknownNameError
+from dora_nb.units import format_joules, format_seconds
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,29 @@ class Evaluation:
 
     Attributes
     ----------
+    plan
+        The plan evaluated.
     prediction
         The figures.
     timeline
         Every operation, by start time.
     """
 
+    plan: Plan
     prediction: Prediction
     timeline: tuple[TimelineEntry, ...]
+
+    def __repr__(self) -> str:
+        figures = self.prediction
+        return (
+            f"Evaluation of {self.plan.label or 'a plan'}: {format_seconds(figures.makespan_s)}, "
+            f"{format_joules(figures.energy_participating_j)}, {len(self.timeline)} operations"
+        )
+
+    def _repr_html_(self) -> str:
+        from dora_nb.render.timeline import timeline_svg  # a method that looks up a room: imported when called
+
+        return timeline_svg(self, self.plan)
 
 
 def evaluate(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable | None = None) -> Evaluation:
@@ -82,6 +99,7 @@ def evaluate(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable 
     start_s = start_times(operations, timing, plan.transfer_order)
     makespan_s = max(start + timing.duration_s[kind] for start, kind in zip(start_s, operations.classes, strict=True))
     return Evaluation(
+        plan=plan,
         prediction=_prediction(plan, workload, cluster, table, timing, operations, makespan_s),
         timeline=_timeline(plan, operations, timing, start_s),
     )
@@ -201,7 +219,7 @@ def _transfer_holds(plan: Plan, workload: Workload, network: Network) -> Iterabl
     if plan.tied == "hosted":
         pipeline.insert(0, (HOSTED, plan.stages[last]))
     first_index, first_stage = pipeline[0]
-    for (index, stage), (_, following) in zip(pipeline, pipeline[1:], strict=False):
+    for (index, stage), (_, following) in itertools.pairwise(pipeline):
         size = workload.cut_bytes(1 if index == HOSTED else stage.stop_layer)
         out = network.hand_over(_shares(stage, size), _shares(following, size))
         yield OperationClass("activation", index), out

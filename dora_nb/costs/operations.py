@@ -7,6 +7,7 @@ one per kind and stage.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -164,7 +165,7 @@ def operations_of(shape: Shape) -> Operations:
         program = _program(shape, stage)
         for pass_ in program:
             needs(Operation(*pass_))
-        for earlier, later in zip(program, program[1:], strict=False):
+        for earlier, later in itertools.pairwise(program):
             needs(Operation(*later), Operation(*earlier))
     for micro_batch in range(shape.micro_batches):
         for stage in stages[:-1]:

@@ -310,6 +310,11 @@ class Plan(Record):
             hosts_first_layer=self.tied == "hosted" and stage == len(self.stages) - 1,
         )
 
+    def _repr_html_(self) -> str:
+        from dora_nb.render.html import plan_html  # a method that looks up a room: imported when called
+
+        return plan_html(self)
+
     def decisions(self) -> Plan:
         """The same plan without label, order, prediction and certificate: what two equal plans share."""
         return self.replace(label="", transfer_order=(), prediction=None, certificate=None)

@@ -163,7 +163,7 @@ def plan_schema() -> dict[str, Any]:
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"dora-nb plan file, version {VERSION}",
-        "description": "A plan of dora_nb with the workload, the cluster and the quality of experience it was made for. "
+        "description": "A plan of dora_nb with the workload, cluster and quality of experience it was made for. "
         "Numbers are in SI units, named at the end of each field. What a schema cannot say (that stages follow one "
         "another, that hashes match, that the plan fits) is checked when the file is loaded.",
     }
@@ -243,9 +243,7 @@ def _document(path: Path) -> dict[str, Any]:
         If there is none.
     """
     try:
-        document = json.loads(
-            _text(path), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant
-        )
+        document = json.loads(_text(path), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise DocumentError(path, f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:

@@ -164,3 +164,13 @@ class RunRecord(Record):
     environment: Environment
     events: tuple[RunEvent, ...]
     wall_s: float
+
+    def __repr__(self) -> str:
+        from dora_nb.render.runs import run_text  # a method that looks up a room: imported when called
+
+        return run_text(self)
+
+    def _repr_html_(self) -> str:
+        from dora_nb.render.runs import run_html
+
+        return run_html(self)

@@ -205,7 +205,8 @@ class _Program:
         that ends there. A hosted first layer takes the place of the stage before cut 1.
         """
         self.add("flow", [self.total(self.last), self.total(self.first)], "=", 1)
-        hosts, meetings = [], []
+        hosts: list[Floats] = []
+        meetings: list[Floats] = []
         for micro_batch in np.unique(self.c.micro_batch):
             family = self.c.micro_batch == micro_batch
             hosts.append(self.total(self.c.hosts, family) - self.total(self.places.behind_host, family))
@@ -302,7 +303,7 @@ class _Program:
     def _ends_s(self) -> Floats:
         """Airtime of a micro-batch's input, label and output."""
         c = self.c
-        return c.input_s * ((c.first == 0) | c.hosts) + (c.label_s + c.output_s) * self.last
+        return np.asarray(c.input_s * ((c.first == 0) | c.hosts) + (c.label_s + c.output_s) * self.last)
 
     # ------------------------------------------------------------------ energy and period
 

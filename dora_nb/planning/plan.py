@@ -43,7 +43,7 @@ def plan(
     qoe: QoE | None = None,
     *,
     trade_offs: int = 3,
-    gap: float = 0.01,
+    gap: float = 1e-4,
     time_limit_s: float = 60.0,
     solver: str = "auto",
     table: CostTable | None = None,
