@@ -113,20 +113,25 @@ Fraction = Annotated[float, _of("fraction"), Field(ge=0, le=1)]
 
 
 def format_seconds(seconds: float) -> str:
-    """A duration as a person reads it, three significant digits: ``17.9 s``, ``840 ms``, ``12.0 us``."""
-    if seconds == 0 or abs(seconds) >= 1:
-        return f"{seconds:,.3g} s" if abs(seconds) < 1000 else f"{seconds:,.0f} s"
-    return f"{seconds * 1e3:.3g} ms" if abs(seconds) >= 1e-3 else f"{seconds * 1e6:.3g} us"
+    """A duration as a person reads it, three significant digits: ``17.9 s``, ``840 ms``, ``12 us``."""
+    return _scaled(seconds, ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")))
 
 
 def format_joules(joules: float) -> str:
     """An energy as a person reads it, three significant digits: ``1.05 kJ``, ``820 J``."""
-    return f"{joules / 1e3:.3g} kJ" if abs(joules) >= 1e3 else f"{joules:.3g} J"
+    return _scaled(joules, ((1e3, "kJ"), (1.0, "J"), (1e-3, "mJ")))
 
 
 def format_bytes(count: float) -> str:
     """A size in decimal prefixes, three significant digits: ``2.38 GB``."""
-    for scale, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if abs(count) >= scale:
-            return f"{count / scale:.3g} {unit}"
-    return f"{count:.0f} B"
+    return _scaled(count, ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")))
+
+
+def _scaled(value: float, units: tuple[tuple[float, str], ...]) -> str:
+    """The value in the largest unit of which there is at least one; the first unit is used for zero."""
+    fitting = (each for each in units if abs(value) >= each[0])
+    scale, unit = next(fitting, units[-1] if value else units[0])
+    shown = value / scale
+    digits = max(0, 2 - math.floor(math.log10(abs(shown)))) if shown else 0
+    written = f"{shown:,.{min(digits, 6)}f}"
+    return f"{written.rstrip('0').rstrip('.') if digits else written} {unit}"

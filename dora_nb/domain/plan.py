@@ -214,6 +214,11 @@ class Certificate(Record):
     solver: str
     solver_reason: str
 
+    def _repr_html_(self) -> str:
+        from dora_nb.render.html import certificate_html  # a method that looks up a room: imported when called
+
+        return certificate_html(self)
+
 
 class Plan(Record):
     """A complete set of decisions for one workload on one cluster.

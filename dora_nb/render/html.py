@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from dora_nb.domain.plan import Plan
+from dora_nb.domain.plan import Certificate, Plan
 from dora_nb.domain.plan_set import PlanSet
 from dora_nb.render import words
 from dora_nb.render.front import front_svg
@@ -48,8 +48,8 @@ border:1px solid currentColor;opacity:.8;white-space:nowrap}
 .dora-nb details{margin:.5em 0}
 .dora-nb summary{cursor:pointer}
 .dora-nb .dora-who{display:grid;grid-template-columns:max-content 1fr;gap:.1em 1.2em;margin:.3em 0 .9em 1.2em}
-.dora-nb .dora-who dt{opacity:.75;font-weight:400;margin:0}
-.dora-nb .dora-who dd{margin:0}
+.dora-nb .dora-who dt{opacity:.75;font-weight:400;margin:0;float:none;width:auto;white-space:nowrap}
+.dora-nb .dora-who dd{margin:0;float:none;width:auto}
 </style>"""
 
 
@@ -80,9 +80,28 @@ def plan_html(plan: Plan) -> str:
     parts = [
         f'<p class="dora-head">{attribute(plan.label or "plan")}: {words.count(len(plan.stages), "stage")}</p>',
         f'<p class="dora-faint">{attribute("; ".join(facts))}</p>',
-        _pairs(words.describe_stages(plan, [f"layer {index}" for index in range(plan.layer_count)])),
+        _described(words.describe_stages(plan, [f"layer {index}" for index in range(plan.layer_count)])),
     ]
     return fragment(parts)
+
+
+def certificate_html(certificate: Certificate) -> str:
+    """How good a plan is proven to be, field by field."""
+    unit = certificate.unit
+    limits = [
+        (certificate.latency_limit_s, "latency at most {} s"),
+        (certificate.energy_limit_j, "energy at most {} J"),
+    ]
+    rows = [
+        ("minimised", f"{certificate.objective}, in {unit}"),
+        ("limits", ", ".join(text.format(f"{limit:.6g}") for limit, text in limits if limit is not None) or "none"),
+        ("this plan", f"{certificate.value:.6g} {unit}"),
+        ("bound", f"{certificate.bound:.6g} {unit}: no plan considered can be below it"),
+        ("gap", f"{100 * certificate.gap:.4f} % ({certificate.status})"),
+        ("considered", certificate.scope),
+        ("proved by", f"{certificate.solver} ({certificate.solver_reason})"),
+    ]
+    return fragment([pairs(rows)])
 
 
 def _heading(plan_set: PlanSet) -> str:
@@ -147,12 +166,17 @@ def _who(plan: Plan, plan_set: PlanSet) -> str:
     names = [layer.name for layer in plan_set.workload.layers]
     split = f"{words.count(plan.micro_batches, 'micro-batch')} of {words.count(plan.micro_batch, 'sample')}"
     title = f'<p>{attribute(plan.label or "plan")} <span class="dora-faint">({split})</span></p>'
-    return title + _pairs(words.describe_stages(plan, names))
+    return title + _described(words.describe_stages(plan, names))
 
 
-def _pairs(lines: Iterable[str]) -> str:
-    pairs = (line.split(":", 1) for line in lines)
-    body = "".join(f"<dt>{attribute(term.strip())}</dt><dd>{attribute(text.strip())}</dd>" for term, text in pairs)
+def _described(lines: Iterable[str]) -> str:
+    named = (line.split(":", 1) for line in lines)
+    return pairs((term.strip(), text.strip()) for term, text in named)
+
+
+def pairs(named: Iterable[tuple[str, str]]) -> str:
+    """Names with a text each, side by side."""
+    body = "".join(f"<dt>{attribute(term)}</dt><dd>{attribute(text)}</dd>" for term, text in named)
     return f'<dl class="dora-who">{body}</dl>'
 
 
@@ -165,4 +189,5 @@ def _details(summary: str, body: str) -> str:
 
 
 def fragment(parts: Iterable[str]) -> str:
+    """Parts with their style, as one element."""
     return f'<div class="dora-nb">{_STYLE}{"".join(parts)}</div>'

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dora_nb.domain.run_record import RunRecord
-from dora_nb.render.html import fragment
-from dora_nb.render.svg import attribute
+from dora_nb.render.html import fragment, pairs
 from dora_nb.units import format_seconds
 
 
@@ -13,14 +12,14 @@ def run_pairs(record: RunRecord) -> list[tuple[str, str]]:
     workload = record.workload
     work = f"{record.steps} training steps and one inference batch" if record.steps else "one inference batch"
     size = f"{len(workload.layers)} layers, {workload.parameters / 1e3:,.0f} k parameters, {workload.precision}"
-    pairs = [
+    found = [
         ("ran", f"{work} of {workload.name} scaled down ({size}) on {len(record.plan.devices)} workers"),
         ("difference", f"at most {record.max_abs_diff:.1e} from the same network in one process"),
     ]
     if record.steps:
-        pairs.append(("training step", _times(record.predicted_s, record.measured_s)))
-    pairs.append(("inference batch", _times(record.inference_predicted_s, record.inference_measured_s)))
-    return [*pairs, ("devices", record.emulation)]
+        found.append(("training step", _times(record.predicted_s, record.measured_s)))
+    found.append(("inference batch", _times(record.inference_predicted_s, record.inference_measured_s)))
+    return [*found, ("devices", record.emulation)]
 
 
 def _times(predicted_s: float, measured_s: float) -> str:
@@ -35,5 +34,4 @@ def run_text(record: RunRecord) -> str:
 
 def run_html(record: RunRecord) -> str:
     """The pairs as a fragment of HTML."""
-    rows = (f"<tr><th>{attribute(name)}</th><td>{attribute(text)}</td></tr>" for name, text in run_pairs(record))
-    return fragment([f'<div class="dora-scroll"><table class="dora-pairs">{"".join(rows)}</table></div>'])
+    return fragment([pairs(run_pairs(record))])

@@ -156,7 +156,7 @@ def test_limits_far_away_are_named_instead_of_drawn(plans: PlanSet) -> None:
     root = figure(front_svg(PlanSet(plans.workload, plans.cluster, qoe, plans.plans, (), 1.0)))
     assert [text for text in texts(root) if text.startswith("not drawn")] == [
         "not drawn, far off: the latency limit of 3,600 s",
-        "not drawn, far off: the energy limit of 1e+04 kJ",
+        "not drawn, far off: the energy limit of 10,000 kJ",
     ]
 
 

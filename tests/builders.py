@@ -1,0 +1,485 @@
+"""Tiny workloads and clusters, every plan of a search space, and the best order of a plan's transfers.
+
+Everything here is written from the definitions, in plain loops, and shares no code with the planner it is held
+against: plans are enumerated one by one, and the best transfer order is searched exhaustively.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from hypothesis import strategies as st
+
+from dora_nb.costs.evaluate import evaluate, timing_of
+from dora_nb.costs.network import Network
+from dora_nb.costs.operations import COMPUTE_KINDS, Operations, Shape, Timing, operations_of
+from dora_nb.domain.cluster import Cluster, ContentionDomain, Device
+from dora_nb.domain.layer import Layer
+from dora_nb.domain.plan import Plan, Replica, Stage
+from dora_nb.domain.workload import Workload
+from dora_nb.formulation.list_schedule import list_schedule
+from dora_nb.formulation.problem import Problem
+from dora_nb.formulation.space import SearchSpace
+
+T = TypeVar("T")
+
+MEGA = 1_000_000
+
+
+def layer(name: str, flops: float = 1e9, **figures: Any) -> Layer:
+    """A dense layer that needs 1 s on a device of 1 GFLOP/s, has no parameters and hands over 1 MB (fp32)."""
+    return Layer(**({"name": name, "forward_flops": flops, "parameters": 0, "output_elements": MEGA // 4} | figures))
+
+
+def workload(layers: int | Sequence[Layer] = 3, **fields: Any) -> Workload:
+    """A workload of equal layers, or of those given."""
+    chain = [layer(f"l{index}") for index in range(layers)] if isinstance(layers, int) else layers
+    return Workload(**({"name": "tiny", "mode": "training", "batch": 4, "layers": tuple(chain)} | fields))
+
+
+def device(name: str, flops_per_s: float | dict[str, dict[str, float]] = 1e9, **figures: Any) -> Device:
+    """A device of 1 GFLOP/s that moves memory in no time and draws 1 W idle, 3 W active."""
+    rates = flops_per_s
+    if not isinstance(rates, dict):
+        rates = {operator: {"fp32": rates} for operator in ("matmul", "conv", "depthwise")}
+    fields: dict[str, Any] = {
+        "id": name,
+        "profile": "test",
+        "memory_bytes": 1e12,
+        "usable_memory_fraction": 1.0,
+        "flops_per_s": rates,
+        "memory_bytes_per_s": 1e12,
+        "idle_w": 1.0,
+        "active_w": 3.0,
+    }
+    return Device(**(fields | figures))
+
+
+def cluster(
+    devices: int | Sequence[Device] = 2,
+    rates: float | Sequence[float] = 1e6,
+    kind: str = "shared",
+    **medium: Any,
+) -> Cluster:
+    """Devices on one medium that each reaches at 1 MB/s, or at the rates given."""
+    members = [device("abcdefgh"[index]) for index in range(devices)] if isinstance(devices, int) else devices
+    each = [rates] * len(members) if isinstance(rates, int | float) else rates
+    reached = {member.id: float(rate) for member, rate in zip(members, each, strict=True)}
+    domain = ContentionDomain(**({"id": "net", "kind": kind, "rates_bytes_per_s": reached} | medium))
+    return Cluster(name="tiny", devices=tuple(members), domains=(domain,))
+
+
+def pipeline(
+    *stages: tuple[int, int, dict[str, int]],
+    micro_batches: int = 1,
+    in_flight: Sequence[int] | None = None,
+    tied: str = "none",
+    algorithm: str = "star",
+) -> Plan:
+    """A plan from (first layer, stop layer, samples by device) of each stage, 1F1B unless told otherwise."""
+    counts = in_flight or [min(micro_batches, len(stages) - index) for index in range(len(stages))]
+    return Plan(
+        micro_batch=sum(stages[0][2].values()),
+        micro_batches=micro_batches,
+        tied=tied,
+        stages=tuple(
+            Stage(
+                first_layer=first,
+                stop_layer=stop,
+                replicas=tuple(Replica(device=name, samples=count) for name, count in shares.items()),
+                in_flight=held,
+                all_reduce={"algorithm": algorithm, "leader": next(iter(shares))} if len(shares) > 1 else None,
+            )
+            for (first, stop, shares), held in zip(stages, counts, strict=True)
+        ),
+    )
+
+
+# ---------------------------------------------------------------------------------------------- random problems
+
+
+class Dice:
+    """Random choices from a seed.
+
+    Hypothesis draws only the seed: drawing every figure itself, it tries mostly the smallest problems there are.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def pick(self, options: Iterable[T]) -> T:
+        """One of several."""
+        return self._random.choice(list(options))
+
+    def number(self, least: int, most: int) -> int:
+        """A whole number, both ends included."""
+        return self._random.randint(least, most)
+
+    def shuffled(self, items: Iterable[T]) -> list[T]:
+        """Items in some order."""
+        mixed = list(items)
+        self._random.shuffle(mixed)
+        return mixed
+
+
+def seeded(make: Callable[[Dice], T]) -> st.SearchStrategy[T]:
+    """What a function makes of dice, for many seeds."""
+    return st.integers(0, 2**32 - 1).map(lambda seed: make(Dice(seed)))
+
+
+def random_workload(
+    dice: Dice,
+    *,
+    devices: Sequence[str] = ("a", "b"),
+    layers: tuple[int, int] = (2, 3),
+    batches: Sequence[int] = (1, 2, 3, 4),
+    modes: Sequence[str] = ("training", "inference"),
+    tied: bool | None = None,
+    ends: bool | None = None,
+) -> Workload:
+    """Small chains with round figures; parameters, activations and work of the same order of magnitude."""
+    count, mode = dice.number(*layers), dice.pick(modes)
+    ties = dice.pick((True, False)) if tied is None else tied
+    shared = dice.number(1, 4) * MEGA // 8 if ties else 0
+    chain = []
+    for index in range(count):
+        at_an_end = index in (0, count - 1)
+        chain.append(
+            layer(
+                f"l{index}",
+                flops=dice.number(1, 9) * 1e8,
+                operator=dice.pick(("matmul", "conv")),
+                parameters=dice.number(0, 4) * MEGA // 8 + (shared if at_an_end else 0),
+                output_elements=dice.number(1, 9) * MEGA // 40,
+                stash_elements=dice.number(0, 5) * MEGA // 10,
+                traffic_elements=dice.number(0, 5) * MEGA // 10,
+                tied_parameters=shared if at_an_end else 0,
+            )
+        )
+    ended = dice.pick((True, False)) if ends is None else ends
+    return workload(
+        chain,
+        mode=mode,
+        batch=dice.pick(batches),
+        source=dice.pick(devices) if ended and dice.number(0, 3) else None,
+        sink=dice.pick(devices) if ended and dice.number(0, 3) else None,
+        input_bytes=dice.pick((0, 50_000, 400_000)),
+        label_bytes=dice.pick((0, 30_000)) if mode == "training" else 0,
+        output_bytes=dice.pick((0, 200_000)),
+    )
+
+
+def random_cluster(
+    dice: Dice,
+    *,
+    devices: tuple[int, int] = (2, 3),
+    kinds: Sequence[str] = ("shared", "switch"),
+) -> Cluster:
+    """Two or three devices, often two equal ones, on a slow or a fast medium."""
+    count, twins = dice.number(*devices), dice.pick((True, False))
+    scale = dice.pick((2e5, 2e6, 2e7))
+    members, rates = [], []
+    for index in range(count):
+        if twins and index == count - 1:
+            members.append(members[0].replace(id="abcdefgh"[index]))
+            rates.append(rates[0])
+            continue
+        idle = dice.number(1, 4)
+        members.append(
+            device(
+                "abcdefgh"[index],
+                {name: {"fp32": dice.pick((5e7, 3e8, 1e9, 4e9))} for name in ("matmul", "conv")},
+                idle_w=float(idle),
+                active_w=float(idle + dice.number(0, 9)),
+                layer_overhead_s=dice.pick((0.0, 0.02)),
+                memory_bytes_per_s=dice.pick((1e7, 1e8, 1e12)),
+            )
+        )
+        rates.append(scale * dice.pick((1, 2, 3, 7, 100)))
+    return cluster(
+        members,
+        rates,
+        dice.pick(kinds),
+        latency_s=dice.pick((0.0, 0.01)),
+        energy_j_per_byte=dice.pick((0.0, 1e-6)),
+    )
+
+
+def random_question(
+    dice: Dice, *, device_count: tuple[int, int] = (2, 3), kinds: Sequence[str] = ("shared", "switch"), **options: Any
+) -> tuple[Workload, Cluster]:
+    """A workload and a cluster that fit together."""
+    place = random_cluster(dice, devices=device_count, kinds=kinds)
+    return random_workload(dice, devices=place.device_ids, **options), place
+
+
+def questions(**options: Any) -> st.SearchStrategy[tuple[Workload, Cluster]]:
+    """Random workloads on random clusters."""
+    return seeded(lambda dice: random_question(dice, **options))
+
+
+def random_plan(dice: Dice, work: Workload, place: Cluster) -> Plan:
+    """Some plan that fits a workload and a cluster, whether or not a planner would think of it."""
+    size = dice.pick(n for n in range(1, work.batch + 1) if work.batch % n == 0)
+    batches = work.batch // size
+    free = dice.shuffled(place.device_ids)
+    count = dice.number(1, min(len(free), len(work.layers)))
+    tied = "none"
+    if work.trains and work.tied_parameters:
+        tied = "one-stage" if count == 1 else dice.pick(("synchronised", "hosted"))
+        if tied == "hosted" and count > len(work.layers) - 1:
+            tied = "synchronised"
+    first = 1 if tied == "hosted" else 0
+    cuts = [first, *sorted(dice.shuffled(range(first + 1, len(work.layers)))[: count - 1]), len(work.layers)]
+    held = sorted((dice.number(1, batches) for _ in range(count)), reverse=True)  # fewer ones in front would lock up
+    network, stages = Network.of(place), []
+    for index in range(count):
+        members = [free.pop() for _ in range(dice.number(1, min(size, len(free) - (count - 1 - index))))]
+        shares = dice.pick(compositions(size, len(members)))
+        stages.append(
+            Stage(
+                first_layer=cuts[index],
+                stop_layer=cuts[index + 1],
+                replicas=tuple(Replica(device=d, samples=n) for d, n in zip(members, shares, strict=True)),
+                in_flight=held[index],
+                all_reduce=network.best_all_reduce(members, 1.0) if work.trains and len(members) > 1 else None,
+            )
+        )
+    return Plan(micro_batch=size, micro_batches=batches, stages=tuple(stages), tied=tied)
+
+
+# ---------------------------------------------------------------------------------------------- every plan
+
+
+def compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
+    """All ways to write a number as an ordered sum of positive ones."""
+    if parts == 1:
+        yield (total,)
+        return
+    for first in range(1, total - parts + 2):
+        for rest in compositions(total - first, parts - 1):
+            yield (first, *rest)
+
+
+def groupings(free: frozenset[str], stages: int, most: int) -> Iterator[tuple[tuple[str, ...], ...]]:
+    """All sequences of disjoint, non-empty groups of devices."""
+    if stages == 0:
+        yield ()
+        return
+    for size in range(1, min(most, len(free)) + 1):
+        for group in itertools.combinations(sorted(free), size):
+            for rest in groupings(free - set(group), stages - 1, most):
+                yield (group, *rest)
+
+
+def every_plan(problem: Problem) -> Iterator[Plan]:
+    """Every plan of a problem's space, whether or not it fits in memory; no transfer orders."""
+    work, place, space = problem.workload, problem.cluster, problem.space
+    network, layers = Network.of(place), len(problem.workload.layers)
+    for size in space.micro_batch_sizes:
+        batches = work.batch // size
+        for count in range(1, min(layers, len(place.devices)) + 1):
+            placements = ["none"]
+            if work.trains and work.tied_parameters:
+                placements = ["one-stage"] if count == 1 else ["synchronised", "hosted"]
+            for tied in placements:
+                start = 1 if tied == "hosted" else 0
+                for inner in itertools.combinations(range(start + 1, layers), count - 1):
+                    cuts = (start, *inner, layers)
+                    for groups in groupings(frozenset(place.device_ids), count, min(space.most_replicas, size)):
+                        yield from _with_shares(problem, network, size, batches, tied, cuts, groups)
+
+
+def _with_shares(
+    problem: Problem,
+    network: Network,
+    size: int,
+    batches: int,
+    tied: str,
+    cuts: tuple[int, ...],
+    groups: tuple[tuple[str, ...], ...],
+) -> Iterator[Plan]:
+    work, count = problem.workload, len(groups)
+    depths = {
+        tuple(min(batches, 1 + depth * behind) for behind in range(count - 1, -1, -1))
+        for depth in problem.space.in_flight_depths
+    }
+    for shares in itertools.product(*(list(compositions(size, len(group))) for group in groups)):
+        for held in sorted(depths):
+            yield Plan(
+                micro_batch=size,
+                micro_batches=batches,
+                tied=tied,
+                stages=tuple(
+                    Stage(
+                        first_layer=cuts[index],
+                        stop_layer=cuts[index + 1],
+                        replicas=tuple(Replica(device=d, samples=n) for d, n in zip(group, each, strict=True)),
+                        in_flight=held[index],
+                        all_reduce=network.best_all_reduce(group, _summed_bytes(work, cuts, index, tied, count))
+                        if work.trains and len(group) > 1
+                        else None,
+                    )
+                    for index, (group, each) in enumerate(zip(groups, shares, strict=True))
+                ),
+            )
+
+
+def _summed_bytes(work: Workload, cuts: tuple[int, ...], index: int, tied: str, count: int) -> float:
+    """Bytes of the gradients that a stage's replicas sum among themselves."""
+    inside = work.layers[cuts[index] : cuts[index + 1]]
+    parameters = sum(each.parameters for each in inside)
+    if tied == "hosted" and index == count - 1:
+        parameters += work.layers[0].parameters - work.tied_parameters  # one copy, summed with the rest
+    elif tied == "one-stage" or (tied == "synchronised" and index in (0, count - 1)):
+        parameters -= work.tied_parameters  # counted once; or summed across both ends instead
+    return float(parameters * work.bytes_per_element)
+
+
+# ---------------------------------------------------------------------------------------------- every order
+
+
+def shape_and_timing(plan: Plan, problem: Problem) -> tuple[Operations, Timing]:
+    """A plan's operations and how long they take."""
+    operations = operations_of(Shape.of(plan, problem.workload))
+    return operations, timing_of(plan, problem.workload, problem.cluster, problem.table)
+
+
+def tails(operations: Operations, timing: Timing) -> list[float]:
+    """Seconds from each operation's start to the end of the iteration if nothing waited for a medium."""
+    seconds = [timing.duration_s[kind] for kind in operations.classes]
+    remaining = list(seconds)
+    for index in range(len(remaining) - 1, -1, -1):
+        for earlier in operations.predecessors[index]:
+            remaining[earlier] = max(remaining[earlier], seconds[earlier] + remaining[index])
+    return remaining
+
+
+def best_makespan(operations: Operations, timing: Timing, below_s: float = math.inf, most_nodes: int = 20_000) -> float:
+    """The shortest makespan over all transfer orders that is below a limit, else the limit.
+
+    Depth first over the transfers by ascending start. Exact when it returns before ``most_nodes``; after that it only
+    stops improving, so what it returns is always the makespan of a real schedule, or the limit.
+    """
+    seconds = [timing.duration_s[kind] for kind in operations.classes]
+    after = tails(operations, timing)
+    follows = operations.successors
+    best = below_s
+    nodes = 0
+
+    def settle(ends: dict[int, float], waiting: list[int], able: list[int], ready: dict[int, float]) -> float:
+        """Run every computation that can run; returns the bound of what was touched."""
+        bound = 0.0
+        while able:
+            index = able.pop()
+            start = max((ends[each] for each in operations.predecessors[index]), default=0.0)
+            bound = max(bound, start + after[index])
+            kind = operations.classes[index]
+            if kind.kind not in COMPUTE_KINDS and timing.holds[kind].seconds:  # what holds nothing need not wait
+                ready[index] = start
+                continue
+            ends[index] = start + seconds[index]
+            for each in follows[index]:
+                waiting[each] -= 1
+                if not waiting[each]:
+                    able.append(each)
+        return bound
+
+    def descend(
+        ends: dict[int, float], waiting: list[int], ready: dict[int, float], free: dict[str, float], since: float
+    ) -> None:
+        nonlocal best, nodes
+        nodes += 1
+        if nodes > most_nodes:
+            return
+        if not ready:
+            best = min(best, max(ends.values()))
+            return
+        starts = {}
+        for index, at in ready.items():
+            hold = timing.holds[operations.classes[index]].seconds
+            starts[index] = max([at, since, *(free.get(name, 0.0) for name in hold)])
+            if starts[index] + after[index] >= best:
+                return
+        for index, start in sorted(starts.items(), key=lambda item: (item[1], -after[item[0]])):
+            hold = timing.holds[operations.classes[index]].seconds
+            now_free = free | {name: start + held for name, held in hold.items()}
+            now_ends = ends | {index: start + seconds[index]}
+            now_waiting = list(waiting)
+            now_ready = {each: at for each, at in ready.items() if each != index}
+            able = []
+            for each in follows[index]:
+                now_waiting[each] -= 1
+                if not now_waiting[each]:
+                    able.append(each)
+            if settle(now_ends, now_waiting, able, now_ready) < best:
+                descend(now_ends, now_waiting, now_ready, now_free, start)
+
+    waiting = [len(before) for before in operations.predecessors]
+    ends: dict[int, float] = {}
+    ready: dict[int, float] = {}
+    able = [index for index, count in enumerate(waiting) if not count]
+    if settle(ends, waiting, able, ready) < best:
+        descend(ends, waiting, ready, {}, 0.0)
+    return best
+
+
+def default_space(work: Workload, place: Cluster, depths: tuple[int, ...] = (1, 2)) -> SearchSpace:
+    """The default space with fewer in-flight depths."""
+    default = SearchSpace.default(work, place)
+    return SearchSpace(default.micro_batch_sizes, default.most_replicas, depths if work.trains else (1,))
+
+
+# ---------------------------------------------------------------------------------------------- the true optimum
+
+
+class Rated:
+    """A plan of the space with its figures, and what a better transfer order could make of it."""
+
+    def __init__(self, plan: Plan, problem: Problem) -> None:
+        self.problem = problem
+        self.operations, self.timing = shape_and_timing(plan, problem)
+        transfers = list_schedule(self.operations, self.timing).transfers()
+        self.plan = plan.replace(transfer_order=transfers)
+        figures = evaluate(self.plan, problem.workload, problem.cluster, problem.table).prediction
+        self.fits = all(each.memory_bytes <= each.usable_memory_bytes for each in figures.devices)
+        self.makespan_s = figures.makespan_s
+        all_on = problem.idle_all_w is not None
+        self.energy_j = figures.energy_j("all-on" if all_on else "participating")
+        counted = problem.cluster.devices if all_on else [problem.cluster.device(name) for name in plan.devices]
+        self.idle_w = sum(each.idle_w for each in counted)
+        self.dynamic_j = self.energy_j - self.idle_w * self.makespan_s
+        self.path_s = max(tails(self.operations, self.timing))
+
+    def best_s(self, below_s: float) -> float:
+        """The shortest makespan over all transfer orders, if it is below a limit, else the limit."""
+        if self.makespan_s >= below_s and self.path_s >= below_s:
+            return below_s
+        return best_makespan(self.operations, self.timing, min(below_s, self.makespan_s), most_nodes=3_000)
+
+    def reaches_latency(self, below_s: float, energy_limit_j: float = math.inf) -> bool:
+        """Whether some transfer order is faster than this within the energy limit."""
+        if self.idle_w:
+            below_s = min(below_s, (energy_limit_j - self.dynamic_j) / self.idle_w)
+        elif self.dynamic_j > energy_limit_j:
+            return False
+        return self.best_s(below_s) < below_s
+
+    def reaches_energy(self, below_j: float, latency_limit_s: float = math.inf) -> bool:
+        """Whether some transfer order takes less energy than this within the latency limit."""
+        if self.dynamic_j + self.idle_w * self.path_s >= below_j:
+            return False
+        if self.makespan_s <= latency_limit_s and self.energy_j < below_j:
+            return True
+        below_s = (below_j - self.dynamic_j) / self.idle_w if self.idle_w else math.inf
+        below_s = min(below_s, latency_limit_s)
+        return self.best_s(below_s) < below_s
+
+
+def rated_plans(problem: Problem) -> list[Rated]:
+    """Every plan of the space that fits in memory."""
+    return [rated for rated in (Rated(plan, problem) for plan in every_plan(problem)) if rated.fits]

@@ -1,0 +1,67 @@
+"""The roofline by hand: which roof counts, what one call costs on top, what a look-up moves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from builders import cluster, device, layer, workload
+
+from dora_nb.costs.table import cost_table
+from dora_nb.errors import InputError
+
+
+def test_compute_bound_grows_with_samples() -> None:
+    table = cost_table(workload([layer("a", flops=3e9)], batch=3), cluster([device("x", 2e9, layer_overhead_s=0.25)]))
+    assert table.forward_s[0, 0].tolist() == pytest.approx([0, 1.75, 3.25, 4.75])
+    assert table.backward_s[0, 0].tolist() == pytest.approx([0, 3.25, 6.25, 9.25])  # twice the work, one overhead
+    assert table.status == "estimated"
+
+
+def test_memory_bound_reads_parameters_once_and_activations_per_sample() -> None:
+    deep = layer("a", flops=1.0, parameters=100, traffic_elements=10)
+    table = cost_table(workload([deep], batch=2), cluster([device("x", memory_bytes_per_s=40.0)]))
+    assert table.forward_s[0, 0].tolist() == pytest.approx([0, 110 * 4 / 40, 120 * 4 / 40])
+    assert table.backward_s[0, 0].tolist() == pytest.approx([0, 22, 24])
+
+
+def test_the_higher_roof_counts_and_may_change_with_the_samples() -> None:
+    mixed = layer("a", flops=2e9, parameters=1000)  # 2 s of work a sample, 3 s of reading
+    table = cost_table(workload([mixed], batch=2), cluster([device("x", memory_bytes_per_s=4000 / 3)]))
+    assert table.forward_s[0, 0].tolist() == pytest.approx([0, 3, 4])
+
+
+def test_a_look_up_reads_few_rows_and_needs_no_rate() -> None:
+    rows = layer("a", flops=1e30, operator="lookup", parameters=10**9, read_parameters=50, traffic_elements=25)
+    slow = device("x", {"conv": {"fp32": 1.0}}, memory_bytes_per_s=100.0)
+    table = cost_table(workload([rows], mode="inference", batch=2), cluster([slow]))
+    assert table.forward_s[0, 0].tolist() == pytest.approx([0, 3, 4])
+    assert not table.backward_s.any()
+    assert not table.step_s.any()
+
+
+def test_precision_counts_in_bytes_and_in_rates() -> None:
+    half = device("x", {"matmul": {"fp32": 1e9, "fp16": 4e9}}, memory_bytes_per_s=10.0)
+    deep = layer("a", flops=4e9, parameters=15)
+    table = cost_table(workload([deep], batch=1, precision="fp16"), cluster([half]))
+    assert table.forward_s[0, 0, 1] == pytest.approx(15 * 2 / 10)
+    # parameter read and written, gradient read: 2 bytes each; two fp32 moments read and written
+    assert table.step_s[0, 0] == pytest.approx(15 * (3 * 2 + 2 * 8) / 10)
+
+
+def test_each_device_and_layer_has_its_own_entry() -> None:
+    work = workload([layer("a", flops=1e9), layer("b", flops=2e9, operator="conv")], batch=1, mode="inference")
+    place = cluster([device("x", 1e9), device("y", {"matmul": {"fp32": 4e9}, "conv": {"fp32": 1e9}})])
+    assert cost_table(work, place).forward_s[:, :, 1].tolist() == [[1, 0.25], [2, 2]]
+
+
+def test_a_missing_rate_names_the_field_and_what_there_is() -> None:
+    place = cluster([device("x", {"matmul": {"fp16": 1e9}})])
+    with pytest.raises(InputError, match=r"devices\.x\.flops_per_s\.matmul\.fp32.*matmul in fp16"):
+        cost_table(workload(1), place)
+
+
+def test_times_never_fall_with_more_samples() -> None:
+    deep = [layer("a", parameters=10**6, traffic_elements=1000), layer("b", flops=1e6)]
+    table = cost_table(workload(deep, batch=6), cluster([device("x", memory_bytes_per_s=1e6, layer_overhead_s=0.1)]))
+    assert (np.diff(table.forward_s, axis=2) >= 0).all()
+    assert (np.diff(table.backward_s, axis=2) >= 0).all()

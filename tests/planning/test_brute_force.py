@@ -1,0 +1,258 @@
+"""The answers against every plan there is: all cuts, groups, shares, micro-batch sizes, depths, tied placements.
+
+A plan's transfers are list-scheduled; where a bound is above what its operations need at least, all its transfer
+orders are searched for one that would refute the bound.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from builders import (
+    Dice,
+    Rated,
+    cluster,
+    default_space,
+    device,
+    layer,
+    questions,
+    random_question,
+    random_workload,
+    rated_plans,
+    seeded,
+    workload,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.qoe import EnergyAccounting, QoE
+from dora_nb.domain.workload import Workload
+from dora_nb.errors import InfeasibleError
+from dora_nb.formulation.columns import build_columns
+from dora_nb.formulation.problem import Problem
+from dora_nb.planning.plan import plan
+from dora_nb.planning.search import Search, screen
+from dora_nb.planning.targets import Targets
+
+#: Relative rounding between two ways of adding up the same figures.
+ROUNDING = 1e-9
+
+Question = tuple[Workload, Cluster]
+ACCOUNTINGS = st.sampled_from(("participating", "all-on"))
+
+
+def search(
+    problem: Problem,
+    limits_s: Sequence[float] = (np.inf,),
+    energy_limit_j: float = np.inf,
+    *,
+    tolerance: float = 1e-6,
+    most_labels: int = 1_000_000,
+    seconds: float = 100.0,
+    schedules: int = 1_000_000,
+) -> Targets:
+    targets = Targets(np.array(limits_s, dtype=float), energy_limit_j=energy_limit_j, tolerance=tolerance)
+    columns = build_columns(problem, problem.space.most_replicas, screen(problem, targets))
+    Search(problem, columns, targets, most_labels, time.monotonic() + seconds, schedules).run()
+    return targets
+
+
+def check_bounds(targets: Targets, plans: Sequence[Rated]) -> None:
+    """No transfer order of any plan refutes a bound."""
+    energy_limit_j = targets.energy_limit_j
+    for rated in plans:
+        below_s = targets.latency_bound_s * (1 - ROUNDING)
+        assert not rated.reaches_latency(below_s, energy_limit_j), (rated.plan, targets.latency_bound_s)
+        for limit_s, bound_j in zip(targets.latency_limits_s, targets.energy_bounds_j, strict=True):
+            below_j = min(bound_j * (1 - ROUNDING), energy_limit_j)
+            assert not rated.reaches_energy(below_j, limit_s), (rated.plan, limit_s, bound_j)
+
+
+def check_answers(targets: Targets, plans: Sequence[Rated]) -> None:
+    """Every answer is a plan of the space, and the best one where the bound says so."""
+    affordable = [rated for rated in plans if rated.energy_j <= targets.energy_limit_j * (1 - ROUNDING)]
+    fastest_s = min((rated.makespan_s for rated in affordable), default=np.inf)
+    if targets.latency_bound_s >= targets.best_latency_s * (1 - 1e-6):
+        assert targets.best_latency_s <= fastest_s * (1 + 2e-6)
+    for limit_s, found_j, bound_j in zip(
+        targets.latency_limits_s, targets.best_energy_j, targets.energy_bounds_j, strict=True
+    ):
+        least_j = min((rated.energy_j for rated in affordable if rated.makespan_s <= limit_s), default=np.inf)
+        if np.isfinite(found_j) and bound_j >= found_j * (1 - 1e-6):
+            assert found_j <= least_j * (1 + 2e-6)
+
+
+def limits_of(plans: Sequence[Rated], share: float) -> tuple[float, float]:
+    """A latency limit between the fastest plan and the thriftiest, and an energy limit between the two."""
+    fastest = min(plans, key=lambda rated: rated.makespan_s)
+    thriftiest = min(plans, key=lambda rated: rated.energy_j)
+    latency_s = fastest.makespan_s + share * max(thriftiest.makespan_s - fastest.makespan_s, 0.0)
+    energy_j = thriftiest.energy_j + share * max(fastest.energy_j - thriftiest.energy_j, 0.0)
+    return latency_s * 1.0001, energy_j * 1.0001
+
+
+SMALL = {"layers": (2, 3), "batches": (1, 2, 3, 4)}
+QUICK = {"suppress_health_check": list(HealthCheck)}
+
+
+@settings(max_examples=120, **QUICK)
+@given(questions(**SMALL), ACCOUNTINGS, st.sampled_from((0.0, 0.3, 0.7)), st.booleans())
+def test_no_plan_refutes_the_bounds_of_a_search(
+    question: Question, accounting: EnergyAccounting, share: float, scarce: bool
+) -> None:
+    problem = Problem.of(*question, accounting, space=default_space(*question))
+    plans = rated_plans(problem)
+    latency_s, energy_j = limits_of(plans, share)
+    targets = search(problem, (latency_s, np.inf), energy_j if scarce else np.inf)
+    check_bounds(targets, plans)
+    check_answers(targets, plans)
+    assert targets.best_latency_s >= min(rated.makespan_s for rated in plans) * (1 - ROUNDING)
+
+
+@settings(max_examples=60, **QUICK)
+@given(questions(layers=(3, 3), batches=(2, 4), device_count=(3, 3), kinds=("switch",), tied=False), ACCOUNTINGS)
+def test_no_plan_refutes_the_bounds_on_a_switch(question: Question, accounting: EnergyAccounting) -> None:
+    problem = Problem.of(*question, accounting, space=default_space(*question))
+    plans = rated_plans(problem)
+    targets = search(problem)
+    check_bounds(targets, plans)
+    check_answers(targets, plans)
+
+
+@settings(max_examples=60, **QUICK)
+@given(questions(**SMALL), ACCOUNTINGS, st.sampled_from(((5, 100.0, 3), (1, 100.0, 0), (1_000, -1.0, 0))))
+def test_a_search_that_stops_early_still_returns_true_bounds(
+    question: Question, accounting: EnergyAccounting, stop: tuple[int, float, int]
+) -> None:
+    most_labels, seconds, schedules = stop
+    problem = Problem.of(*question, accounting, space=default_space(*question, (1,)))
+    plans = rated_plans(problem)
+    latency_s, _ = limits_of(plans, 0.5)
+    targets = search(problem, (latency_s, np.inf), most_labels=most_labels, seconds=seconds, schedules=schedules)
+    assert np.isfinite(targets.latency_bound_s)
+    check_bounds(targets, plans)
+
+
+def tight(dice: Dice) -> Question:
+    """Devices that hold about a part of what the whole network needs."""
+    work, place = random_question(dice, **SMALL)
+    per_parameter = 16 if work.trains else 4
+    stash = sum(layer.stash_elements for layer in work.layers) * 4 * work.batch
+    whole = work.parameters * per_parameter + stash + 4e6
+    devices = [each.replace(memory_bytes=whole * dice.pick((0.2, 0.4, 0.7, 1.5))) for each in place.devices]
+    return work, place.replace(devices=tuple(devices))
+
+
+@settings(max_examples=25, **QUICK)
+@given(seeded(tight))
+def test_bounds_and_answers_where_memory_is_scarce(question: Question) -> None:
+    problem = Problem.of(*question, "participating", space=default_space(*question))
+    plans = rated_plans(problem)
+    targets = search(problem)
+    assert (targets.latency_plan is not None) == bool(plans)
+    check_bounds(targets, plans)
+    check_answers(targets, plans)
+
+
+@settings(max_examples=25, **QUICK)
+@given(
+    questions(**SMALL),
+    ACCOUNTINGS,
+    st.sampled_from(("latency", "energy")),
+    st.sampled_from((None, 0.0, 0.4)),
+    st.sampled_from((None, 0.4)),
+)
+def test_plans_are_within_their_gap_of_the_best_of_all(
+    question: Question,
+    accounting: EnergyAccounting,
+    objective: str,
+    latency_share: float | None,
+    energy_share: float | None,
+) -> None:
+    work, place = question
+    space = default_space(work, place)
+    problem = Problem.of(work, place, accounting, space=space)
+    plans = rated_plans(problem)
+    qoe = QoE(
+        objective=objective,
+        energy_accounting=accounting,
+        latency_s=None if latency_share is None else limits_of(plans, latency_share)[0],
+        energy_j=None if energy_share is None else limits_of(plans, energy_share)[1],
+    )
+    latency_limit_s, energy_limit_j = qoe.latency_s or np.inf, qoe.energy_j or np.inf
+    allowed = [rated for rated in plans if rated.energy_j <= energy_limit_j]
+    try:
+        answers = plan(work, place, qoe, trade_offs=1, gap=1e-6, space=space)
+    except InfeasibleError:
+        assert not [rated for rated in allowed if rated.makespan_s <= latency_limit_s]
+        return
+    for each in answers.plans:
+        certificate, prediction = each.certificate, each.prediction
+        assert certificate is not None
+        assert prediction is not None
+        own_limit_s = certificate.latency_limit_s or np.inf
+        assert prediction.makespan_s <= own_limit_s
+        assert prediction.energy_j(accounting) <= energy_limit_j * (1 + ROUNDING)
+        below = certificate.bound * (1 - ROUNDING)
+        if certificate.objective == "latency":
+            assert certificate.value == prediction.makespan_s
+            refuted = [rated for rated in plans if rated.reaches_latency(below, energy_limit_j)]
+            best = min(rated.makespan_s for rated in allowed)
+        else:
+            assert certificate.value == prediction.energy_j(accounting)
+            below = min(below, energy_limit_j)
+            refuted = [rated for rated in plans if rated.reaches_energy(below, own_limit_s)]
+            best = min(rated.energy_j for rated in allowed if rated.makespan_s <= own_limit_s)
+        assert not refuted, (refuted[0].plan, certificate)
+        assert certificate.gap == pytest.approx((certificate.value - certificate.bound) / certificate.value, abs=1e-12)
+        if certificate.gap <= 1e-6:
+            assert certificate.value == pytest.approx(best, rel=2e-6)
+
+
+@settings(max_examples=12, **QUICK)
+@given(questions(layers=(2, 2), batches=(2, 3), device_count=(2, 2)))
+def test_the_bounds_are_below_every_order_of_every_plan(question: Question) -> None:
+    """No shortcut here: every transfer order of every plan of the very smallest problems."""
+    problem = Problem.of(*question, "participating", space=default_space(*question))
+    targets = search(problem)
+    plans = rated_plans(problem)
+    assert plans
+    best_s = min(rated.best_s(np.inf) for rated in plans)
+    least_j = min(rated.dynamic_j + rated.idle_w * rated.best_s(np.inf) for rated in plans)
+    assert targets.latency_bound_s <= best_s * (1 + ROUNDING)
+    assert targets.energy_bounds_j[-1] <= least_j * (1 + ROUNDING)
+    assert targets.best_latency_s >= best_s * (1 - ROUNDING)
+
+
+@settings(max_examples=10, **QUICK)
+@given(seeded(lambda dice: random_workload(dice, layers=(3, 3), batches=(2, 4), ends=False)), st.integers(1, 4))
+def test_equal_devices_are_interchangeable(work: Workload, rate: int) -> None:
+    """Three equal devices: the answers are those of the brute force, which knows no types."""
+    problem = Problem.of(work, cluster(3, rate * 1e6), "participating", space=default_space(work, cluster(3)))
+    assert len(problem.fleet.types) == 1
+    plans = rated_plans(problem)
+    targets = search(problem)
+    check_bounds(targets, plans)
+    check_answers(targets, plans)
+
+
+def test_replicas_that_share_a_slow_uplink_are_not_bounded_by_a_single_one() -> None:
+    """On a switch, two slow ports carry a hand-over in half the time of one; the bound must not assume one port.
+
+    Two devices are fast at the first layer and have slow ports, the third is fast at the second layer and has a fast
+    port. Two samples, one micro-batch: 1 s of computing on each of the two, 1 s on their ports, then next to nothing.
+    """
+    first = {"matmul": {"fp32": 1e9}, "conv": {"fp32": 1e6}}
+    second = {"matmul": {"fp32": 1e6}, "conv": {"fp32": 1e12}}
+    place = cluster([device("a", second), device("b", first), device("c", first)], [1e12, 1e6, 1e6], "switch")
+    work = workload([layer("x"), layer("y", operator="conv")], mode="inference", batch=2)
+    problem = Problem.of(work, place, "participating")
+    plans = rated_plans(problem)
+    assert min(rated.makespan_s for rated in plans) == pytest.approx(2.002, rel=1e-3)
+    targets = search(problem)
+    assert targets.latency_bound_s <= 2.003
+    assert targets.best_latency_s == pytest.approx(2.002, rel=1e-3)
