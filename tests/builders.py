@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 from dora_nb.costs.evaluate import evaluate, timing_of
 from dora_nb.costs.network import Network
 from dora_nb.costs.operations import COMPUTE_KINDS, Operations, Shape, Timing, operations_of
+from dora_nb.costs.table import cost_table
 from dora_nb.domain.cluster import Cluster, ContentionDomain, Device
 from dora_nb.domain.layer import Layer
 from dora_nb.domain.plan import Plan, Replica, Stage
 from dora_nb.domain.workload import Workload
+from dora_nb.formulation.fleet import Fleet
 from dora_nb.formulation.list_schedule import list_schedule
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.space import SearchSpace
@@ -430,7 +432,7 @@ def best_makespan(operations: Operations, timing: Timing, below_s: float = math.
 
 def default_space(work: Workload, place: Cluster, depths: tuple[int, ...] = (1, 2)) -> SearchSpace:
     """The default space with fewer in-flight depths."""
-    default = SearchSpace.default(work, place)
+    default = SearchSpace.default(work, Fleet.of(work, place, cost_table(work, place)))
     return SearchSpace(default.micro_batch_sizes, default.most_replicas, depths if work.trains else (1,))
 
 

@@ -128,6 +128,13 @@ def check_fits(plan: Plan, workload: Workload, cluster: Cluster) -> None:
             plan.micro_batches,
             f"micro-batches of {plan.micro_batch} that make up the batch of {workload.batch}",
         )
+    for end in ("source", "sink"):
+        name = getattr(workload, end)
+        if name is not None and name not in cluster.device_ids:
+            raise UnknownNameError(end, name, cluster.device_ids)
+    for index, stage in enumerate(plan.stages):
+        if workload.trains and len(stage.replicas) > 1 and stage.all_reduce is None:
+            raise InputError(f"stages[{index}].all_reduce", None, "a way for its replicas to sum their gradients")
     expected = tied_placements(workload, len(plan.stages))
     if plan.tied not in expected:
         raise InputError("tied", plan.tied, " or ".join(repr(each) for each in expected))

@@ -38,9 +38,10 @@ class MemoryModel:
 
     @cached_property
     def _cut_bytes(self) -> Floats:
-        """Bytes of one sample across every cut, the input's and the output's at the two ends."""
+        """Bytes of one sample across every cut; at the two ends the input's, and the label's or the output's."""
         inner = [self.workload.cut_bytes(cut) for cut in range(1, len(self.workload.layers))]
-        return np.array([self.workload.input_bytes, *inner, self.workload.output_bytes])
+        end = self.workload.label_bytes if self.workload.trains else self.workload.output_bytes
+        return np.array([self.workload.input_bytes, *inner, end])
 
     @cached_property
     def _working_set(self) -> Floats:
@@ -113,7 +114,10 @@ class MemoryModel:
             if replicated:
                 fixed = fixed + summed * element
         per_sample = stashes * (self._stash[stop] - self._stash[first]) * element
-        per_sample = per_sample + self._working_set[first, stop] * element
+        working_set = self._working_set[first, stop]
+        if hosts_first_layer:
+            working_set = np.maximum(working_set, workload.layers[0].traffic_elements)
+        per_sample = per_sample + working_set * element
         per_sample = per_sample + directions * micro_batches * (self._cut_bytes[first] + self._cut_bytes[stop])
         if hosts_first_layer:
             stash = workload.layers[0].stash_elements * element if workload.trains else 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dora_nb.domain.record import Record
+from dora_nb.errors import InputError
 
 Precision = Literal["fp64", "fp32", "fp16"]
 BYTES_PER_ELEMENT: dict[str, int] = {"fp64": 8, "fp32": 4, "fp16": 2}
@@ -54,3 +55,9 @@ class Layer(Record):
     traffic_elements: int = Field(default=0, ge=0)
     kv_elements: int = Field(default=0, ge=0)
     tied_parameters: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.tied_parameters > self.parameters:
+            raise InputError("tied_parameters", self.tied_parameters, f"at most parameters ({self.parameters})")
+        return self

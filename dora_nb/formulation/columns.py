@@ -22,6 +22,7 @@ from dora_nb.costs.table import Floats
 from dora_nb.domain.plan import AllReduce
 from dora_nb.formulation.fleet import Fleet, Group, Ints
 from dora_nb.formulation.problem import Problem
+from dora_nb.formulation.space import share_step
 
 #: Which stages may still matter: (micro-batch, group code, first, stop, forward, both ways, joules) -> mask. Arrays
 #: of one entry per layer range, or of one per share vector and range.
@@ -182,14 +183,21 @@ def _everything(
 
 
 def _share_vectors(group: Group, micro_batch: int) -> Ints:
-    """Positive integer shares that add up to the micro-batch; equal devices take theirs in descending order."""
+    """Positive shares that add up to the micro-batch, see :func:`~dora_nb.formulation.space.share_step`.
+
+    Equal devices take theirs in descending order.
+    """
     size = len(group.devices)
-    vectors = [np.diff([0, *bounds, micro_batch]) for bounds in itertools.combinations(range(1, micro_batch), size - 1)]
+    step = share_step(micro_batch, size)
+    if step is None:
+        return np.zeros((0, size), dtype=np.int64)
+    inner = range(step, micro_batch, step)
+    vectors = [np.diff([0, *bounds, micro_batch]) for bounds in itertools.combinations(inner, size - 1)]
     shares = np.array(vectors, dtype=np.int64).reshape(-1, size)
     place = 0
     for count in group.counts:
-        for inner in range(place, place + count - 1):
-            shares = shares[shares[:, inner] >= shares[:, inner + 1]]
+        for left in range(place, place + count - 1):
+            shares = shares[shares[:, left] >= shares[:, left + 1]]
         place += count
     # Balanced vectors first: they beat most of the others, which makes the filter below quick.
     return shares[np.argsort(shares.max(axis=1), kind="stable")]
@@ -456,7 +464,7 @@ def _not_dominated(figures: dict[str, Floats], candidates: NDArray[np.bool_]) ->
         if rows:
             beaten = kept[rows]
             for values in telling:
-                beaten = beaten & (values[rows] <= values[row] * (1 + 1e-12))
+                beaten = beaten & (values[rows] <= values[row] + 1e-12 * np.abs(values[row]))
             open_ranges = open_ranges & ~beaten.any(axis=0)
         if open_ranges.any():
             kept[row] = open_ranges

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dora_nb.costs.table import CostTable, Floats
 from dora_nb.domain.cluster import Cluster
@@ -34,8 +35,9 @@ class Completion:
         Joules per sample above idling. Shape (codes, cuts).
     idle_w
         Idle draw of the thriftiest device left. Shape (codes,).
-    fastest_byte_s
-        Seconds per byte to the best-connected device left. Shape (codes,).
+    next_byte_s
+        Seconds that a byte from the next stage holds the medium at least, whoever sends it: at the best-connected
+        device's rate on a shared medium; on a switch all devices left may send at once. Shape (codes,).
     """
 
     forward_s: Floats
@@ -43,7 +45,7 @@ class Completion:
     load_s: Floats
     energy_j: Floats
     idle_w: Floats
-    fastest_byte_s: Floats
+    next_byte_s: Floats
 
 
 def completion_bounds(workload: Workload, cluster: Cluster, table: CostTable, fleet: Fleet) -> Completion:
@@ -56,8 +58,6 @@ def completion_bounds(workload: Workload, cluster: Cluster, table: CostTable, fl
     forward_rate = left @ (1.0 / best_forward[:, members]).T  # samples per second by code and layer
     both_rate = left @ (1.0 / best_both[:, members]).T
     draw = np.array([device.active_w - device.idle_w for device in cluster.devices])
-    rates = cluster.domain.rates_bytes_per_s if cluster.domain else {}
-    byte_s = np.array([1.0 / rates[device.id] if rates else 0.0 for device in cluster.devices])
     idle = np.array([device.idle_w for device in cluster.devices])
     return Completion(
         forward_s=_until_cut(_inverse(forward_rate)),
@@ -65,8 +65,17 @@ def completion_bounds(workload: Workload, cluster: Cluster, table: CostTable, fl
         load_s=_load(best_both[:, members], fleet.available.astype(float), left),
         energy_j=_until_cut(_least(left, (best_both * draw)[:, members])),
         idle_w=_least(left, idle[None, members])[:, 0],
-        fastest_byte_s=_least(left, byte_s[None, members])[:, 0],
+        next_byte_s=_next_byte_s(cluster, members, left),
     )
+
+
+def _next_byte_s(cluster: Cluster, members: NDArray[np.int64], left: Floats) -> Floats:
+    if cluster.domain is None:
+        return np.zeros(len(left))
+    rates = np.array([cluster.domain.rates_bytes_per_s[cluster.devices[index].id] for index in members])
+    if cluster.domain.kind == "switch":
+        return _inverse(left @ rates)
+    return _least(left, 1.0 / rates[None])[:, 0]
 
 
 def _until_cut(by_layer: Floats) -> Floats:

@@ -68,7 +68,10 @@ def _run(operations: Operations, timing: Timing, urgency: Sequence[float]) -> Li
 
     def release(index: int) -> None:
         nonlocal arrivals
-        if kinds[index] in holds:
+        if kinds[index] in holds and not holds[kinds[index]].seconds:  # already where it is needed
+            order.append(index)
+            heapq.heappush(events, (now + duration_s[index], index))
+        elif kinds[index] in holds:
             arrivals += 1
             heapq.heappush(queue, (urgency[index], arrivals, index))
         else:

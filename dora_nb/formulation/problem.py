@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from dora_nb.costs.table import CostTable, Floats, cost_table
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.qoe import EnergyAccounting
@@ -49,9 +51,9 @@ class Problem:
             If the space does not fit the workload, or a device lacks a rate the workload needs.
         """
         table = cost_table(workload, cluster) if table is None else table
-        space = SearchSpace.default(workload, cluster) if space is None else space
-        space.check(workload)
         fleet = Fleet.of(workload, cluster, table)
+        space = SearchSpace.default(workload, fleet) if space is None else space
+        space.check(workload)
         return cls(
             workload=workload,
             cluster=cluster,
@@ -73,5 +75,6 @@ class Problem:
         return self.cluster.domain.latency_s if self.cluster.domain else 0.0
 
     def energy_j(self, dynamic_j: Floats, idle_w: Floats, makespan_s: Floats) -> Floats:
-        """Joules of an iteration under the accounting asked for."""
-        return dynamic_j + (idle_w if self.idle_all_w is None else self.idle_all_w) * makespan_s
+        """Joules of an iteration under the accounting asked for; not a number where nothing is drawn forever."""
+        with np.errstate(invalid="ignore"):
+            return dynamic_j + (idle_w if self.idle_all_w is None else self.idle_all_w) * makespan_s

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
+from dora_nb.formulation.fleet import Fleet
 
-#: Replicas of a stage beyond which share vectors become too many to enumerate in interactive time.
-MOST_REPLICAS = 5
+#: Ways to share a micro-batch out on one group that are looked at one by one; beyond, samples move in equal steps.
+MOST_SHARE_VECTORS = 2_000
+
+#: Ways to share out on all groups together, beyond which the default space has smaller groups.
+MOST_SHARINGS = 20_000
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,19 @@ class SearchSpace:
     in_flight_depths: tuple[int, ...]
 
     @classmethod
-    def default(cls, workload: Workload, cluster: Cluster) -> SearchSpace:
-        """All micro-batch sizes that divide the batch, groups of up to :data:`MOST_REPLICAS`, depths 1 to 3."""
+    def default(cls, workload: Workload, fleet: Fleet) -> SearchSpace:
+        """All micro-batch sizes that divide the batch, depths 1 to 3, and the largest groups that stay interactive."""
         sizes = tuple(size for size in range(1, workload.batch + 1) if workload.batch % size == 0)
-        return cls(sizes, min(len(cluster.devices), MOST_REPLICAS), (1, 2, 3) if workload.trains else (1,))
+        by_replicas = [0] * (int(fleet.available.sum()) + 1)
+        for group in fleet.groups(len(by_replicas) - 1):
+            replicas = len(group.devices)
+            by_replicas[replicas] += sum(share_vectors(size, replicas) for size in sizes)
+        most, total = 1, 0
+        for replicas, sharings in enumerate(by_replicas):
+            total += sharings
+            if total <= MOST_SHARINGS:
+                most = max(most, replicas)
+        return cls(sizes, most, (1, 2, 3) if workload.trains else (1,))
 
     def check(self, workload: Workload) -> None:
         """Refuse a space without plans.
@@ -62,6 +76,45 @@ class SearchSpace:
         sizes = ", ".join(map(str, self.micro_batch_sizes))
         depths = ", ".join(map(str, self.in_flight_depths))
         return (
-            f"contiguous stages, micro-batches of {sizes}, up to {self.most_replicas} replicas a stage with any "
-            f"integer shares, in-flight depth {depths}"
+            f"contiguous stages, micro-batches of {sizes}, up to {self.most_replicas} replicas a stage with "
+            f"{self._shares()}, in-flight depth {depths}"
         )
+
+    def _shares(self) -> str:
+        steps = {
+            (replicas, size): step
+            for size in self.micro_batch_sizes
+            for replicas in range(1, min(self.most_replicas, size) + 1)
+            if (step := share_step(size, replicas)) != 1
+        }
+        coarse = [
+            f"{replicas} on a micro-batch of {size} " + (f"in steps of {step}" if step else "not at all")
+            for (replicas, size), step in steps.items()
+        ]
+        return "any integer shares" + (f" ({'; '.join(coarse)})" if coarse else "")
+
+
+def share_step(micro_batch: int, replicas: int) -> int | None:
+    """Samples that move together when a micro-batch is shared out: 1, or the least divisor that leaves few enough ways.
+
+    None where every divisor leaves too many ways, or too few samples for all.
+    """
+    for step in _divisors(micro_batch):
+        if share_vectors_in_steps(micro_batch // step, replicas) <= MOST_SHARE_VECTORS:
+            return step if micro_batch // step >= replicas else None
+    return None
+
+
+def share_vectors(micro_batch: int, replicas: int) -> int:
+    """How many ways to share a micro-batch out are looked at for one group of unlike devices."""
+    step = share_step(micro_batch, replicas)
+    return 0 if step is None else share_vectors_in_steps(micro_batch // step, replicas)
+
+
+def share_vectors_in_steps(steps: int, replicas: int) -> int:
+    """Ways to give at least one of so many steps to each replica."""
+    return math.comb(steps - 1, replicas - 1)
+
+
+def _divisors(number: int) -> Iterator[int]:
+    return (each for each in range(1, number + 1) if number % each == 0)

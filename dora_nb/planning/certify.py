@@ -10,6 +10,7 @@ import numpy as np
 
 from dora_nb import solvers
 from dora_nb.domain.plan import Plan
+from dora_nb.domain.qoe import EnergyAccounting
 from dora_nb.errors import ObjectiveMismatchError
 from dora_nb.formulation.columns import Columns
 from dora_nb.formulation.decode import decode
@@ -51,7 +52,7 @@ def check_by_program(
     latency_limit_s: float,
     energy_limit_j: float,
     solver: str,
-    time_limit_s: float,
+    time_limit_s: float | None,
     cancel: threading.Event | None = None,
 ) -> Verdict | None:
     """Solve the partition program over the best candidates and compare it with the search's own row bounds.
@@ -65,6 +66,8 @@ def check_by_program(
     ObjectiveMismatchError
         If the program's optimum is above the smallest row bound of the candidates, or its plan is better than the
         program says a plan can be: then one of the two computations is wrong.
+    SolverError
+        If the solver refuses the program's numbers, or fails.
     """
     pool = _best_partitions(candidates, objective, latency_limit_s, energy_limit_j)
     if not pool:
@@ -90,7 +93,8 @@ def check_by_program(
         chosen = program.chosen(outcome.values["place"])
         plans = [finish(plan, problem) for plan in _with_depths(problem, columns, chosen)]
         for plan in plans:
-            _check_plan(plan, problem, columns, chosen, float(outcome.values["makespan"].sum()))
+            _check_plan(plan, problem, columns, chosen)
+            _check_bound(plan, problem, objective, outcome.bound)
     return Verdict(tuple(plans), outcome.solver, outcome.reason)
 
 
@@ -119,14 +123,22 @@ def _with_depths(problem: Problem, columns: Columns, chosen: list[int]) -> list[
     return [decode(columns, chosen, held, problem.workload, problem.cluster) for held in fitting]
 
 
-def _check_plan(plan: Plan, problem: Problem, columns: Columns, chosen: list[int], claimed_s: float) -> None:
-    """A plan of the program's columns must not be faster than the program's rows, nor differ in what both compute."""
+def _check_bound(plan: Plan, problem: Problem, objective: str, bound: float | None) -> None:
+    """A plan of the program's columns cannot be better than the program's bound."""
     prediction = plan.prediction
     assert prediction is not None, "a finished plan carries its prediction"
-    if prediction.makespan_s < claimed_s * (1 - AGREEMENT):
+    accounting: EnergyAccounting = "participating" if problem.idle_all_w is None else "all-on"
+    value = prediction.makespan_s if objective == "latency" else prediction.energy_j(accounting)
+    if bound is not None and value < bound * (1 - AGREEMENT):
         raise ObjectiveMismatchError(
-            f"a plan takes {prediction.makespan_s:.9g} s where the program's rows allow no less than {claimed_s:.9g} s"
+            f"a plan's {objective} is {value:.9g} where the program proves that none is below {bound:.9g}"
         )
+
+
+def _check_plan(plan: Plan, problem: Problem, columns: Columns, chosen: list[int]) -> None:
+    """What the columns and the evaluation of a plan both compute must agree."""
+    prediction = plan.prediction
+    assert prediction is not None, "a finished plan carries its prediction"
     check_energy(plan, problem, float(columns.energy_j[chosen].sum()), float(columns.idle_w[chosen].sum()))
     for device in prediction.devices:
         if device.memory_bytes > device.usable_memory_bytes * (1 + AGREEMENT):

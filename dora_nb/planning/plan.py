@@ -14,7 +14,14 @@ from dora_nb.domain.plan import Certificate, Plan
 from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
-from dora_nb.errors import InfeasibleError, InputError, ObjectiveMismatchError, UnknownNameError
+from dora_nb.errors import (
+    InfeasibleError,
+    InputError,
+    ObjectiveMismatchError,
+    SolverError,
+    SolverUnavailableError,
+    UnknownNameError,
+)
 from dora_nb.formulation.columns import build_columns
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.space import SearchSpace
@@ -22,7 +29,7 @@ from dora_nb.planning.baselines import even_split, single_device
 from dora_nb.planning.certify import AGREEMENT, check_by_program
 from dora_nb.planning.scheduling import predicted
 from dora_nb.planning.search import Candidates, Search, screen
-from dora_nb.planning.targets import Targets
+from dora_nb.planning.targets import ROUNDING, Targets
 from dora_nb.units import format_joules, format_seconds
 
 Progress = Callable[[str], None]
@@ -32,6 +39,8 @@ _FEW_LABELS, _MANY_LABELS = 1_000, 100_000
 
 #: Partitions whose transfers are scheduled in one search.
 _FEW_SCHEDULES, _MANY_SCHEDULES = 100, 2_000
+
+SOLVERS = ("auto", "gurobi", "highs")
 
 #: Modes that can be planned.
 PLANNED_MODES = ("training", "inference")
@@ -90,7 +99,7 @@ def plan(
     """
     started = time.monotonic()
     qoe = QoE() if qoe is None else qoe
-    _check(workload, cluster, trade_offs, gap, time_limit_s)
+    _check(workload, cluster, trade_offs, gap, time_limit_s, solver)
     say = on_progress or (lambda _: None)
     problem = Problem.of(workload, cluster, qoe.energy_accounting, table=table, space=space)
     hunt = _Hunt(problem, qoe, gap, started + time_limit_s, say)
@@ -114,7 +123,7 @@ def _baselines(problem: Problem, qoe: QoE) -> tuple[Plan, ...]:
     return tuple(found.values())
 
 
-def _check(workload: Workload, cluster: Cluster, trade_offs: int, gap: float, time_limit_s: float) -> None:
+def _check(workload: Workload, cluster: Cluster, trade_offs: int, gap: float, time_limit_s: float, solver: str) -> None:
     if workload.mode not in PLANNED_MODES:
         raise InputError("mode", workload.mode, f"{' or '.join(PLANNED_MODES)}; other modes cannot be planned yet")
     for end in ("source", "sink"):
@@ -125,8 +134,10 @@ def _check(workload: Workload, cluster: Cluster, trade_offs: int, gap: float, ti
         raise InputError("trade_offs", trade_offs, "0 or more")
     if not 0 < gap < 1:
         raise InputError("gap", gap, "above 0 and below 1")
-    if time_limit_s <= 0:
+    if not time_limit_s > 0:
         raise InputError("time_limit_s", time_limit_s, "more than 0 seconds")
+    if solver not in SOLVERS:
+        raise InputError("solver", solver, ", ".join(SOLVERS))
 
 
 @dataclass
@@ -145,7 +156,7 @@ class _Hunt:
         # Without a latency limit as well: how slow the thriftiest plan is says where trade-offs lie.
         self.targets = self._targets(np.unique([self.latency_limit_s, np.inf]))
         self.candidates: list[Candidates] = []
-        self.solved_by, self.reasons = "bounding search", ["no partition was left to check by a program"]
+        self.solved_by, self.reason = "bounding search", "no partition was left to check by a program"
         self.out_of_time = False
 
     def _targets(self, limits_s: Floats) -> Targets:
@@ -162,7 +173,7 @@ class _Hunt:
         limits_s = np.array([self.latency_limit_s])
         thriftiest = self.targets.energy_plans[-1]
         if thriftiest is not None and trade_offs:
-            slowest_s = min(self._makespan_s(thriftiest), self.latency_limit_s)
+            slowest_s = min(_figures(predicted(thriftiest, self.problem), self.qoe)[0], self.latency_limit_s)
             if slowest_s > self.targets.best_latency_s:
                 between = np.geomspace(self.targets.best_latency_s, slowest_s, trade_offs + 2)[1:-1]
                 limits_s = np.append(between, limits_s)
@@ -170,11 +181,6 @@ class _Hunt:
         self._offer(known)
         self.say("looking for plans that take less energy")
         self._search(most_replicas=1, most_labels=_FEW_LABELS, schedules=_FEW_SCHEDULES)
-
-    def _makespan_s(self, each: Plan) -> float:
-        prediction = predicted(each, self.problem).prediction
-        assert prediction is not None
-        return prediction.makespan_s
 
     def prove(self) -> None:
         """The whole search space: better plans where there are any, and true bounds."""
@@ -198,10 +204,7 @@ class _Hunt:
 
     def _offer(self, plans: list[Plan]) -> None:
         for each in plans:
-            known = predicted(each, self.problem)
-            assert known.prediction is not None
-            energy_j = known.prediction.energy_j(self.qoe.energy_accounting)
-            self.targets.offer(known.prediction.makespan_s, energy_j, each)
+            self.targets.offer(*_figures(predicted(each, self.problem), self.qoe), each)
 
     def check_by_program(self, solver: str) -> None:
         """The partition program for every question, over the partitions that bounds left; its plans count too."""
@@ -209,18 +212,24 @@ class _Hunt:
         questions += [("energy", float(limit)) for limit in self.targets.latency_limits_s]
         self.say(f"checking {len(questions)} answers with the partition program")
         for objective, limit_s in questions:
-            verdict = check_by_program(
-                self.problem,
-                self.candidates,
-                objective,
-                latency_limit_s=limit_s,
-                energy_limit_j=self.energy_limit_j,
-                solver=solver,
-                time_limit_s=max(self.deadline - time.monotonic(), 1.0),
-            )
+            try:
+                verdict = check_by_program(
+                    self.problem,
+                    self.candidates,
+                    objective,
+                    latency_limit_s=limit_s,
+                    energy_limit_j=self.energy_limit_j,
+                    solver=solver,
+                    time_limit_s=max(self.deadline - time.monotonic(), 1.0) if np.isfinite(self.deadline) else None,
+                )
+            except SolverUnavailableError:
+                raise
+            except SolverError as error:  # the search's own bounds stand; the person is told that they are unchecked
+                self.reason = f"the check by the partition program failed: {error}"
+                return
             if verdict is not None:
                 self._offer(list(verdict.plans))
-                self.solved_by, self.reasons = f"bounding search, checked by {verdict.solver}", [verdict.reason]
+                self.solved_by, self.reason = f"bounding search, checked by {verdict.solver}", verdict.reason
 
     def answers(self) -> tuple[Plan, ...]:
         """Every answer once, by ascending makespan, with its certificate.
@@ -231,35 +240,42 @@ class _Hunt:
             If no plan keeps the limits.
         """
         targets = self.targets
-        if targets.latency_plan is None or targets.best_latency_s > self.latency_limit_s:
+        if targets.latency_plan is None or targets.best_latency_s > self.latency_limit_s * (1 + ROUNDING):
             raise InfeasibleError(self._why_infeasible())
-        questions = [("latency-optimal", "latency", targets.latency_plan, targets.latency_bound_s, np.inf)]
         limits = [float(limit) for limit in targets.latency_limits_s]
-        for limit, each, bound_j in zip(limits, targets.energy_plans, targets.energy_bounds_j.tolist(), strict=True):
-            label = "energy-optimal" if limit == limits[-1] else f"least energy within {format_seconds(limit)}"
-            if each is not None:
-                questions.insert(1, (label, "energy", each, bound_j, limit))
+        energy_optimal = ("energy-optimal", "energy", limits[-1], float(targets.energy_bounds_j[-1]))
+        questions = [("latency-optimal", "latency", np.inf, targets.latency_bound_s), energy_optimal]
+        for limit, bound_j in zip(limits[:-1], targets.energy_bounds_j.tolist(), strict=False):
+            questions.append((f"least energy within {format_seconds(limit)}", "energy", limit, bound_j))
         # A plan may answer several questions; it carries the certificate of the most important one.
         questions.sort(key=lambda question: question[1] != self.qoe.objective)
+        known = [each for each in (targets.latency_plan, *targets.energy_plans) if each is not None]
+        plans = [predicted(each, self.problem) for each in known]
         found: dict[Plan, Plan] = {}
-        for label, objective, each, bound, limit in questions:
+        for label, objective, limit, bound in questions:
+            each = self._best_of(plans, objective, limit)
             decisions = each.decisions()
             if decisions not in found:
-                found[decisions] = self._answer(each, label, objective, bound, limit)
+                found[decisions] = self._certified(each, label, objective, bound, limit)
             elif {label, found[decisions].label} == {"latency-optimal", "energy-optimal"}:
                 found[decisions] = found[decisions].replace(label="latency- and energy-optimal")
         return _not_dominated(list(found.values()), self.qoe)
 
-    def _answer(self, each: Plan, label: str, objective: str, bound: float, limit_s: float) -> Plan:
-        known = predicted(each, self.problem)
-        assert known.prediction is not None
-        energy_j = known.prediction.energy_j(self.qoe.energy_accounting)
-        value = known.prediction.makespan_s if objective == "latency" else energy_j
+    def _best_of(self, plans: list[Plan], objective: str, limit_s: float) -> Plan:
+        """The best plan for a question; of equally good ones the one that is better at the other figure."""
+        within = [each for each in plans if _figures(each, self.qoe)[0] <= limit_s * (1 + ROUNDING)]
+        place = 0 if objective == "latency" else 1
+        best = min(_figures(each, self.qoe)[place] for each in within)
+        equal = [each for each in within if _figures(each, self.qoe)[place] <= best * (1 + ROUNDING)]
+        return min(equal, key=lambda each: _figures(each, self.qoe)[1 - place])
+
+    def _certified(self, each: Plan, label: str, objective: str, bound: float, limit_s: float) -> Plan:
+        value = _figures(each, self.qoe)[0 if objective == "latency" else 1]
         if bound > value * (1 + AGREEMENT):
             raise ObjectiveMismatchError(f"{label}: the bound {bound:.9g} is above the plan's own {value:.9g}")
         gap = max(0.0, (value - bound) / value)
         status = "optimal" if gap <= self.gap * (1 + 1e-9) else "time limit" if self.out_of_time else "feasible"
-        return known.replace(
+        return each.replace(
             label=label,
             certificate=Certificate(
                 objective=objective,
@@ -272,7 +288,7 @@ class _Hunt:
                 status=status,
                 scope=self.problem.space.describe(),
                 solver=self.solved_by,
-                solver_reason="; ".join(self.reasons),
+                solver_reason=self.reason,
             ),
         )
 
@@ -291,7 +307,9 @@ class _Hunt:
             freed = _Hunt(self.problem, self.qoe.replace(energy_j=None), self.gap, self.deadline, self.say)
             freed.find_fast_plans()
             freed.prove()
-            least_j, bound_j = freed.targets.best_energy_j[-1], freed.targets.energy_bounds_j[-1]
+            if freed.targets.best_latency_s > self.latency_limit_s * (1 + ROUNDING):
+                return freed._why_infeasible()  # the latency alone is out of reach
+            least_j, bound_j = freed.targets.best_energy_j[0], freed.targets.energy_bounds_j[0]
             if np.isfinite(least_j):
                 within = f" within {format_seconds(self.latency_limit_s)}" if np.isfinite(self.latency_limit_s) else ""
                 proven = "impossible" if bound_j > self.energy_limit_j else "not found"
@@ -299,6 +317,8 @@ class _Hunt:
                     f"an energy of {format_joules(self.energy_limit_j)}{within} is {proven}: the thriftiest plan takes "
                     f"{format_joules(least_j)}, and none can take less than {format_joules(bound_j)}"
                 )
+        if not parts and self.out_of_time:
+            parts.append("time ran out before any plan was found; allow more with time_limit_s")
         if not parts:
             parts.append(
                 "the network does not fit the devices' memory in any partition that was tried; "
@@ -307,14 +327,16 @@ class _Hunt:
         return f"{self.problem.workload.name} on {self.problem.cluster.name}: {'; '.join(parts)}"
 
 
+def _figures(each: Plan, qoe: QoE) -> tuple[float, float]:
+    """Makespan in seconds and energy in joules of a predicted plan."""
+    assert each.prediction is not None, "answers are predicted"
+    return each.prediction.makespan_s, each.prediction.energy_j(qoe.energy_accounting)
+
+
 def _not_dominated(plans: list[Plan], qoe: QoE) -> tuple[Plan, ...]:
+    """By ascending makespan, without those that another matches or beats in both figures."""
     kept: list[Plan] = []
-
-    def figures(each: Plan) -> tuple[float, float]:
-        assert each.prediction is not None
-        return each.prediction.makespan_s, each.prediction.energy_j(qoe.energy_accounting)
-
-    for each in sorted(plans, key=figures):
-        if not kept or figures(each)[1] < figures(kept[-1])[1]:
+    for each in sorted(plans, key=lambda plan: _figures(plan, qoe)):
+        if not kept or _figures(each, qoe)[1] < _figures(kept[-1], qoe)[1] * (1 - ROUNDING):
             kept.append(each)
     return tuple(kept)

@@ -323,7 +323,7 @@ class Search:
 
     def _open_rows(self, labels: _Labels) -> Floats:
         rest, b = self.problem.completion, self.micro_batch
-        next_byte_s = rest.fastest_byte_s[labels.code]
+        next_byte_s = rest.next_byte_s[labels.code]
         cut_bytes = np.array([0.0, *(self.problem.workload.cut_bytes(cut) for cut in range(1, self.layers))])
         sending = b * cut_bytes[labels.cut % self.layers]
         with np.errstate(invalid="ignore"):
