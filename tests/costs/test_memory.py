@@ -44,9 +44,11 @@ def test_training_adds_gradients_moments_and_the_stash_in_flight() -> None:
     assert bytes_of(chain(), 1, 3, in_flight=9) == bytes_of(chain(), 1, 3, in_flight=4)  # there are only 4
 
 
-def test_the_ends_hold_inputs_and_outputs() -> None:
-    expected = 1000 * 16 + 2 * (3 * (11 + 17 + 23 + 31) * 4 + 500 * 4 + 2 * 4 * (6 + 10))
-    assert bytes_of(chain(), 0, 4) == expected
+def test_the_ends_hold_inputs_and_labels_or_outputs() -> None:
+    expected = 1000 * 16 + 2 * (3 * (11 + 17 + 23 + 31) * 4 + 500 * 4 + 2 * 4 * (6 + 9))
+    assert bytes_of(chain(label_bytes=9), 0, 4) == expected
+    expected = 1000 * 4 + 2 * (500 * 4 + 4 * (6 + 10))
+    assert bytes_of(chain(mode="inference", label_bytes=9), 0, 4) == expected
 
 
 def test_replicas_hold_a_copy_of_the_gradients_they_sum() -> None:
