@@ -147,6 +147,44 @@ def test_an_interrupted_solve_is_one_clear_message(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_demo_does_the_whole_job(tmp_path):
+    status, out, err = run("demo", "--json", cwd=tmp_path)
+    assert status == 0, err
+    facts = json.loads(out)
+    labels = [plan["label"] for plan in facts["plans"]]
+    assert labels[0] == "latency-optimal"
+    assert labels[-1] == "energy-optimal"
+    assert len(labels) >= 3
+    for plan in facts["plans"]:
+        assert plan["makespan_s"] <= facts["qoe"]["latency_s"]
+        assert 0 < plan["bound"] <= plan["value"]
+        assert plan["gap"] <= 0.15
+        assert {"period_s", "energy_j", "status", "solver", "solver_reason", "devices"} <= set(plan)
+    assert {label.split(",")[0] for label in (each["label"] for each in facts["baselines"])} == {
+        "best single device",
+        "even split",
+    }
+    execution = facts["execution"]
+    assert execution["steps"] == 3
+    assert len(execution["losses"]) == 3
+    assert 0 <= execution["max_abs_diff"] <= 1e-9
+    assert execution["predicted_s"] > 0
+    assert execution["measured_s"] > 0
+
+    assert sorted(path.name for path in (tmp_path / "dora-demo").iterdir()) == ["plan.json", "trace.json"]
+    plan_file = json.loads((tmp_path / "dora-demo" / "plan.json").read_text())
+    assert plan_file["plan"]["label"] == labels[-1]
+    events = json.loads((tmp_path / "dora-demo" / "trace.json").read_text())["traceEvents"]
+    processes = {event["args"]["name"] for event in events if event["name"] == "process_name"}
+    assert len(processes) == 2
+    assert {event["ph"] for event in events} >= {"X", "M"}
+
+    again = run("execute", "dora-demo/plan.json", "--steps", "1", "--json", "--trace", "run.json", cwd=tmp_path)
+    assert again[0] == 0, again[2]
+    assert json.loads(again[1])["max_abs_diff"] <= 1e-9
+    assert (tmp_path / "run.json").exists()
+
+
 def test_the_doctor_names_solvers_and_licence():
     status, out, err = run("doctor", "--json")
     assert status == 0, err

@@ -109,9 +109,8 @@ def test_the_terminal_table_fits_100_columns_and_wraps_only_devices(which: str, 
     assert re.search(r"Plan +Latency +Energy +Devices +Bound +Gap +Status", screen)
     every = (*plan_set.plans, *plan_set.baselines)
     rows = [line for line in lines if re.search(r"\d k?J ", line)]
-    assert len(rows) == len(
-        [plan for plan in every if plan.prediction is not None]
-    )  # names of devices may take further lines, figures may not
+    # Names of devices may take further lines, figures may not.
+    assert len(rows) == len([plan for plan in every if plan.prediction is not None])
     for device in {device for plan in every for device in plan.devices if device.isalnum()}:
         assert device in screen
     if which != "nasty":
