@@ -15,9 +15,10 @@ from dora_nb.costs.network import Flow, Hold, Network
 from dora_nb.costs.operations import Kind, Operation, OperationClass, Operations, Shape, Timing, operations_of
 from dora_nb.costs.table import CostTable, cost_table
 from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.fits import check_fits
 from dora_nb.domain.plan import HOSTED, DevicePrediction, Plan, Prediction, Stage, Transfer
 from dora_nb.domain.workload import Workload
-from dora_nb.errors import InputError, UnknownNameError
+from dora_nb.errors import InputError
 from dora_nb.units import format_joules, format_seconds
 
 
@@ -103,48 +104,6 @@ def evaluate(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable 
         prediction=_prediction(plan, workload, cluster, table, timing, operations, makespan_s),
         timeline=_timeline(plan, operations, timing, start_s),
     )
-
-
-def check_fits(plan: Plan, workload: Workload, cluster: Cluster) -> None:
-    """Refuse a plan that is not one for this workload on this cluster.
-
-    Raises
-    ------
-    InputError
-        Naming the field, the value and what is allowed.
-    """
-    for device in plan.devices:
-        if device not in cluster.device_ids:
-            raise UnknownNameError("stages.replicas.device", device, cluster.device_ids)
-    if plan.layer_count != len(workload.layers):
-        raise InputError(
-            "stages.stop_layer",
-            plan.layer_count,
-            f"stages that end at layer {len(workload.layers)}, the workload's last",
-        )
-    if plan.micro_batch * plan.micro_batches != workload.batch:
-        raise InputError(
-            "micro_batches",
-            plan.micro_batches,
-            f"micro-batches of {plan.micro_batch} that make up the batch of {workload.batch}",
-        )
-    for end in ("source", "sink"):
-        name = getattr(workload, end)
-        if name is not None and name not in cluster.device_ids:
-            raise UnknownNameError(end, name, cluster.device_ids)
-    for index, stage in enumerate(plan.stages):
-        if workload.trains and len(stage.replicas) > 1 and stage.all_reduce is None:
-            raise InputError(f"stages[{index}].all_reduce", None, "a way for its replicas to sum their gradients")
-    expected = tied_placements(workload, len(plan.stages))
-    if plan.tied not in expected:
-        raise InputError("tied", plan.tied, " or ".join(repr(each) for each in expected))
-
-
-def tied_placements(workload: Workload, stages: int) -> tuple[str, ...]:
-    """Where tied parameters may live in a pipeline of so many stages."""
-    if not workload.tied_parameters or not workload.trains:
-        return ("none",)
-    return ("one-stage",) if stages == 1 else ("synchronised", "hosted")
 
 
 def timing_of(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable) -> Timing:

@@ -16,11 +16,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.fits import check_fits
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.record import Record
 from dora_nb.domain.workload import Workload
-from dora_nb.errors import DocumentError, InputError, UnknownNameError
+from dora_nb.errors import DocumentError, InputError
 
 #: What the field ``format`` of a plan file says, and the version this release writes and reads.
 FORMAT, VERSION = "dora-nb/plan", 1
@@ -94,7 +95,7 @@ def save_plan(path: str | Path, plan: Plan, workload: Workload, cluster: Cluster
     DocumentError
         If the file cannot be written.
     """
-    _check_fits(plan, workload, cluster)
+    check_fits(plan, workload, cluster)
     parts = {"workload": workload, "cluster": cluster, "qoe": QoE() if qoe is None else qoe, "plan": plan}
     content = PlanFile(
         format="dora-nb/plan",
@@ -151,7 +152,7 @@ def load_plan(path: str | Path) -> PlanFile:
                 f"{recorded[:12]}...). Restore the file, or save the plan again",
             )
     try:
-        _check_fits(content.plan, content.workload, content.cluster)
+        check_fits(content.plan, content.workload, content.cluster)
     except InputError as error:
         raise DocumentError(path, f"its plan does not fit its workload and cluster: {error}") from None
     return content
@@ -208,30 +209,6 @@ def write_whole(path: str | Path, text: str) -> Path:
     except OSError as error:
         raise DocumentError(path, f"cannot be written: {error.strerror or error}") from None
     return path
-
-
-def _check_fits(plan: Plan, workload: Workload, cluster: Cluster) -> None:
-    """Refuse a plan whose structure is not one for this workload on this cluster; its costs are not looked at."""
-    for index, stage in enumerate(plan.stages):
-        for device in stage.devices:
-            if device not in cluster.device_ids:
-                raise UnknownNameError(f"plan.stages[{index}].replicas.device", device, cluster.device_ids)
-    for end in ("source", "sink"):
-        device = getattr(workload, end)
-        if device is not None and device not in cluster.device_ids:
-            raise UnknownNameError(f"workload.{end}", device, cluster.device_ids)
-    if plan.layer_count != len(workload.layers):
-        raise InputError(
-            f"plan.stages[{len(plan.stages) - 1}].stop_layer",
-            plan.layer_count,
-            f"{len(workload.layers)}, the number of layers of the workload",
-        )
-    if plan.micro_batch * plan.micro_batches != workload.batch:
-        raise InputError(
-            "plan.micro_batches",
-            plan.micro_batches,
-            f"micro-batches of {plan.micro_batch} that make up the batch of {workload.batch}",
-        )
 
 
 def _document(path: Path) -> dict[str, Any]:

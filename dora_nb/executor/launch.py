@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.fits import check_fits
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_record import INFERENCE, Environment, Link, RunEvent, RunRecord
 from dora_nb.domain.workload import Workload
@@ -84,6 +85,7 @@ def execute(
     began_s = time.monotonic()
     if steps < 1:
         raise InputError("steps", steps, "at least 1")
+    check_fits(plan, workload, cluster)
     require_torch()
     tell = on_progress or (lambda _: None)
     small, small_plan = scale_down(plan, workload)

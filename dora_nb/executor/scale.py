@@ -70,12 +70,6 @@ def scale_down(plan: Plan, workload: Workload) -> tuple[Workload, Plan]:
             plan.layer_count,
             f"stages that cover embedding, {architecture.blocks} blocks and head of {workload.name}",
         )
-    if plan.micro_batch * plan.micro_batches != workload.batch:
-        raise InputError(
-            "plan.micro_batches",
-            plan.micro_batches,
-            f"micro-batches of {plan.micro_batch} that make up the batch of {workload.batch}",
-        )
     stages, blocks = _small_stages(plan, architecture.blocks)
     tokens = min(max(MICRO_BATCH_TOKENS // plan.micro_batch, FEWEST_TOKENS), MOST_TOKENS)
     small = _small_workload(workload, _small_architecture(architecture, blocks, tokens), tokens)

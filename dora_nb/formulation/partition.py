@@ -231,7 +231,7 @@ class _Program:
     def makespan(self, limit_s: float) -> None:
         """Lower bounds on the makespan, see :mod:`dora_nb.planning.search`; and the latency limit."""
         c, message_s = self.c, self.problem.message_s
-        tail_s = self._tail_s()
+        tail_s = self.c.tail_s(self.problem.shared)
         starts_here = (c.first == 0) | c.hosts  # the stage whose devices run the first layer
         begin = self.total(np.where(c.input_s > 0, c.input_s + message_s, 0.0), starts_here)
         finish = self.total(tail_s, starts_here)
@@ -288,12 +288,6 @@ class _Program:
         if position == 0:
             return self.c.hosts, self.c.host_send_s, self.places.behind_host
         return self.at(position + 1), self.c.send_s, self.at(position) & ~self.first
-
-    def _tail_s(self) -> Floats:
-        c = self.c
-        tied_s = c.tied_gather_s + c.tied_part_s + c.tied_spread_s
-        sums_s = c.sum_hold_s + tied_s if self.problem.shared else np.maximum(c.sum_hold_s, tied_s)
-        return sums_s + c.step_s
 
     def _air_s(self) -> Floats:
         """Airtime of activations and gradients that each place takes part in."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dora_nb.costs.evaluate import check_fits, evaluate, timing_of
+from dora_nb.costs.evaluate import evaluate, timing_of
 from dora_nb.costs.operations import Shape, operations_of
+from dora_nb.domain.fits import check_fits
 from dora_nb.domain.plan import Plan
 from dora_nb.formulation.list_schedule import list_schedule
 from dora_nb.formulation.problem import Problem

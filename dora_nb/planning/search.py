@@ -191,7 +191,7 @@ class Search:
         self.trains = self.problem.workload.trains
         used, available = columns.fleet.used, columns.fleet.available
         self.compatible = np.asarray(((used[:, None] + used[None]) <= available).all(axis=2))
-        self.tail_s = self._tails()
+        self.tail_s = columns.tail_s(self.problem.shared)
         self.by_stop = [np.flatnonzero((columns.stop == cut) & ~columns.hosts) for cut in range(self.layers + 1)]
         labels = self._last_stages()
         history: list[_Labels] = []
@@ -206,13 +206,6 @@ class Search:
                 self._give_up(open_)
                 return
             labels = self._extend(open_, open_parents, len(history))
-
-    def _tails(self) -> Floats:
-        """Seconds after a stage's last backward pass: its sums, which share the medium, and its step."""
-        c = self.c
-        tied_s = c.tied_gather_s + c.tied_part_s + c.tied_spread_s
-        sums_s = c.sum_hold_s + tied_s if self.problem.shared else np.maximum(c.sum_hold_s, tied_s)
-        return sums_s + c.step_s
 
     def _last_stages(self) -> _Labels:
         c, batches = self.c, self.micro_batches

@@ -271,7 +271,7 @@ def test_a_plan_that_does_not_fit_is_neither_saved_nor_loaded(
     assert expected in str(caught.value)
     assert not path.exists()
     with monkeypatch.context() as patched:
-        patched.setattr(plan_file, "_check_fits", lambda *_: None)
+        patched.setattr(plan_file, "check_fits", lambda *_: None)
         save_plan(path, plan, work, HOME)
     message = problem(path)
     assert message.startswith("its plan does not fit its workload and cluster: ")

@@ -7,7 +7,7 @@ from dora_nb.costs import evaluate
 from dora_nb.domain.plan import Transfer
 from dora_nb.domain.run_record import Link
 from dora_nb.errors import InputError
-from dora_nb.executor import emulation
+from dora_nb.executor import emulation, execute
 from dora_nb.executor.predict import _as_ready, machine_cluster, measured_table, predict, targets_of
 from dora_nb.executor.profile import LayerTimes, profile_layers
 from dora_nb.executor.scale import for_inference, scale_down
@@ -117,7 +117,6 @@ def test_emulated_devices_fit_the_cores_and_keep_their_ratios(lab, monkeypatch):
     [
         ({"mode": "stream"}, "workload.mode"),
         ({"architecture": None}, "workload.architecture.family"),
-        ({"batch": 6}, "plan.micro_batches"),
     ],
 )
 def test_what_cannot_be_run_is_refused(lab, change, field):
@@ -125,6 +124,12 @@ def test_what_cannot_be_run_is_refused(lab, change, field):
     with pytest.raises(InputError) as caught:
         scale_down(lab.plan([(0, 6, [(0, 4)], 1, None)], 2), workload.replace(**change))
     assert caught.value.field == field
+
+
+def test_a_plan_for_another_batch_is_refused_before_anything_starts(lab):
+    workload = lab.workload(lab.architectures["untied"], "training", 6)
+    with pytest.raises(InputError, match=r"plan.micro_batches: got 2; allowed: micro-batches of 4"):
+        execute(lab.plan([(0, 6, [(0, 4)], 1, None)], 2), workload, lab.cluster([1e12]))
 
 
 def test_a_plan_for_another_depth_is_refused(lab):

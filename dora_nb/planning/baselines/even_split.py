@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dora_nb.costs.evaluate import tied_placements
+from dora_nb.domain.fits import tied_placements
 from dora_nb.domain.plan import Plan, Replica, Stage
 from dora_nb.domain.qoe import QoE
 from dora_nb.formulation.problem import Problem

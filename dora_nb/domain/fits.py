@@ -1,0 +1,50 @@
+"""Whether a plan is one for a workload on a cluster."""
+
+from __future__ import annotations
+
+from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.plan import Plan, TiedPlacement
+from dora_nb.domain.workload import Workload
+from dora_nb.errors import InputError, UnknownNameError
+
+
+def check_fits(plan: Plan, workload: Workload, cluster: Cluster) -> None:
+    """Refuse a plan that is not one for this workload on this cluster; what it costs is not looked at.
+
+    Raises
+    ------
+    InputError
+        Naming the field, the value and what is allowed.
+    """
+    for index, stage in enumerate(plan.stages):
+        for device in stage.devices:
+            if device not in cluster.device_ids:
+                raise UnknownNameError(f"plan.stages[{index}].replicas.device", device, cluster.device_ids)
+        if workload.trains and len(stage.replicas) > 1 and stage.all_reduce is None:
+            raise InputError(f"plan.stages[{index}].all_reduce", None, "a way for its replicas to sum their gradients")
+    for end in ("source", "sink"):
+        name = getattr(workload, end)
+        if name is not None and name not in cluster.device_ids:
+            raise UnknownNameError(f"workload.{end}", name, cluster.device_ids)
+    if plan.layer_count != len(workload.layers):
+        raise InputError(
+            f"plan.stages[{len(plan.stages) - 1}].stop_layer",
+            plan.layer_count,
+            f"{len(workload.layers)}, the number of layers of the workload",
+        )
+    if plan.micro_batch * plan.micro_batches != workload.batch:
+        raise InputError(
+            "plan.micro_batches",
+            plan.micro_batches,
+            f"micro-batches of {plan.micro_batch} that make up the batch of {workload.batch}",
+        )
+    expected = tied_placements(workload, len(plan.stages))
+    if plan.tied not in expected:
+        raise InputError("plan.tied", plan.tied, " or ".join(repr(each) for each in expected))
+
+
+def tied_placements(workload: Workload, stages: int) -> tuple[TiedPlacement, ...]:
+    """Where tied parameters may live in a pipeline of so many stages."""
+    if not workload.tied_parameters or not workload.trains:
+        return ("none",)
+    return ("one-stage",) if stages == 1 else ("synchronised", "hosted")
