@@ -236,18 +236,19 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps({"version": __version__, "findings": [vars(finding) for finding in findings]}, indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=f"dora-nb {__version__}", title_justify="left", header_style="bold", box=None, pad_edge=False)
     for heading in ("for", "what", "", "detail"):
         table.add_column(heading, overflow="fold")
     topic = ""
     for finding in findings:
-        mark = "[green]ok[/green]" if finding.ok else "[yellow]--[/yellow]"
-        table.add_row(finding.topic if finding.topic != topic else "", finding.name, mark, finding.detail)
+        mark = Text("ok", "green") if finding.ok else Text("--", "yellow")
+        # Details hold square brackets, which rich would take for its own markup.
+        table.add_row(finding.topic if finding.topic != topic else "", finding.name, mark, Text(finding.detail))
         topic = finding.topic
-    Console(highlight=False).print(table)
+    _Talk(as_json).console.print(table)
 
 
 class _Talk:
@@ -301,8 +302,10 @@ class _Talk:
     def progress(self, what: str) -> Iterator[Any]:
         """Show what is being done, on a terminal with a spinner, else one line each."""
         if self.errors.is_terminal:
+            from rich.text import Text
+
             with self.errors.status(what) as status:
-                yield lambda text: status.update(f"{what}: {text}")
+                yield lambda text: status.update(Text(f"{what}: {text}"))
         else:
             yield lambda text: self.errors.print(f"  {what}: {text}", markup=False, soft_wrap=True)
 

@@ -193,6 +193,23 @@ def test_the_doctor_names_solvers_and_licence():
     assert {"python", "torch", "gurobipy", "Gurobi", "chromium", "catalogue", "jupyterlab"} <= set(findings)
 
 
+def test_the_doctor_says_what_to_install():
+    status, out, err = run(
+        "doctor",
+        prelude="""
+        import importlib.metadata
+        found = importlib.metadata.version
+        def version(name):
+            if name == "papermill":
+                raise importlib.metadata.PackageNotFoundError(name)
+            return found(name)
+        importlib.metadata.version = version
+    """,
+    )
+    assert status == 0, err
+    assert "pip install 'dora-nb[sweep]'" in out
+
+
 def test_help_teaches():
     status, out, _ = run("--help")
     assert status == 0
