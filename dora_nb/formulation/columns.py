@@ -24,9 +24,9 @@ from dora_nb.formulation.fleet import Fleet, Group, Ints
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.space import share_step
 
-#: Which stages may still matter: (micro-batch, group code, first, stop, forward, both ways, joules) -> mask. Arrays
-#: of one entry per layer range, or of one per share vector and range.
-Screen = Callable[[int, int, Ints, Ints, Floats, Floats, Floats], NDArray[np.bool_]]
+#: Which stages may still matter: (micro-batch, group code, first, stop, seconds both ways, joules) -> mask. Arrays of
+#: one entry per layer range, or of one per share vector and range.
+Screen = Callable[[int, int, Ints, Ints, Floats, Floats], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -182,9 +182,9 @@ def build_columns(problem: Problem, most_replicas: int, screen: Screen | None = 
 
 
 def _everything(
-    micro_batch: int, code: int, first: Ints, stop: Ints, forward_s: Floats, both_s: Floats, energy_j: Floats
+    micro_batch: int, code: int, first: Ints, stop: Ints, both_s: Floats, energy_j: Floats
 ) -> NDArray[np.bool_]:
-    del micro_batch, code, first, stop, forward_s, energy_j
+    del micro_batch, code, first, stop, energy_j
     return np.ones(both_s.shape, dtype=bool)
 
 
@@ -239,7 +239,7 @@ class _Builder:
         figures = self._compute(group, shares, first, stop, micro_batches, hosts)
         both_s = figures["forward_s"] + figures["backward_s"]
         dynamic_j = figures["compute_j"]
-        kept = self.screen(micro_batch, group.code, first, stop, figures["forward_s"], both_s, dynamic_j)
+        kept = self.screen(micro_batch, group.code, first, stop, both_s, dynamic_j)
         rows = np.asarray(kept.any(axis=1))  # share vectors that no range needs are not looked at again
         shares, kept = shares[rows], kept[rows]
         figures = {name: values[rows] if len(values) == len(rows) else values for name, values in figures.items()}
@@ -267,10 +267,9 @@ class _Builder:
         """Layer ranges that may matter on a group, however samples are shared out on it."""
         rest, group_only = self.problem.completion, self.problem.fleet.codes - 1 - group.code
         first, stop = self.first, self.stop
-        forward_s = micro_batch * (rest.forward_s[group_only, stop] - rest.forward_s[group_only, first])
         both_s = micro_batch * (rest.path_s[group_only, stop] - rest.path_s[group_only, first])
         energy_j = self.workload.batch * (rest.energy_j[group_only, stop] - rest.energy_j[group_only, first])
-        return self.screen(micro_batch, group.code, first, stop, forward_s, both_s, energy_j)
+        return self.screen(micro_batch, group.code, first, stop, both_s, energy_j)
 
     def _compute(
         self, group: Group, shares: Ints, first: Ints, stop: Ints, micro_batches: int, hosts: bool

@@ -50,10 +50,8 @@ def screen(problem: Problem, targets: Targets) -> Screen:
     )
 
     def may_matter(
-        micro_batch: int, code: int, first: Ints, stop: Ints, forward_s: Floats, both_s: Floats, energy_j: Floats
+        micro_batch: int, code: int, first: Ints, stop: Ints, both_s: Floats, energy_j: Floats
     ) -> NDArray[np.bool_]:
-        del forward_s
-
         def around(by_code: Floats) -> tuple[Floats, Floats]:
             return _around(by_code[code], first, stop, layers, maybe_hosted)
 
