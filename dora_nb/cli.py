@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from dora_nb.errors import DoraError
+from dora_nb.errors import DocumentError, DoraError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -167,6 +167,7 @@ def plan(
     from dora_nb.units import parse_field
 
     say = _Talk(as_json)
+    _check_folder(out)
     devices = catalog.load_cluster(cluster)
     job = catalog.load_workload(
         workload,
@@ -216,6 +217,7 @@ def execute(
     from dora_nb.render.trace import trace_events, write_trace
 
     say = _Talk(as_json)
+    _check_folder(trace)
     loaded = load_plan(plan_file)
     with say.progress("running") as update:
         record = run_plan(loaded.plan, loaded.workload, loaded.cluster, steps=steps, on_progress=update)
@@ -322,6 +324,12 @@ def _setting(workload: Any, cluster: Any, qoe: Any) -> list[str]:
         f"  cluster   {cluster.name}: {', '.join(cluster.device_ids)}",
         f"  QoE       {', '.join(limits) or 'no limits'}; least {qoe.objective}",
     ]
+
+
+def _check_folder(path: Path | None) -> None:
+    """Fail before the work rather than after it if a result could not be written."""
+    if path is not None and not path.parent.is_dir():
+        raise DocumentError(path, f"cannot be written: there is no folder {path.parent}")
 
 
 def _indented(text: str) -> list[str]:

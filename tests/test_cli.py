@@ -110,6 +110,7 @@ def test_without_torch_planning_works_and_running_says_what_to_install(tmp_path)
         (["--gap", "2"], ["gap", "2"]),
         (["--time-limit", "soon"], ["time_limit", "soon"]),
         (["--cluster", "nowhere/cluster.json"], ["nowhere/cluster.json"]),
+        (["--out", "nowhere/plan.json"], ["nowhere/plan.json", "no folder nowhere"]),
     ],
     ids=lambda value: " ".join(value) if value[0].startswith("--") else "",
 )
@@ -148,6 +149,7 @@ def test_an_interrupted_solve_is_one_clear_message(tmp_path):
 
 
 def test_the_demo_does_the_whole_job(tmp_path):
+    pytest.importorskip("torch")
     status, out, err = run("demo", "--json", cwd=tmp_path)
     assert status == 0, err
     facts = json.loads(out)
