@@ -192,7 +192,9 @@ class _Hunt:
         self._search(most_replicas=most, most_labels=_MANY_LABELS, schedules=_MANY_SCHEDULES)
 
     def _search(self, most_replicas: int, most_labels: int, schedules: int) -> None:
-        columns = build_columns(self.problem, most_replicas, screen(self.problem, self.targets))
+        # The first search is quick and finds the plan to return when there is no time for more.
+        deadline = self.deadline if self.targets.latency_plan is not None else np.inf
+        columns = build_columns(self.problem, most_replicas, screen(self.problem, self.targets, deadline))
         search = Search(self.problem, columns, self.targets, most_labels, self.deadline, schedules)
         report = search.run()
         self.candidates.extend(search.candidates)

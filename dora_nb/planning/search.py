@@ -36,8 +36,8 @@ from dora_nb.formulation.problem import Problem
 from dora_nb.planning.targets import Targets
 
 
-def screen(problem: Problem, targets: Targets) -> Screen:
-    """Leaves out stages that no plan worth having can contain, given the incumbents.
+def screen(problem: Problem, targets: Targets, deadline: float = np.inf) -> Screen:
+    """Leaves out stages that no plan worth having can contain, given the incumbents; and all once time is up.
 
     A stage's bound holds for every plan with that stage; the bounds of stages left out are remembered like any other.
     """
@@ -60,9 +60,10 @@ def screen(problem: Problem, targets: Targets) -> Screen:
         makespan_s = np.maximum(both_s + micro_batch * after_s, batch // micro_batch * both_s) + micro_batch * before_s
         makespan_s = np.maximum(makespan_s, load_s)
         total_j = problem.energy_j(energy_j + others_j, own_idle_w[code], makespan_s)
-        relevant = np.isfinite(makespan_s)
+        possible = np.isfinite(makespan_s)
+        relevant = possible & (time.monotonic() <= deadline)
         relevant[relevant] = targets.relevant(makespan_s[relevant], total_j[relevant])
-        dropped = np.isfinite(makespan_s) & ~relevant
+        dropped = possible & ~relevant
         targets.set_aside(makespan_s[dropped], total_j[dropped])
         return relevant
 
@@ -437,7 +438,8 @@ class Search:
             for at in dict.fromkeys(np.stack(orders, axis=1).ravel().tolist()):
                 if not self.targets.relevant(bound_s[at : at + 1], bound_j[at : at + 1])[0]:
                     continue
-                if self.schedules_left <= 0 or time.monotonic() > self.deadline:
+                late = self.schedules_left <= 0 or time.monotonic() > self.deadline
+                if late and self.targets.latency_plan is not None:  # some plan is better than none
                     self.report.exhausted = False
                     break
                 row = which[at]

@@ -12,6 +12,7 @@ from builders import Dice, cluster, default_space, device, layer, questions, ran
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dora_nb.catalog import load_cluster, load_workload
 from dora_nb.costs import CostTable, cost_table, evaluate
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
@@ -368,3 +369,16 @@ def test_plans_are_no_worse_than_their_baselines() -> None:
     for baseline in answers.baselines:
         assert predicted(answers.plans[0])[0] <= predicted(baseline)[0] * (1 + 1e-9)
         assert predicted(answers.plans[-1])[1] <= predicted(baseline)[1] * (1 + 1.01e-3)
+
+
+@pytest.mark.parametrize("time_limit_s", [1e-3, 0.3])
+def test_a_time_limit_returns_the_best_so_far_with_its_true_gap(time_limit_s: float) -> None:
+    question = load_workload("qwen3-0.6b", mode="training", batch=16), load_cluster("smart-home")
+    whole, cut_short = plan(*question), plan(*question, time_limit_s=time_limit_s)
+    assert {each.certificate.status for each in cut_short.plans} <= {"time limit", "optimal"}
+    for objective, at in (("latency", 0), ("energy", -1)):
+        best, found = whole.plans[at].certificate, cut_short.plans[at].certificate
+        assert best.objective == found.objective == objective
+        assert found.bound <= best.value * (1 + 1e-9)  # what was proven in a hurry is still true
+        assert found.value >= best.bound * (1 - 1e-9)
+        assert found.gap == pytest.approx((found.value - found.bound) / found.value)
