@@ -122,11 +122,6 @@ def format_joules(joules: float) -> str:
     return _scaled(joules, ((1e3, "kJ"), (1.0, "J"), (1e-3, "mJ")))
 
 
-def format_bytes(count: float) -> str:
-    """A size in decimal prefixes, three significant digits: ``2.38 GB``."""
-    return _scaled(count, ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")))
-
-
 def _scaled(value: float, units: tuple[tuple[float, str], ...]) -> str:
     """The value in the largest unit of which there is at least one; the first unit is used for zero."""
     fitting = (each for each in units if abs(value) >= each[0])

@@ -194,8 +194,8 @@ class Certificate(Record):
     gap
         ``(value - bound) / value``.
     status
-        ``optimal``: the gap is at most the tolerance asked for. ``feasible``: it is larger. ``time limit``: time ran
-        out before the gap was reached.
+        ``optimal``: the gap is at most the tolerance asked for. ``feasible``: it is larger. ``time limit``
+        and ``cancelled``: planning was stopped before the gap was reached.
     scope
         Over which plans the bound holds: micro-batch sizes, group sizes, in-flight depths.
     solver, solver_reason
@@ -209,7 +209,7 @@ class Certificate(Record):
     value: float
     bound: float
     gap: float = Field(ge=0)
-    status: Literal["optimal", "feasible", "time limit"]
+    status: Literal["optimal", "feasible", "time limit", "cancelled"]
     scope: str
     solver: str
     solver_reason: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,12 +15,16 @@ from dora_nb.formulation.columns import Columns
 from dora_nb.formulation.decode import decode
 from dora_nb.formulation.partition import partition_model
 from dora_nb.formulation.problem import Problem
+from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.scheduling import finish
 from dora_nb.planning.search import Candidates
 
 #: Partitions whose columns the program chooses from. More make it slower and prove nothing more: the search has
 #: bounded the rest already.
 MOST_PARTITIONS = 12
+
+#: Seconds the program gets even when time is up: its pool is small, and an unchecked answer is worth less.
+LEAST_CHECK_S = 1.0
 
 #: Relative disagreement that rounding and solver tolerances explain.
 AGREEMENT = 1e-5
@@ -52,8 +55,7 @@ def check_by_program(
     latency_limit_s: float,
     energy_limit_j: float,
     solver: str,
-    time_limit_s: float | None,
-    cancel: threading.Event | None = None,
+    deadline: Deadline,
 ) -> Verdict | None:
     """Solve the partition program over the best candidates and compare it with the search's own row bounds.
 
@@ -80,8 +82,11 @@ def check_by_program(
         latency_limit_s=latency_limit_s,
         energy_limit_j=energy_limit_j,
     )
-    options = solvers.Options(time_limit_s=time_limit_s, mip_gap=AGREEMENT / 10)
-    outcome = solvers.solve(program.model, options, solver=solver, cancel=cancel)  # type: ignore[arg-type]
+    seconds = deadline.remaining_s
+    options = solvers.Options(
+        time_limit_s=None if seconds is None else max(seconds, LEAST_CHECK_S), mip_gap=AGREEMENT / 10
+    )
+    outcome = solvers.solve(program.model, options, solver=solver, cancel=deadline.cancel)  # type: ignore[arg-type]
     least = min(bound for _, _, bound in pool)
     if outcome.bound is not None and outcome.bound > least * (1 + AGREEMENT):
         raise ObjectiveMismatchError(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -27,12 +29,15 @@ from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning.baselines import even_split, single_device
 from dora_nb.planning.certify import AGREEMENT, check_by_program
+from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.scheduling import predicted
 from dora_nb.planning.search import Candidates, Search, screen
 from dora_nb.planning.targets import ROUNDING, Targets
 from dora_nb.units import format_joules, format_seconds
 
 Progress = Callable[[str], None]
+
+StoppedBy = Literal["time limit", "cancelled"]
 
 #: Labels per micro-batch size and number of stages: few to find good plans fast, many to prove them.
 _FEW_LABELS, _MANY_LABELS = 1_000, 100_000
@@ -58,6 +63,7 @@ def plan(
     table: CostTable | None = None,
     space: SearchSpace | None = None,
     on_progress: Progress | None = None,
+    cancel: threading.Event | None = None,
 ) -> PlanSet:
     """Find the fastest plan, the thriftiest within the latency limit, and trade-offs between them.
 
@@ -85,6 +91,8 @@ def plan(
         Plans to consider; None: :meth:`SearchSpace.default`.
     on_progress
         Called with a sentence about each step.
+    cancel
+        Set from another thread to stop: the best plans so far are returned with their true gaps.
 
     Returns
     -------
@@ -102,7 +110,7 @@ def plan(
     _check(workload, cluster, trade_offs, gap, time_limit_s, solver)
     say = on_progress or (lambda _: None)
     problem = Problem.of(workload, cluster, qoe.energy_accounting, table=table, space=space)
-    hunt = _Hunt(problem, qoe, gap, started + time_limit_s, say)
+    hunt = _Hunt(problem, qoe, gap, Deadline(started + time_limit_s, cancel), say)
     hunt.find_fast_plans()
     hunt.find_thrifty_plans(trade_offs)
     hunt.prove()
@@ -147,7 +155,7 @@ class _Hunt:
     problem: Problem
     qoe: QoE
     gap: float
-    deadline: float
+    deadline: Deadline
     say: Progress
 
     def __post_init__(self) -> None:
@@ -157,7 +165,7 @@ class _Hunt:
         self.targets = self._targets(np.unique([self.latency_limit_s, np.inf]))
         self.candidates: list[Candidates] = []
         self.solved_by, self.reason = "bounding search", "no partition was left to check by a program"
-        self.out_of_time = False
+        self.stopped: StoppedBy | None = None
 
     def _targets(self, limits_s: Floats) -> Targets:
         return Targets(limits_s, energy_limit_j=self.energy_limit_j, tolerance=self.gap)
@@ -193,12 +201,13 @@ class _Hunt:
 
     def _search(self, most_replicas: int, most_labels: int, schedules: int) -> None:
         # The first search is quick and finds the plan to return when there is no time for more.
-        deadline = self.deadline if self.targets.latency_plan is not None else np.inf
+        deadline = self.deadline if self.targets.latency_plan is not None else None
         columns = build_columns(self.problem, most_replicas, screen(self.problem, self.targets, deadline))
         search = Search(self.problem, columns, self.targets, most_labels, self.deadline, schedules)
         report = search.run()
         self.candidates.extend(search.candidates)
-        self.out_of_time = time.monotonic() > self.deadline
+        if self.deadline.passed:
+            self.stopped = "cancelled" if self.deadline.cancelled else "time limit"
         self.say(
             f"{len(columns):,} stage columns, {report.labels:,} partial and {report.partitions:,} complete pipelines, "
             f"{report.schedules:,} schedules"
@@ -222,7 +231,7 @@ class _Hunt:
                     latency_limit_s=limit_s,
                     energy_limit_j=self.energy_limit_j,
                     solver=solver,
-                    time_limit_s=max(self.deadline - time.monotonic(), 1.0) if np.isfinite(self.deadline) else None,
+                    deadline=self.deadline,
                 )
             except SolverUnavailableError:
                 raise
@@ -276,7 +285,7 @@ class _Hunt:
         if bound > value * (1 + AGREEMENT):
             raise ObjectiveMismatchError(f"{label}: the bound {bound:.9g} is above the plan's own {value:.9g}")
         gap = max(0.0, (value - bound) / value)
-        status = "optimal" if gap <= self.gap * (1 + 1e-9) else "time limit" if self.out_of_time else "feasible"
+        status = "optimal" if gap <= self.gap * (1 + 1e-9) else self.stopped or "feasible"
         return each.replace(
             label=label,
             certificate=Certificate(
@@ -319,8 +328,8 @@ class _Hunt:
                     f"an energy of {format_joules(self.energy_limit_j)}{within} is {proven}: the thriftiest plan takes "
                     f"{format_joules(least_j)}, and none can take less than {format_joules(bound_j)}"
                 )
-        if not parts and self.out_of_time:
-            parts.append("time ran out before any plan was found; allow more with time_limit_s")
+        if not parts and self.stopped:
+            parts.append(f"no plan was found before planning was stopped ({self.stopped})")
         if not parts:
             parts.append(
                 "the network does not fit the devices' memory in any partition that was tried; "

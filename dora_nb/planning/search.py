@@ -17,7 +17,6 @@ Rows that bound the makespan from below (the textbook ``fill + (M - 1) x max`` i
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -33,10 +32,11 @@ from dora_nb.formulation.decode import decode
 from dora_nb.formulation.fleet import Ints
 from dora_nb.formulation.list_schedule import list_schedule
 from dora_nb.formulation.problem import Problem
+from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.targets import Targets
 
 
-def screen(problem: Problem, targets: Targets, deadline: float = np.inf) -> Screen:
+def screen(problem: Problem, targets: Targets, deadline: Deadline | None = None) -> Screen:
     """Leaves out stages that no plan worth having can contain, given the incumbents; and all once time is up.
 
     A stage's bound holds for every plan with that stage; the bounds of stages left out are remembered like any other.
@@ -61,7 +61,7 @@ def screen(problem: Problem, targets: Targets, deadline: float = np.inf) -> Scre
         makespan_s = np.maximum(makespan_s, load_s)
         total_j = problem.energy_j(energy_j + others_j, own_idle_w[code], makespan_s)
         possible = np.isfinite(makespan_s)
-        relevant = possible & (time.monotonic() <= deadline)
+        relevant = possible & (deadline is None or not deadline.passed)
         relevant[relevant] = targets.relevant(makespan_s[relevant], total_j[relevant])
         dropped = possible & ~relevant
         targets.set_aside(makespan_s[dropped], total_j[dropped])
@@ -90,14 +90,11 @@ class SearchReport:
     ----------
     labels, partitions, schedules
         Partial pipelines kept, complete ones, and those whose transfers were scheduled.
-    exhausted
-        Whether nothing was left out because of time or the cap on labels.
     """
 
     labels: int = 0
     partitions: int = 0
     schedules: int = 0
-    exhausted: bool = True
 
 
 @dataclass(frozen=True)
@@ -159,7 +156,7 @@ class Search:
     most_labels
         Cap on labels kept per micro-batch size and number of stages.
     deadline
-        ``time.monotonic()`` after which nothing new is looked at.
+        After it nothing new is looked at.
     schedules_left
         How many partitions may still be scheduled.
     """
@@ -168,7 +165,7 @@ class Search:
     columns: Columns
     targets: Targets
     most_labels: int
-    deadline: float
+    deadline: Deadline
     schedules_left: int
     on_progress: Callable[[str], None] | None = None
     report: SearchReport = field(default_factory=SearchReport)
@@ -201,7 +198,7 @@ class Search:
             self._settle(labels, complete, history)
             open_ = labels.take(np.flatnonzero(~complete))
             open_parents = np.flatnonzero(~complete)
-            if not len(open_) or time.monotonic() > self.deadline:
+            if not len(open_) or self.deadline.passed:
                 self._give_up(open_)
                 return
             labels = self._extend(open_, open_parents, len(history))
@@ -394,7 +391,6 @@ class Search:
             self._leave(*self.bounds(labels), np.arange(len(labels)))
 
     def _leave(self, makespan_s: Floats, energy_j: Floats, which: Ints) -> None:
-        self.report.exhausted = False
         self.targets.set_aside(makespan_s[which], energy_j[which])
 
     # ------------------------------------------------------------------ complete partitions
@@ -438,9 +434,8 @@ class Search:
             for at in dict.fromkeys(np.stack(orders, axis=1).ravel().tolist()):
                 if not self.targets.relevant(bound_s[at : at + 1], bound_j[at : at + 1])[0]:
                     continue
-                late = self.schedules_left <= 0 or time.monotonic() > self.deadline
+                late = self.schedules_left <= 0 or self.deadline.passed
                 if late and self.targets.latency_plan is not None:  # some plan is better than none
-                    self.report.exhausted = False
                     break
                 row = which[at]
                 self._try(chosen[row], in_flight, float(dynamic_j[row]), float(idle_w[row]))

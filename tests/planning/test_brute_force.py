@@ -34,6 +34,7 @@ from dora_nb.domain.workload import Workload
 from dora_nb.errors import InfeasibleError
 from dora_nb.formulation.columns import build_columns
 from dora_nb.formulation.problem import Problem
+from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.plan import plan
 from dora_nb.planning.search import Search, screen
 from dora_nb.planning.targets import Targets
@@ -57,7 +58,7 @@ def search(
 ) -> Targets:
     targets = Targets(np.array(limits_s, dtype=float), energy_limit_j=energy_limit_j, tolerance=tolerance)
     columns = build_columns(problem, problem.space.most_replicas, screen(problem, targets))
-    Search(problem, columns, targets, most_labels, time.monotonic() + seconds, schedules).run()
+    Search(problem, columns, targets, most_labels, Deadline(time.monotonic() + seconds), schedules).run()
     return targets
 
 

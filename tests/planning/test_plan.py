@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import threading
 from typing import Any
 
 import pytest
@@ -382,3 +383,18 @@ def test_a_time_limit_returns_the_best_so_far_with_its_true_gap(time_limit_s: fl
         assert found.bound <= best.value * (1 + 1e-9)  # what was proven in a hurry is still true
         assert found.value >= best.bound * (1 - 1e-9)
         assert found.gap == pytest.approx((found.value - found.bound) / found.value)
+
+
+def test_a_plan_set_is_returned_when_somebody_cancels() -> None:
+    question = load_workload("qwen3-0.6b", mode="training", batch=16), load_cluster("smart-home")
+    cancel = threading.Event()
+
+    def soon(step: str) -> None:
+        if "take less energy" in step:
+            cancel.set()
+
+    plans = plan(*question, on_progress=soon, cancel=cancel)
+    assert plans.plans
+    assert {each.certificate.status for each in plans.plans} <= {"cancelled", "optimal"}
+    best = plan(*question).best.certificate
+    assert plans.best.certificate.bound <= best.value * (1 + 1e-9)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +18,7 @@ from dora_nb.formulation.columns import build_columns
 from dora_nb.formulation.decode import decode
 from dora_nb.formulation.list_schedule import list_schedule
 from dora_nb.formulation.problem import Problem
+from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.search import Search, _Labels
 from dora_nb.planning.targets import Targets
 
@@ -54,7 +54,7 @@ def test_no_bound_of_a_part_is_above_a_plan_that_continues_it(
     problem = Problem.of(*question, accounting, space=default_space(*question))
     columns = build_columns(problem, problem.space.most_replicas)
     targets = Targets(np.array([np.inf]))
-    search = Recording(problem, columns, targets, 10**7, time.monotonic() + 1000, 0)
+    search = Recording(problem, columns, targets, 10**7, Deadline(), 0)
     search.run()
     assert search.found
     for chain, slowest, costliest, family in search.found:
@@ -74,7 +74,7 @@ def test_no_bound_of_a_part_is_above_a_plan_that_continues_it(
 def test_longest_paths_of_many_partitions_are_those_of_their_plans(question: tuple[Workload, Cluster]) -> None:
     problem = Problem.of(*question, "participating", space=default_space(*question))
     columns = build_columns(problem, problem.space.most_replicas)
-    search = Recording(problem, columns, Targets(np.array([np.inf])), 10**7, time.monotonic() + 1000, 0)
+    search = Recording(problem, columns, Targets(np.array([np.inf])), 10**7, Deadline(), 0)
     search.run()
     for chain, _, _, family in search.found[::7]:
         search.c, search.micro_batches = family, int(family.micro_batches[chain[0]])
