@@ -228,16 +228,11 @@ def _gradient_sums(plan: Plan, workload: Workload, network: Network) -> Iterable
             yield OperationClass("tied-reduce", index), network.fan_in(everyone, stage.all_reduce.leader)
             yield OperationClass("tied-broadcast", index), network.fan_out(stage.all_reduce.leader, everyone)
     if plan.tied == "synchronised":
-        head, tail = leader_of(plan.stages[0]), leader_of(plan.stages[last])
+        head, tail = plan.stages[0].leader, plan.stages[last].leader
         yield (
             OperationClass("tied-exchange", last),
             network.exchange([Flow(head, tail, tied_bytes), Flow(tail, head, tied_bytes)]),
         )
-
-
-def leader_of(stage: Stage) -> str:
-    """The device that speaks for a stage when tied gradients are summed."""
-    return stage.all_reduce.leader if stage.all_reduce is not None else stage.devices[0]
 
 
 def start_times(operations: Operations, timing: Timing, order: Iterable[Transfer]) -> list[float]:

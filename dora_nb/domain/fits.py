@@ -22,10 +22,7 @@ def check_fits(plan: Plan, workload: Workload, cluster: Cluster) -> None:
                 raise UnknownNameError(f"plan.stages[{index}].replicas.device", device, cluster.device_ids)
         if workload.trains and len(stage.replicas) > 1 and stage.all_reduce is None:
             raise InputError(f"plan.stages[{index}].all_reduce", None, "a way for its replicas to sum their gradients")
-    for end in ("source", "sink"):
-        name = getattr(workload, end)
-        if name is not None and name not in cluster.device_ids:
-            raise UnknownNameError(f"workload.{end}", name, cluster.device_ids)
+    check_ends(workload, cluster)
     if plan.layer_count != len(workload.layers):
         raise InputError(
             f"plan.stages[{len(plan.stages) - 1}].stop_layer",
@@ -41,6 +38,20 @@ def check_fits(plan: Plan, workload: Workload, cluster: Cluster) -> None:
     expected = tied_placements(workload, len(plan.stages))
     if plan.tied not in expected:
         raise InputError("plan.tied", plan.tied, " or ".join(repr(each) for each in expected))
+
+
+def check_ends(workload: Workload, cluster: Cluster) -> None:
+    """Refuse a source or a sink that the cluster does not have.
+
+    Raises
+    ------
+    UnknownNameError
+        Naming the field, the value and the devices there are.
+    """
+    for end in ("source", "sink"):
+        name = getattr(workload, end)
+        if name is not None and name not in cluster.device_ids:
+            raise UnknownNameError(f"workload.{end}", name, cluster.device_ids)
 
 
 def tied_placements(workload: Workload, stages: int) -> tuple[TiedPlacement, ...]:

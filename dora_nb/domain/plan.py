@@ -108,6 +108,11 @@ class Stage(Record):
         return tuple(replica.device for replica in self.replicas)
 
     @property
+    def leader(self) -> str:
+        """The device that speaks for the stage when tied gradients are summed."""
+        return self.devices[0] if self.all_reduce is None else self.all_reduce.leader
+
+    @property
     def intervals(self) -> tuple[tuple[int, int], ...]:
         """Samples [start, stop) of every micro-batch that each replica takes."""
         bounds = [0]

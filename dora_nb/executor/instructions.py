@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dora_nb.domain.plan import HOSTED, Plan, Stage
+from dora_nb.domain.plan import HOSTED, Plan
 from dora_nb.errors import InputError
 
 
@@ -211,10 +211,6 @@ def _sums(plan: Plan, index: int) -> list[Instruction]:
     if stage.all_reduce is not None and len(stage.replicas) > 1:
         sums.append(AllReduce(index, stage.devices, stage.all_reduce.algorithm, stage.all_reduce.leader))
     if plan.tied == "synchronised" and index in (0, last):
-        partner = _leader(plan.stages[last if index == 0 else 0])
-        sums.append(TiedSum(index, stage.devices, _leader(stage), partner, first=index == 0))
+        partner = plan.stages[last if index == 0 else 0].leader
+        sums.append(TiedSum(index, stage.devices, stage.leader, partner, first=index == 0))
     return sums
-
-
-def _leader(stage: Stage) -> str:
-    return stage.devices[0] if stage.all_reduce is None else stage.all_reduce.leader

@@ -110,10 +110,15 @@ class Columns:
         """Micro-batches per iteration."""
         return self.batch // self.micro_batch
 
+    @property
+    def sums_s(self) -> Floats:
+        """Seconds a stage's sums, of its own and of tied gradients, hold the medium."""
+        return self.sum_hold_s + self.tied_gather_s + self.tied_part_s + self.tied_spread_s
+
     def tail_s(self, shared: bool) -> Floats:
         """Seconds after a stage's last backward pass: its sums, one after another on a shared medium, and its step."""
         tied_s = self.tied_gather_s + self.tied_part_s + self.tied_spread_s
-        sums_s = self.sum_hold_s + tied_s if shared else np.maximum(self.sum_hold_s, tied_s)
+        sums_s = self.sums_s if shared else np.maximum(self.sum_hold_s, tied_s)
         return np.asarray(sums_s + self.step_s)
 
     def take(self, chosen: NDArray[np.bool_] | Ints) -> Columns:

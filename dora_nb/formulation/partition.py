@@ -259,7 +259,7 @@ class _Program:
             rows.extend([self.total(load_s, here), self.total(c.port_s, here)])
         if self.problem.shared:
             air, ends = self.total(self._air_s()), self.total(self.batches * self._ends_s())
-            rows.append(air + ends + self.total(c.sum_hold_s + c.tied_gather_s + c.tied_part_s + c.tied_spread_s))
+            rows.append(air + ends + self.total(c.sums_s))
             if self.trains:
                 rows.append(self.total(both_s, c.first == 0) + host_forward + host_backward + air + begin + finish)
         self.add("makespan", [row - self.variable(self.makespan_s) for row in rows], "<=")

@@ -71,6 +71,10 @@ class SearchSpace:
         """In-flight counts of a pipeline, first stage to last."""
         return tuple(min(micro_batches, 1 + depth * behind) for behind in range(stages - 1, -1, -1))
 
+    def in_flight_counts(self, stages: int, micro_batches: int) -> list[tuple[int, ...]]:
+        """In-flight counts of every depth, each once: few micro-batches make depths alike."""
+        return list(dict.fromkeys(self.in_flight(depth, stages, micro_batches) for depth in self.in_flight_depths))
+
     def describe(self) -> str:
         """The space in words, as a certificate states it."""
         sizes = ", ".join(map(str, self.micro_batch_sizes))

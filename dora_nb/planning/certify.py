@@ -117,12 +117,9 @@ def _best_partitions(
 
 def _with_depths(problem: Problem, columns: Columns, chosen: list[int]) -> list[Plan]:
     batches = int(columns.micro_batches[chosen[0]])
-    counts = dict.fromkeys(
-        problem.space.in_flight(depth, len(chosen), batches) for depth in problem.space.in_flight_depths
-    )
     fitting = [
         held
-        for held in counts
+        for held in problem.space.in_flight_counts(len(chosen), batches)
         if not problem.workload.trains or (columns.most_in_flight[chosen] >= np.array(held)).all()
     ]
     return [decode(columns, chosen, held, problem.workload, problem.cluster) for held in fitting]

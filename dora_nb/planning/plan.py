@@ -12,6 +12,7 @@ import numpy as np
 
 from dora_nb.costs.table import CostTable, Floats
 from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.fits import check_ends
 from dora_nb.domain.plan import Certificate, Plan
 from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import QoE
@@ -22,12 +23,11 @@ from dora_nb.errors import (
     ObjectiveMismatchError,
     SolverError,
     SolverUnavailableError,
-    UnknownNameError,
 )
 from dora_nb.formulation.columns import build_columns
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.space import SearchSpace
-from dora_nb.planning.baselines import even_split, single_device
+from dora_nb.planning.baselines import best_of, even_splits, single_devices
 from dora_nb.planning.certify import AGREEMENT, check_by_program
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.scheduling import predicted
@@ -123,9 +123,9 @@ def plan(
 def _baselines(problem: Problem, qoe: QoE) -> tuple[Plan, ...]:
     """What simpler planners reach, each at its best for latency and at its best for energy."""
     found: dict[Plan, Plan] = {}
-    for planner in (single_device, even_split):
+    for alternatives in (single_devices(problem), even_splits(problem)):
         for objective in ("latency", "energy"):
-            each = planner(problem, qoe.replace(objective=objective, latency_s=None, energy_j=None))
+            each = best_of(alternatives, qoe.replace(objective=objective, latency_s=None, energy_j=None))
             if each is not None and each.decisions() not in found:
                 found[each.decisions()] = each.replace(label=f"{each.label}, {objective}")
     return tuple(found.values())
@@ -134,10 +134,7 @@ def _baselines(problem: Problem, qoe: QoE) -> tuple[Plan, ...]:
 def _check(workload: Workload, cluster: Cluster, trade_offs: int, gap: float, time_limit_s: float, solver: str) -> None:
     if workload.mode not in PLANNED_MODES:
         raise InputError("mode", workload.mode, f"{' or '.join(PLANNED_MODES)}; other modes cannot be planned yet")
-    for end in ("source", "sink"):
-        name = getattr(workload, end)
-        if name is not None and name not in cluster.device_ids:
-            raise UnknownNameError(end, name, cluster.device_ids)
+    check_ends(workload, cluster)
     if trade_offs < 0:
         raise InputError("trade_offs", trade_offs, "0 or more")
     if not 0 < gap < 1:

@@ -17,7 +17,6 @@ Rows that bound the makespan from below (the textbook ``fill + (M - 1) x max`` i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -167,7 +166,6 @@ class Search:
     most_labels: int
     deadline: Deadline
     schedules_left: int
-    on_progress: Callable[[str], None] | None = None
     report: SearchReport = field(default_factory=SearchReport)
     candidates: list[Candidates] = field(default_factory=list)
 
@@ -187,7 +185,9 @@ class Search:
         self.trains = self.problem.workload.trains
         used, available = columns.fleet.used, columns.fleet.available
         self.compatible = np.asarray(((used[:, None] + used[None]) <= available).all(axis=2))
-        self.tail_s = columns.tail_s(self.problem.shared)
+        self.tail_s, self.sums_s = columns.tail_s(self.problem.shared), columns.sums_s
+        inner = (self.problem.workload.cut_bytes(cut) for cut in range(1, self.layers))
+        self.cut_bytes = np.array([0.0, *inner])
         self.by_stop = [np.flatnonzero((columns.stop == cut) & ~columns.hosts) for cut in range(self.layers + 1)]
         labels = self._last_stages()
         history: list[_Labels] = []
@@ -218,7 +218,7 @@ class Search:
             path_s=c.forward_s[ids] + out_s,
             floor_s=np.maximum(c.port_s[ids], own_s + host_load_s + self.tail_s[ids]),
             air_s=np.zeros(len(ids)),
-            sums_s=self._sums_s(ids) + batches * (c.label_s + c.output_s)[ids],
+            sums_s=self.sums_s[ids] + batches * (c.label_s + c.output_s)[ids],
             energy_j=c.energy_j[ids],
             idle_w=c.idle_w[ids],
             receive_s=c.receive_s[ids],
@@ -227,10 +227,6 @@ class Search:
             parent=np.full(len(ids), -1),
         )
         return self._keep(labels)
-
-    def _sums_s(self, ids: Ints) -> Floats:
-        c = self.c
-        return (c.sum_hold_s + c.tied_gather_s + c.tied_part_s + c.tied_spread_s)[ids]
 
     def _extend(self, labels: _Labels, parents: Ints, position: int) -> _Labels:
         """All pipelines with one more stage in front; ``position`` stages are behind it."""
@@ -274,7 +270,7 @@ class Search:
             path_s=behind.path_s + c.forward_s[front] + transfer_s,
             floor_s=np.maximum(behind.floor_s, c.port_s[front]),
             air_s=behind.air_s + directions * batches * hold_s,
-            sums_s=behind.sums_s + self._sums_s(front),
+            sums_s=behind.sums_s + self.sums_s[front],
             energy_j=behind.energy_j + c.energy_j[front],
             idle_w=behind.idle_w + c.idle_w[front],
             receive_s=c.receive_s[front],
@@ -313,8 +309,7 @@ class Search:
     def _open_rows(self, labels: _Labels) -> Floats:
         rest, b = self.problem.completion, self.micro_batch
         next_byte_s = rest.next_byte_s[labels.code]
-        cut_bytes = np.array([0.0, *(self.problem.workload.cut_bytes(cut) for cut in range(1, self.layers))])
-        sending = b * cut_bytes[labels.cut % self.layers]
+        sending = b * self.cut_bytes[labels.cut % self.layers]
         with np.errstate(invalid="ignore"):
             hold_s = self._hold(np.nan_to_num(sending * next_byte_s, posinf=0.0), labels.receive_s)
         transfer_s = hold_s + self.problem.message_s
@@ -418,10 +413,7 @@ class Search:
     def _schedule(self, chosen: Ints, hosts: bool, rows_s: Floats, dynamic_j: Floats, idle_w: Floats) -> None:
         stages = chosen.shape[1]
         cases = []  # (in-flight counts, partitions, lower bounds)
-        space = self.problem.space
-        for in_flight in dict.fromkeys(
-            space.in_flight(depth, stages, self.micro_batches) for depth in space.in_flight_depths
-        ):
+        for in_flight in self.problem.space.in_flight_counts(stages, self.micro_batches):
             enough = self.c.most_in_flight[chosen] >= (np.array(in_flight) if self.trains else 1)
             which = np.flatnonzero(enough.all(axis=1))
             if len(which):

@@ -1,4 +1,4 @@
-"""The best of a baseline's own alternatives."""
+"""A baseline's own alternatives, and the best of them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from dora_nb.formulation.problem import Problem
 from dora_nb.planning.scheduling import finish, fits_memory
 
 
-def best_of(plans: Iterable[Plan], problem: Problem, qoe: QoE) -> Plan | None:
-    """The best alternative that fits in memory, finished like our own plans; None if none fits.
+def fitting(plans: Iterable[Plan], problem: Problem) -> list[Plan]:
+    """The alternatives that fit in memory, finished like our own plans."""
+    return [plan for plan in (finish(plan, problem) for plan in plans) if fits_memory(plan)]
+
+
+def best_of(plans: Iterable[Plan], qoe: QoE) -> Plan | None:
+    """The best of finished alternatives; None if there is none.
 
     One that keeps the QoE limits goes before one that does not; then the objective decides.
     """
-    fitting = [plan for plan in (finish(plan, problem) for plan in plans) if fits_memory(plan)]
-    return min(fitting, key=lambda plan: _rank(plan.prediction, qoe), default=None)
+    return min(plans, key=lambda plan: _rank(plan.prediction, qoe), default=None)
 
 
 def _rank(prediction: Prediction | None, qoe: QoE) -> tuple[bool, float, float]:

@@ -13,11 +13,16 @@ from dora_nb.domain.fits import tied_placements
 from dora_nb.domain.plan import Plan, Replica, Stage
 from dora_nb.domain.qoe import QoE
 from dora_nb.formulation.problem import Problem
-from dora_nb.planning.baselines.choice import best_of
+from dora_nb.planning.baselines.choice import best_of, fitting
 
 
 def even_split(problem: Problem, qoe: QoE) -> Plan | None:
     """The best even split for the objective, or None if none fits the devices' memory."""
+    return best_of(even_splits(problem), qoe)
+
+
+def even_splits(problem: Problem) -> list[Plan]:
+    """Every even split that fits in memory."""
     workload, space = problem.workload, problem.space
     devices = problem.cluster.device_ids[: len(workload.layers)]
     plans = []
@@ -28,8 +33,7 @@ def even_split(problem: Problem, qoe: QoE) -> Plan | None:
         cuts = np.linspace(first, len(workload.layers), len(devices) + 1).round().astype(int).tolist()
         for size in space.micro_batch_sizes:
             batches = workload.batch // size
-            for depth in space.in_flight_depths:
-                held = space.in_flight(depth, len(devices), batches)
+            for held in space.in_flight_counts(len(devices), batches):
                 stages = tuple(
                     Stage(
                         first_layer=start,
@@ -42,4 +46,4 @@ def even_split(problem: Problem, qoe: QoE) -> Plan | None:
                 plans.append(
                     Plan(label="even split", micro_batch=size, micro_batches=batches, stages=stages, tied=tied)
                 )
-    return best_of(plans, problem, qoe)
+    return fitting(plans, problem)

@@ -9,11 +9,16 @@ from __future__ import annotations
 from dora_nb.domain.plan import Plan, Replica, Stage
 from dora_nb.domain.qoe import QoE
 from dora_nb.formulation.problem import Problem
-from dora_nb.planning.baselines.choice import best_of
+from dora_nb.planning.baselines.choice import best_of, fitting
 
 
 def single_device(problem: Problem, qoe: QoE) -> Plan | None:
     """The best single-device plan for the objective, or None if the network fits no device."""
+    return best_of(single_devices(problem), qoe)
+
+
+def single_devices(problem: Problem) -> list[Plan]:
+    """Every single-device plan that fits in memory."""
     layers = len(problem.workload.layers)
     tied = problem.workload.trains and problem.workload.tied_parameters > 0
     plans = [
@@ -29,4 +34,4 @@ def single_device(problem: Problem, qoe: QoE) -> Plan | None:
         for device in problem.cluster.device_ids
         for size in problem.space.micro_batch_sizes
     ]
-    return best_of(plans, problem, qoe)
+    return fitting(plans, problem)
