@@ -1,4 +1,4 @@
-"""Devices, models and deployments that come with dora_nb, and files of the same form.
+"""Devices, models, deployments and conditions that come with dora_nb, and files of the same form.
 
 Every number in those files is a quantity: an object with ``value``, ``unit``, ``status`` and ``source`` (``note`` if
 there is more to say). Reading turns it into the SI number of its field and keeps the rest as
@@ -17,12 +17,13 @@ from dora_nb.domain.architecture import (
     EncoderArchitecture,
 )
 from dora_nb.domain.cluster import Cluster, ContentionDomain, Device, Provenance
+from dora_nb.domain.conditions import Condition, Conditions
 from dora_nb.domain.layer import BYTES_PER_ELEMENT, Precision
 from dora_nb.domain.workload import MODES, Mode, Workload
 from dora_nb.errors import DocumentError, InputError, UnknownNameError
 from dora_nb.units import parse, units_of
 
-Kind = Literal["devices", "models", "deployments"]
+Kind = Literal["devices", "models", "deployments", "conditions"]
 
 #: Tokens per sample of a language model when none are given.
 DEFAULT_SEQUENCE = 128
@@ -38,11 +39,27 @@ _DEVICE_DIMENSIONS = {
 }
 _DOMAIN_DIMENSIONS = {
     "rates_bytes_per_s": "rate",
+    "down_rates_bytes_per_s": "rate",
+    "links_bytes_per_s": "rate",
     "latency_s": "time",
     "energy_j_per_byte": "energy per byte",
 }
+_CONDITION_DIMENSIONS = {
+    "probability": "fraction",
+    "domain_rate_factors": "fraction",
+    "device_rate_factors": "fraction",
+    "device_speed_factors": "fraction",
+}
 #: Levels of names above the quantities of a field that holds more than one.
-_LEVELS = {"flops_per_s": 2, "rates_bytes_per_s": 1}
+_LEVELS = {
+    "flops_per_s": 2,
+    "rates_bytes_per_s": 1,
+    "down_rates_bytes_per_s": 1,
+    "links_bytes_per_s": 2,
+    "domain_rate_factors": 1,
+    "device_rate_factors": 1,
+    "device_speed_factors": 1,
+}
 _ARCHITECTURES: dict[str, Any] = {
     cls.model_fields["family"].default: cls for cls in get_args(get_args(Architecture)[0])
 }
@@ -69,7 +86,7 @@ def names(kind: Kind) -> tuple[str, ...]:
     Parameters
     ----------
     kind
-        ``devices``, ``models`` or ``deployments``.
+        ``devices``, ``models``, ``deployments`` or ``conditions``.
 
     Raises
     ------
@@ -144,6 +161,7 @@ def load_workload(
     image_px: int | None = None,
     precision: Precision = "fp32",
     new_tokens: int = 0,
+    requests_per_s: float | str | None = None,
     source: str | None = None,
     sink: str | None = None,
 ) -> Workload:
@@ -165,7 +183,9 @@ def load_workload(
     precision
         ``fp32``, ``fp16`` or ``fp64``.
     new_tokens
-        Tokens to generate per sample, in mode ``generate``.
+        Tokens to generate per sample, in mode ``generate``, which only decoders (the Qwen models) have.
+    requests_per_s
+        Rate at which requests of ``batch`` samples arrive, in mode ``stream``: a number, or text such as ``"5 /s"``.
     source, sink
         Device that holds the inputs and labels, device that needs the outputs.
 
@@ -201,11 +221,39 @@ def load_workload(
         sequence=sequence,
         image_px=image_px,
         new_tokens=new_tokens,
+        requests_per_s=requests_per_s,
         source=source,
         sink=sink,
         architecture=architecture,
         **chain._asdict(),
     )
+
+
+def load_conditions(name_or_path: str | Path) -> Conditions:
+    """Conditions of the catalogue, or of a file of the same form.
+
+    Parameters
+    ----------
+    name_or_path
+        Name in the catalogue, e.g. ``smart-home-evening``, or path of a JSON file.
+
+    Raises
+    ------
+    UnknownNameError
+        If the catalogue has no such name.
+    DocumentError
+        If the file cannot be read.
+    InputError
+        If a field of it cannot be used.
+    """
+    document = _load("conditions", name_or_path)
+    document.pop("status", None)  # of the set as such: for the reader of the file
+    document.pop("source", None)
+    entries = tuple(
+        _under(f"conditions[{index}]", Condition, _numbers(entry, _CONDITION_DIMENSIONS, f"conditions[{index}]"))
+        for index, entry in enumerate(_objects(document, "conditions"))
+    )
+    return Conditions(**_numbers(document | {"conditions": entries}, {"windows_per_change": "count"}, ""))
 
 
 def _load(kind: Kind, name_or_path: str | Path) -> dict[str, Any]:
@@ -217,7 +265,7 @@ def _load(kind: Kind, name_or_path: str | Path) -> dict[str, Any]:
     elif isinstance(name_or_path, Path) or text.endswith(".json") or "/" in text or "\\" in text:
         path = Path(name_or_path)
     else:
-        raise UnknownNameError(kind.removesuffix("s"), text, known)
+        raise UnknownNameError(kind if kind == "conditions" else kind.removesuffix("s"), text, known)
     return _read(path)
 
 

@@ -19,7 +19,8 @@ Every message says what was given, what is allowed and what to do.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class DoraError(Exception):
@@ -65,7 +66,30 @@ class DocumentError(DoraError):
 
 
 class InfeasibleError(DoraError):
-    """No plan can satisfy the QoE limits, or none was found and none is proven impossible."""
+    """No plan can satisfy the QoE limits, or none was found and none is proven impossible.
+
+    Parameters
+    ----------
+    message
+        What was asked, and what can be reached.
+    relax
+        Finds the smallest changes that would make the question feasible; called when they are first asked for.
+    """
+
+    def __init__(self, message: str, relax: Callable[[], tuple[Any, ...]] | None = None) -> None:
+        super().__init__(message)
+        self._relax = relax
+        self._relaxations: tuple[Any, ...] | None = None
+
+    @property
+    def relaxations(self) -> tuple[Any, ...]:
+        """The smallest changes that would make the question feasible, as ``dora_nb.domain.explanation.Relaxation``.
+
+        Computed when first asked for, within the time limit of the planning that failed.
+        """
+        if self._relaxations is None:
+            self._relaxations = () if self._relax is None else self._relax()
+        return self._relaxations
 
 
 class SolverError(DoraError):

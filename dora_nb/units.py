@@ -36,9 +36,18 @@ UNITS: dict[str, dict[str, float]] = {
         **_with_prefixes("bps", 1 / 8),
     },
     "energy": {"J": 1.0, "mJ": 1e-3, "kJ": 1e3, "MJ": 1e6, "Wh": 3600.0, "kWh": 3.6e6},
-    "power": {"W": 1.0, "mW": 1e-3, "kW": 1e3},
+    "power": {"W": 1.0, "mW": 1e-3, "kW": 1e3, "J/s": 1.0, "kJ/s": 1e3, "Wh/h": 1.0},
+    "throughput": {
+        "samples/s": 1.0,
+        "sample/s": 1.0,
+        "samples/min": 1 / 60,
+        "sample/min": 1 / 60,
+        "samples/h": 1 / 3600,
+        "sample/h": 1 / 3600,
+    },
     "compute": {"FLOP/s": 1.0, **_with_prefixes("FLOP/s", 1.0)},
     "energy per byte": {"J/byte": 1.0, "J/B": 1.0, "nJ/byte": 1e-9, "nJ/B": 1e-9, "J/bit": 8.0, "nJ/bit": 8e-9},
+    "frequency": {"/s": 1.0, "/min": 1 / 60, "/h": 1 / 3600},
     "fraction": {"fraction": 1.0, "%": 1e-2},
     "count": {"count": 1.0},
 }
@@ -97,6 +106,42 @@ def parse_field(field: str, value: Any, dimension: str) -> float:
         raise InputError(field, value, str(error)) from None
 
 
+def parse_price(value: Any, paid: str, per: str) -> float:
+    """Turn a price, such as ``"5 J/s"`` or ``"2 s/(samples/s)"``, into its SI number.
+
+    Parameters
+    ----------
+    value
+        A finite number (SI units paid per SI unit), or a number with a unit, a slash and the unit it is paid for.
+    paid, per
+        Keys of :data:`UNITS`: the dimension of what is paid, and of what it is paid for.
+
+    Raises
+    ------
+    ValueError
+        If it is not a number of 0 or more, or a unit is of another dimension.
+    """
+    paid_unit, per_unit = (next(iter(UNITS[dimension])) for dimension in (paid, per))
+    whole = f"{paid_unit}/{per_unit}" if "/" not in per_unit else f"{paid_unit}/({per_unit})"
+    allowed = f"a number in {whole}, 0 or more, or text such as '2 {whole}'"
+    if isinstance(value, str) and (written := _WRITTEN.fullmatch(value)) is not None and written[2]:
+        top, _, bottom = written[2].partition("/")
+        bottom = bottom[1:-1] if bottom.startswith("(") and bottom.endswith(")") else bottom
+        for unit, dimension in ((top, paid), (bottom, per)):
+            if unit not in UNITS[dimension]:
+                raise ValueError(f"unit {unit!r} is not a unit of {dimension} ({units_of(dimension)}); {allowed}")
+        price = float(written[1]) * UNITS[paid][top] / UNITS[per][bottom]
+    elif isinstance(value, str) and written is not None:
+        price = float(written[1])
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        price = float(value)
+    else:
+        raise ValueError(allowed)
+    if not math.isfinite(price) or price < 0:
+        raise ValueError(allowed)
+    return price
+
+
 def _of(dimension: str) -> BeforeValidator:
     return BeforeValidator(lambda value: parse(value, dimension))
 
@@ -108,7 +153,9 @@ BytesPerS = Annotated[float, _of("rate"), Field(gt=0)]
 Joules = Annotated[float, _of("energy"), Field(ge=0)]
 JoulesPerByte = Annotated[float, _of("energy per byte"), Field(ge=0)]
 Watts = Annotated[float, _of("power"), Field(ge=0)]
+SamplesPerS = Annotated[float, _of("throughput"), Field(gt=0)]
 FlopsPerS = Annotated[float, _of("compute"), Field(gt=0)]
+PerS = Annotated[float, _of("frequency"), Field(gt=0)]
 Fraction = Annotated[float, _of("fraction"), Field(ge=0, le=1)]
 
 
@@ -120,6 +167,21 @@ def format_seconds(seconds: float) -> str:
 def format_joules(joules: float) -> str:
     """An energy as a person reads it, three significant digits: ``1.05 kJ``, ``820 J``."""
     return _scaled(joules, ((1e3, "kJ"), (1.0, "J"), (1e-3, "mJ")))
+
+
+def format_bytes(size: float) -> str:
+    """A size as a person reads it, three significant digits: ``6.01 GB``, ``52.4 MB``, ``12 bytes``."""
+    return _scaled(size, ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes")))
+
+
+def format_rate(samples_per_s: float) -> str:
+    """A throughput as a person reads it, three significant digits: ``2.5 samples/s``."""
+    return _scaled(samples_per_s, ((1.0, "samples/s"),))
+
+
+def format_bandwidth(bytes_per_s: float) -> str:
+    """A network's rate as a person reads it, in bits: ``186 Mbit/s``."""
+    return _scaled(8 * bytes_per_s, ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s"), (1.0, "bit/s")))
 
 
 def _scaled(value: float, units: tuple[tuple[float, str], ...]) -> str:

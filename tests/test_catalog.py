@@ -52,7 +52,7 @@ def written(folder: Path, document: Any) -> Path:
 
 
 def test_names_are_sorted_and_known() -> None:
-    assert names("deployments") == ("edge-cluster", "smart-home", "traffic-analytics")
+    assert names("deployments") == ("edge-cluster", "smart-home", "traffic-5g", "traffic-analytics", "wired-home")
     assert len(names("models")) == 7
     assert "rpi5-8g" in names("devices")
     with pytest.raises(UnknownNameError, match="did you mean 'devices'"):

@@ -84,10 +84,10 @@ def test_every_device_is_complete(name: str) -> None:
 @pytest.mark.parametrize("name", names("deployments"))
 def test_every_deployment_loads_and_says_it_is_ours(name: str) -> None:
     cluster = load_cluster(name)
-    domain = cluster.domain
     assert cluster.name == name
-    assert domain is not None
-    assert len(domain.sources) == len(cluster.devices) + 2
+    for domain in cluster.domains:
+        rates = len(domain.rates_bytes_per_s) + len(domain.down_rates_bytes_per_s)
+        assert len(domain.sources) == rates + 2
     assert "our own composition" in cluster.description.lower()
 
 
@@ -103,7 +103,7 @@ def test_the_deployments_are_made_of_what_they_say() -> None:
 @pytest.mark.parametrize("name", names("models"))
 def test_every_model_loads_in_every_mode(name: str) -> None:
     for mode in ("training", "inference", "stream"):
-        workload = load_workload(name, mode=mode)
+        workload = load_workload(name, mode=mode, requests_per_s=1.0 if mode == "stream" else None)
         assert workload.name == name
         assert workload.label_bytes > 0 or mode != "training"
 
@@ -146,11 +146,34 @@ def test_measured_numbers_are_carried_over_unchanged(name: str) -> None:
 def test_measured_rates_are_carried_over_unchanged(name: str) -> None:
     entries = {entry["id"]: entry for entry in published("devices.json")["devices"]}
     cluster = load_cluster(name)
-    domain = cluster.domain
-    assert domain is not None
-    key = "wifi_bps" if domain.kind == "shared" else "ethernet_or_primary_bps"
-    for device in cluster.devices:
-        source = domain.sources[f"rates_bytes_per_s.{device.id}"]
-        if source.status == "measured":
-            assert domain.rates_bytes_per_s[device.id] * 8 == pytest.approx(entries[device.profile][key]["value"])
-            assert source.source == entries[device.profile][key]["source"]
+    measured = 0
+    for domain in cluster.domains:
+        key = "wifi_bps" if domain.kind == "shared" else "ethernet_or_primary_bps"
+        for member, rate in domain.rates_bytes_per_s.items():
+            source = domain.sources[f"rates_bytes_per_s.{member}"]
+            if source.status == "measured":
+                entry = entries[cluster.device(member).profile][key]
+                assert rate * 8 == pytest.approx(entry["value"])
+                assert source.source == entry["source"]
+                measured += 1
+    assert measured or name.startswith("traffic")
+
+
+def test_the_cell_is_as_measured() -> None:
+    radio = {(each["radio"], each["direction"]): each for each in published("radio_power_cellular.json")}
+    cell = load_cluster("traffic-5g").domains[1]
+    up, down = radio["NSALow", "uplink"], radio["NSALow", "downlink"]
+    assert set(cell.rates_bytes_per_s.values()) == {up["throughput_max_Mbps"] * 1e6 / 8}
+    assert set(cell.down_rates_bytes_per_s.values()) == {down["throughput_max_Mbps"] * 1e6 / 8}
+    watts_per_byte_per_s = up["slope_mW_per_Mbps"] * 1e-3 / (1e6 / 8)
+    assert cell.energy_j_per_byte == pytest.approx(watts_per_byte_per_s)
+    assert {cell.sources[name].source for name in cell.sources if "rates" in name} == {up["source"]}
+
+
+def test_the_measured_contention_is_carried_over_unchanged() -> None:
+    document = json.loads((data_dir() / "measurements" / "wifi-contention.json").read_text())
+    for ours, theirs in zip(document["rows"], published("wifi_contention.json")["rows"], strict=True):
+        assert ours["case"] == theirs["case"]
+        values = [each["value"] for each in ours.get("goodput_bytes_per_s", [])]
+        assert values == theirs.get("per_station_Mbps", [])
+        assert ours.get("jain", {}).get("value") == theirs.get("jain")

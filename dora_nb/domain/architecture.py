@@ -23,7 +23,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from dora_nb.domain.layer import Layer
+from dora_nb.domain.layer import Layer, NextToken
 from dora_nb.domain.record import Record
 from dora_nb.errors import InputError
 
@@ -133,12 +133,13 @@ class DecoderArchitecture(Record):
         return self
 
     def chain(self, *, mode: str, sequence: int | None, image_px: int | None, bytes_per_element: int) -> Chain:
-        """The layers, with the head computing logits of every token.
+        """The layers, with the head computing logits of every token; to generate, of the prompt's last token only.
 
         Parameters
         ----------
         mode
-            ``training``, ``inference``, ``stream`` or ``generate`` (then the figures are those of the prompt).
+            ``training``, ``inference``, ``stream`` or ``generate`` (then the figures are those of the prompt, and each
+            layer has those of a further token as well).
         sequence
             Tokens per sample.
         image_px
@@ -159,7 +160,9 @@ class DecoderArchitecture(Record):
         tokens = _tokens(sequence, image_px)
         table = self.vocabulary * self.hidden
         tied = table if self.tied_embeddings else 0
-        logits = tokens * self.vocabulary
+        generates = mode == "generate"
+        scored = 1 if generates else tokens
+        logits = scored * self.vocabulary
         loss = _loss_elements(mode, logits)
         embedding = Layer(
             name="embedding",
@@ -171,19 +174,39 @@ class DecoderArchitecture(Record):
             stash_elements=tokens * INTEGER_BYTES // bytes_per_element,  # the ids say which rows get a gradient
             traffic_elements=tokens * self.hidden,  # written; the rows read count as parameters
             tied_parameters=tied,
+            next_token=NextToken(
+                flops=0.0,
+                read_parameters=0,  # a row per sample, which counts as traffic
+                output_elements=self.hidden,
+                traffic_elements=2 * self.hidden,
+            )
+            if generates
+            else None,
         )
         head = Layer(
             name="head",
             operator="matmul",
-            forward_flops=2.0 * tokens * table,
+            forward_flops=2.0 * scored * table,
             parameters=self.hidden + table,
             output_elements=logits,
-            stash_elements=2 * tokens * self.hidden + logits + loss,  # norm input and output, logits, probabilities
-            traffic_elements=3 * tokens * self.hidden + logits + 2 * loss,
+            stash_elements=2 * scored * self.hidden + logits + loss,  # norm input and output, logits, probabilities
+            traffic_elements=3 * scored * self.hidden + logits + 2 * loss,
             tied_parameters=tied,
+            next_token=NextToken(
+                flops=2.0 * table,
+                read_parameters=self.hidden + table,
+                output_elements=self.vocabulary,
+                traffic_elements=3 * self.hidden + self.vocabulary,
+            )
+            if generates
+            else None,
         )
         return Chain(
-            layers=(embedding, *(self._block(f"block.{index}", tokens) for index in range(self.blocks)), head),
+            layers=(
+                embedding,
+                *(self._block(f"block.{index}", tokens, generates) for index in range(self.blocks)),
+                head,
+            ),
             input_bytes=float(tokens * INTEGER_BYTES),
             label_bytes=float(tokens * INTEGER_BYTES) if mode == "training" else 0.0,
             output_bytes={"training": 0.0, "generate": float(INTEGER_BYTES)}.get(
@@ -191,7 +214,7 @@ class DecoderArchitecture(Record):
             ),
         )
 
-    def _block(self, name: str, tokens: int) -> Layer:
+    def _block(self, name: str, tokens: int, generates: bool) -> Layer:
         """One block.
 
         Stash per token: block input, its norm, the sum after attention, its norm (4 x hidden); rotated queries and
@@ -208,15 +231,26 @@ class DecoderArchitecture(Record):
         # Attention: qkv written, norms and rotation read and written, attention reads qkv and writes, projection reads.
         # ffn: gate and up 2, SiLU 2, product 3, down 1.
         attention = 2 * (query + 2 * key) + 2 * (rotated + normed) + 2 * query
+        traffic = 17 * self.hidden + attention + 8 * self.ffn
+        parameters = products + biases + norms
         return Layer(
             name=name,
             operator="matmul",
             forward_flops=2.0 * tokens * products + 4.0 * tokens * tokens * query,
-            parameters=products + biases + norms,
+            parameters=parameters,
             output_elements=tokens * self.hidden,
             stash_elements=tokens * (4 * self.hidden + 2 * query + 2 * key + normed + 4 * self.ffn),
-            traffic_elements=tokens * (17 * self.hidden + attention + 8 * self.ffn),
+            traffic_elements=tokens * traffic,
             kv_elements=2 * key,
+            next_token=NextToken(
+                flops=2.0 * products,
+                context_flops=4.0 * query,
+                read_parameters=parameters,
+                output_elements=self.hidden,
+                traffic_elements=traffic,
+            )
+            if generates
+            else None,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -79,44 +80,100 @@ class Device(Record):
         return self.memory_bytes * self.usable_memory_fraction
 
 
+DomainKind = Literal["shared", "switch", "cell", "links"]
+
+
 class ContentionDomain(Record):
-    """Links that share one medium.
+    """Links that share one medium, or one box.
+
+    Its members are devices and other domains: a domain is a member of another through its gateway, which is wired to
+    it (an access point with a cable into a switch, a modem), so the gateway costs nothing in the domain itself.
 
     Attributes
     ----------
     id
-        Name in its cluster.
+        Name in its cluster, unlike that of every device and other domain.
     kind
         ``shared``: one airtime for everybody, as on a Wi-Fi access point; a transfer from u to v of n bytes holds it
-        for ``n / rate_u + n / rate_v``. ``switch``: a transmit and a receive port per device; the transfer holds the
-        transmit port of u for ``n / rate_u`` and the receive port of v for ``n / rate_v``.
+        for ``n / rate_u + n / rate_v``. ``switch``: a transmit and a receive port per member; the transfer holds the
+        transmit port of u for ``n / rate_u`` and the receive port of v for ``n / rate_v``. ``cell``: one airtime up
+        and one down, as in a 4G or 5G cell; the transfer holds the one for ``n / up_u``, the other for ``n / down_v``.
+        ``links``: a link of its own per pair and direction, which the transfer holds for ``n / rate_uv``; only at the
+        top of the tree of domains.
     rates_bytes_per_s
-        Rate at which each attached device reaches the medium.
+        Rate at which each member reaches the medium; in a cell upwards, from the member.
+    down_rates_bytes_per_s
+        Rate to each member of a cell.
+    links_bytes_per_s
+        Rate from one member to another, of every pair; the other direction has the same unless it is given.
     latency_s
         Seconds per message on top; holds nothing.
     energy_j_per_byte
-        Joules per byte carried, all radios together.
+        Joules per byte carried, all radios or ports of the domain together.
     sources
         Provenance of each number, by field path.
     """
 
     id: str = Field(min_length=1)
-    kind: Literal["shared", "switch"]
-    rates_bytes_per_s: dict[str, BytesPerS] = Field(min_length=1)
+    kind: DomainKind
+    rates_bytes_per_s: dict[str, BytesPerS] = Field(default_factory=dict)
+    down_rates_bytes_per_s: dict[str, BytesPerS] = Field(default_factory=dict)
+    links_bytes_per_s: dict[str, dict[str, BytesPerS]] = Field(default_factory=dict)
     latency_s: Seconds = 0.0
     energy_j_per_byte: JoulesPerByte = 0.0
     sources: dict[str, Provenance] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        needed = _RATE_FIELDS[self.kind]
+        for name in ("rates_bytes_per_s", "down_rates_bytes_per_s", "links_bytes_per_s"):
+            if name in needed and not getattr(self, name):
+                raise InputError(name, None, f"a rate for every member of a domain of kind {self.kind}")
+            if name not in needed and getattr(self, name):
+                raise InputError(name, list(getattr(self, name)), f"nothing: a domain of kind {self.kind} has none")
+        for name in needed[1:]:  # the rates down of a cell
+            unlike = set(self.rates_bytes_per_s) ^ set(getattr(self, name))
+            if unlike:
+                raise InputError(name, sorted(unlike), "a rate for the same members as rates_bytes_per_s")
+        for a, b in itertools.combinations(self.members, 2) if self.kind == "links" else ():
+            if self.link_bytes_per_s(a, b) is None:
+                raise InputError(f"links_bytes_per_s.{a}.{b}", None, "a rate for every pair of members")
+        for name, others in self.links_bytes_per_s.items():
+            if name in others:
+                raise InputError(f"links_bytes_per_s.{name}.{name}", others[name], "links from one member to another")
+        return self
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Devices and domains that are attached, each once."""
+        pairs = ((name, *others) for name, others in self.links_bytes_per_s.items())
+        return tuple(dict.fromkeys([*self.rates_bytes_per_s, *itertools.chain.from_iterable(pairs)]))
+
+    def link_bytes_per_s(self, sender: str, receiver: str) -> float | None:
+        """Rate of a link, if the pair has one."""
+        links = self.links_bytes_per_s
+        return links.get(sender, {}).get(receiver, links.get(receiver, {}).get(sender))
+
+
+#: Where the rates of each kind of domain stand.
+_RATE_FIELDS: dict[DomainKind, tuple[str, ...]] = {
+    "shared": ("rates_bytes_per_s",),
+    "switch": ("rates_bytes_per_s",),
+    "cell": ("rates_bytes_per_s", "down_rates_bytes_per_s"),
+    "links": ("links_bytes_per_s",),
+}
+
 
 class Cluster(Record):
-    """Devices and the medium they share.
+    """Devices and the media they share.
 
     Attributes
     ----------
     devices
         At least one, each under an id of its own.
     domains
-        Exactly one contention domain that every device reaches; none when there is a single device.
+        Contention domains in a tree: every device and every domain but one is a member of exactly one domain. None
+        are needed for a single device.
     """
 
     name: str = Field(min_length=1)
@@ -130,20 +187,51 @@ class Cluster(Record):
         repeated = next((name for name in ids if ids.count(name) > 1), None)
         if repeated is not None:
             raise InputError("devices", repeated, "every device once, under an id of its own")
-        if len(self.domains) > 1 or (len(ids) > 1 and not self.domains):
-            raise InputError(
-                "domains",
-                [domain.id for domain in self.domains],
-                "exactly one contention domain that every device reaches",
-            )
+        if not self.domains and len(ids) > 1:
+            raise InputError("domains", [], "at least one contention domain, so that the devices reach each other")
+        names = ids + [domain.id for domain in self.domains]
         for index, domain in enumerate(self.domains):
-            for name in domain.rates_bytes_per_s:
-                if name not in ids:
-                    raise UnknownNameError(f"domains[{index}].rates_bytes_per_s", name, ids)
-            missing = [name for name in ids if name not in domain.rates_bytes_per_s]
-            if missing:
-                raise InputError(f"domains[{index}].rates_bytes_per_s", missing, "a rate for every device")
+            if names.count(domain.id) > 1:
+                raise InputError(f"domains[{index}].id", domain.id, "a name that no device or other domain has")
+        self._check_members(names)
+        self._check_tree(ids)
         return self
+
+    def _check_members(self, names: list[str]) -> None:
+        """Members exist, and each is attached to one domain."""
+        home: dict[str, str] = {}
+        for index, domain in enumerate(self.domains):
+            field = f"domains[{index}].{_RATE_FIELDS[domain.kind][0]}"
+            for name in domain.members:
+                if name not in names:
+                    raise UnknownNameError(field, name, names)
+                if name == domain.id:
+                    raise InputError(field, name, "members other than the domain itself")
+                if name in home:
+                    raise InputError(field, name, f"each device and domain in one domain; it is in {home[name]} too")
+                home[name] = domain.id
+
+    def _check_tree(self, ids: list[str]) -> None:
+        """Every device is attached, and all domains hang together in one tree."""
+        attached = {name for domain in self.domains for name in domain.members}
+        missing = [name for name in ids if name not in attached]
+        if missing and self.domains:
+            only = len(self.domains) == 1
+            field = f"domains[0].{_RATE_FIELDS[self.domains[0].kind][0]}" if only else "domains"
+            raise InputError(field, missing, "a rate for every device" if only else "every device in one domain")
+        tops = [domain for domain in self.domains if domain.id not in attached]
+        reached = {domain.id for domain in tops}
+        for _ in self.domains:
+            reached |= {name for domain in self.domains if domain.id in reached for name in domain.members}
+        cycle = [domain.id for domain in self.domains if domain.id not in reached]
+        if cycle:
+            raise InputError("domains", cycle, "a tree: these are members of each other, in a circle")
+        if len(tops) > 1:
+            unreached = [domain.id for domain in tops]
+            raise InputError("domains", unreached, "one tree: all of these but one must be members of another domain")
+        for index, domain in enumerate(self.domains):
+            if domain.kind == "links" and domain not in tops:
+                raise InputError(f"domains[{index}].kind", "links", "links only at the top of the tree")
 
     def device(self, device_id: str) -> Device:
         """The device with an id.
@@ -165,5 +253,6 @@ class Cluster(Record):
 
     @property
     def domain(self) -> ContentionDomain | None:
-        """The medium between the devices, or None for a single device."""
-        return self.domains[0] if self.domains else None
+        """The domain at the top of the tree, often the only one; None for a single device without any."""
+        members = {name for domain in self.domains for name in domain.members}
+        return next((domain for domain in self.domains if domain.id not in members), None)

@@ -18,6 +18,30 @@ BYTES_PER_ELEMENT: dict[str, int] = {"fp64": 8, "fp32": 4, "fp16": 2}
 OperatorClass = Literal["matmul", "conv", "depthwise", "lookup"]
 
 
+class NextToken(Record):
+    """What a layer does for one further token of a sample that it has a key-value cache for.
+
+    Attributes
+    ----------
+    flops
+        Floating-point operations, apart from those that grow with the context.
+    context_flops
+        Floating-point operations per token of context.
+    read_parameters
+        Parameters read from memory, however many samples there are.
+    output_elements
+        Elements of the output: what crosses the cut behind this layer.
+    traffic_elements
+        Activation elements read and written; the cache (``kv_elements`` per token of context) comes on top.
+    """
+
+    flops: float = Field(ge=0)
+    context_flops: float = Field(default=0.0, ge=0)
+    read_parameters: int = Field(ge=0)
+    output_elements: int = Field(ge=1)
+    traffic_elements: int = Field(default=0, ge=0)
+
+
 class Layer(Record):
     """One layer of the chain. A cut never falls inside it.
 
@@ -43,6 +67,8 @@ class Layer(Record):
         Elements of key-value cache per sample and token.
     tied_parameters
         How many of ``parameters`` are shared with the layer at the other end of the network.
+    next_token
+        What one further token takes, in a network that generates; None otherwise.
     """
 
     name: str = Field(min_length=1)
@@ -55,6 +81,7 @@ class Layer(Record):
     traffic_elements: int = Field(default=0, ge=0)
     kv_elements: int = Field(default=0, ge=0)
     tied_parameters: int = Field(default=0, ge=0)
+    next_token: NextToken | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -7,7 +7,8 @@ from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from dora_nb.domain.qoe import EnergyAccounting, Objective
+from dora_nb.domain.limit import Limit
+from dora_nb.domain.qoe import EnergyAccounting, Objective, Unit
 from dora_nb.domain.record import Record
 from dora_nb.errors import InputError
 
@@ -19,6 +20,9 @@ TiedPlacement = Literal["none", "one-stage", "synchronised", "hosted"]
 
 #: Pseudo-stage index of a first layer hosted by the last stage.
 HOSTED = -1
+
+#: Pieces of a transfer that are scheduled apart; smaller ones are the transport's own business.
+MOST_CHUNKS = 4
 
 
 class Compute(NamedTuple):
@@ -55,8 +59,21 @@ def compute_order(
 
 
 TransferKind = Literal[
-    "input", "label", "activation", "gradient", "output", "all-reduce", "tied-reduce", "tied-exchange", "tied-broadcast"
+    "input",
+    "label",
+    "activation",
+    "gradient",
+    "output",
+    "token",
+    "all-reduce",
+    "tied-reduce",
+    "tied-exchange",
+    "tied-broadcast",
 ]
+
+
+#: ``ring``: 2 (k - 1) rounds of parts of 1 / k. ``star``: everybody sends to the leader, which sends the sum back.
+Algorithm = Literal["ring", "star"]
 
 
 class Replica(Record):
@@ -72,13 +89,16 @@ class AllReduce(Record):
     Attributes
     ----------
     algorithm
-        ``ring``: 2 (k - 1) rounds of parts of 1 / k. ``star``: everybody sends to the leader, which sends the sum back.
+        See :data:`Algorithm`.
     leader
         Device in the middle of a star, and of the exchange of tied gradients.
+    buckets
+        In how many parts gradients are summed, each as soon as the last backward pass has filled it.
     """
 
-    algorithm: Literal["ring", "star"]
+    algorithm: Algorithm
     leader: str
+    buckets: int = Field(default=1, ge=1)
 
 
 class Stage(Record):
@@ -128,17 +148,50 @@ class Transfer(Record):
     ----------
     kind
         ``activation`` leaves ``stage`` for the next one, ``gradient`` comes back to ``stage`` from the next one;
-        ``input`` and ``label`` reach ``stage`` from the source; ``output`` leaves it for the sink; the others sum
-        gradients at the end of an iteration.
+        ``input`` and ``label`` reach ``stage`` from the source; ``output`` leaves it for the sink; ``token`` stands for
+        all hand-overs after the prompt's, one token at a time (from the last stage: the tokens chosen, back to the
+        first); the others sum gradients at the end of an iteration.
     stage
         Index of the stage; :data:`HOSTED` for a hosted first layer.
     micro_batch
         Index of the micro-batch; 0 for the sums at the end.
+    part
+        Which chunk of a hand-over, or which bucket of an all-reduce, from 1; 0 if it travels whole.
+    lag
+        In a stream: how many requests have arrived since its own when it enters the network. 0 in other modes.
     """
 
     kind: TransferKind
     stage: int = Field(ge=HOSTED)
     micro_batch: int = Field(ge=0)
+    part: int = Field(default=0, ge=0)
+    lag: int = Field(default=0, ge=0)
+
+
+class ScheduledTransfer(Record):
+    """One transfer of the predicted schedule.
+
+    Attributes
+    ----------
+    kind, stage, micro_batch, part
+        As in :class:`Transfer`; of a ``token``, ``micro_batch`` is the step.
+    senders, receivers
+        Devices at the two ends.
+    media
+        Media or ports that it holds.
+    start_s, end_s
+        From when until it has arrived, from the iteration's start.
+    """
+
+    kind: TransferKind
+    stage: int
+    micro_batch: int
+    part: int
+    senders: tuple[str, ...]
+    receivers: tuple[str, ...]
+    media: tuple[str, ...]
+    start_s: float
+    end_s: float
 
 
 class DevicePrediction(Record):
@@ -151,36 +204,77 @@ class DevicePrediction(Record):
     energy_j: float
 
 
+class IdlePrediction(Record):
+    """What a device outside the plan draws meanwhile, if it is on."""
+
+    device: str
+    energy_j: float
+
+
 class Prediction(Record):
     """What the cost model expects of a plan, for one iteration or batch. Predicted, never measured.
 
     Attributes
     ----------
     makespan_s
-        First input to last output or step.
+        First input to last output or step; in a stream, from a request's arrival to its last output.
     period_s
-        Steady-state seconds between micro-batches: the largest load of a stage or a contention domain.
+        Steady-state seconds between micro-batches: the largest load of a stage or a contention domain. In a stream:
+        the same between requests, the shortest time between arrivals that no stage or domain rules out.
+    samples_per_s
+        Throughput: the batch over the makespan, in a stream over the time between requests.
     energy_participating_j, energy_all_on_j
-        Energy under the two accountings of :data:`~dora_nb.domain.qoe.EnergyAccounting`.
+        Energy under the two accountings of :data:`~dora_nb.domain.qoe.EnergyAccounting`. In a stream: per request, with
+        idling counted from one arrival to the next, however long the request itself takes.
+    first_token_s, token_s
+        When every sample has its first new token, and seconds from one token to the next; None if nothing is
+        generated (``token_s`` also where the first token is the only one).
     network_bytes
         Bytes carried.
     airtime_s
         Seconds the busiest medium (shared) or port (switch) is held.
     devices
         The participating devices.
+    idle
+        The other devices of the cluster.
+    schedule
+        Every transfer with its times, by start. On one medium that is the order in which it is used.
     """
 
     makespan_s: float
     period_s: float
+    samples_per_s: float
     energy_participating_j: float
     energy_all_on_j: float
     network_bytes: float
     airtime_s: float
     devices: tuple[DevicePrediction, ...]
+    idle: tuple[IdlePrediction, ...]
+    first_token_s: float | None = None
+    token_s: float | None = None
+    schedule: tuple[ScheduledTransfer, ...] = ()
 
     def energy_j(self, accounting: EnergyAccounting) -> float:
         """Energy under one accounting."""
         return self.energy_participating_j if accounting == "participating" else self.energy_all_on_j
+
+
+class SecondSolve(Record):
+    """Among equally good plans (within the gap) none is better at the other figure than this.
+
+    Attributes
+    ----------
+    objective, unit
+        The other figure, and its unit.
+    value, bound, gap
+        As in :class:`Certificate`.
+    """
+
+    objective: Literal["latency", "energy"]
+    unit: Unit
+    value: float
+    bound: float
+    gap: float = Field(ge=0)
 
 
 class Certificate(Record):
@@ -191,7 +285,12 @@ class Certificate(Record):
     objective, unit
         What was minimised, and its unit (``s`` or ``J``).
     latency_limit_s, energy_limit_j
-        Limits it was minimised under.
+        Limits on makespan and energy it was minimised under: the QoE's, or a tighter one for a trade-off.
+    limits
+        Every limit of the QoE, and whether the plan keeps it; the bound holds for plans that keep all hard ones.
+    with_prices
+        Whether ``value`` and ``bound`` include what soft limits add. They do for the QoE's best plan; trade-offs
+        show makespan and energy as they are.
     value
         The plan's own figure.
     bound
@@ -203,21 +302,29 @@ class Certificate(Record):
         and ``cancelled``: planning was stopped before the gap was reached.
     scope
         Over which plans the bound holds: micro-batch sizes, group sizes, in-flight depths.
+    algorithm
+        ``decomposed``: bounds first, then the schedules they leave open. ``monolithic``: the joint program.
     solver, solver_reason
         What proved the bound, and why that solver.
+    then
+        The tie-break; None where planning was stopped before it.
     """
 
     objective: Objective
-    unit: Literal["s", "J"]
+    unit: Unit
     latency_limit_s: float | None = None
     energy_limit_j: float | None = None
+    limits: tuple[Limit, ...] = ()
+    with_prices: bool = False
     value: float
     bound: float
     gap: float = Field(ge=0)
     status: Literal["optimal", "feasible", "time limit", "cancelled"]
     scope: str
+    algorithm: Literal["decomposed", "monolithic"] = "decomposed"
     solver: str
     solver_reason: str
+    then: SecondSolve | None = None
 
     def _repr_html_(self) -> str:
         from dora_nb.render.html import certificate_html  # a method that looks up a room: imported when called
@@ -238,8 +345,13 @@ class Plan(Record):
         First to last; together they cover the layers once (a hosted first layer apart).
     tied
         Where parameters tied between the first and the last layer live.
+    overlap
+        Whether stages compute while they send. If not, a stage waits after every pass until what it sent has arrived.
+    chunks
+        In how many equal pieces activations and gradients travel; others may go between them.
     transfer_order
-        Every transfer of one iteration, in the order in which they enter the network.
+        Every transfer of one iteration, in the order in which they enter the network; in a stream, in the order in
+        which they do so within one period, each with its lag.
     prediction, certificate
         What the cost model expects, and how good the plan is proven to be. None for a plan that was not evaluated.
     """
@@ -249,6 +361,8 @@ class Plan(Record):
     micro_batches: int = Field(ge=1)
     stages: tuple[Stage, ...] = Field(min_length=1)
     tied: TiedPlacement = "none"
+    overlap: bool = True
+    chunks: int = Field(default=1, ge=1, le=MOST_CHUNKS)
     transfer_order: tuple[Transfer, ...] = ()
     prediction: Prediction | None = None
     certificate: Certificate | None = None
@@ -276,8 +390,8 @@ class Plan(Record):
                     [replica.samples for replica in stage.replicas],
                     f"samples that add up to the micro-batch of {self.micro_batch}",
                 )
-            if stage.all_reduce is not None and stage.all_reduce.leader not in stage.devices:
-                raise InputError(f"{where}.all_reduce.leader", stage.all_reduce.leader, f"one of {stage.devices}")
+            if stage.all_reduce is not None:
+                self._check_all_reduce(index, stage.all_reduce)
         held = [stage.in_flight for stage in self.stages]
         for index, (ahead, behind) in enumerate(itertools.pairwise(held)):
             if behind > ahead:
@@ -289,6 +403,20 @@ class Plan(Record):
         if self.tied == "hosted" and len(self.stages) == 1:
             raise InputError("tied", self.tied, "'one-stage' when there is a single stage")
         return self
+
+    def _check_all_reduce(self, index: int, choice: AllReduce) -> None:
+        where, stage = f"stages[{index}].all_reduce", self.stages[index]
+        if choice.leader not in stage.devices:
+            raise InputError(f"{where}.leader", choice.leader, f"one of {stage.devices}")
+        if choice.buckets > 1 and (self.hosts_first_layer(index) or not self.overlap):
+            reason = (
+                "where sums may not overlap with computing" if not self.overlap else "in a stage that hosts a layer"
+            )
+            raise InputError(f"{where}.buckets", choice.buckets, f"1 {reason}")
+
+    def hosts_first_layer(self, index: int) -> bool:
+        """Whether the devices of a stage also run the network's first layer for the first stage."""
+        return self.tied == "hosted" and index == len(self.stages) - 1
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -317,7 +445,7 @@ class Plan(Record):
             in_flight=self.stages[stage].in_flight,
             micro_batches=self.micro_batches,
             trains=trains,
-            hosts_first_layer=self.tied == "hosted" and stage == len(self.stages) - 1,
+            hosts_first_layer=self.hosts_first_layer(stage),
         )
 
     def _repr_html_(self) -> str:

@@ -24,7 +24,7 @@ from dora_nb.domain.workload import Workload
 from dora_nb.errors import DocumentError, InputError
 
 #: What the field ``format`` of a plan file says, and the version this release writes and reads.
-FORMAT, VERSION = "dora-nb/plan", 1
+FORMAT, VERSION = "dora-nb/plan", 2
 
 #: Files above this size are refused before they are read.
 LARGEST_BYTES = 64 * 2**20
@@ -49,7 +49,7 @@ class PlanFile(Record):
     Attributes
     ----------
     format, version
-        What the file is: ``dora-nb/plan``, version 1.
+        What the file is: ``dora-nb/plan``, version 2.
     created_by
         The release that wrote it.
     workload, cluster, qoe, plan
@@ -59,7 +59,7 @@ class PlanFile(Record):
     """
 
     format: Literal["dora-nb/plan"]
-    version: Literal[1]
+    version: Literal[2]
     created_by: str
     workload: Workload
     cluster: Cluster
@@ -99,7 +99,7 @@ def save_plan(path: str | Path, plan: Plan, workload: Workload, cluster: Cluster
     parts = {"workload": workload, "cluster": cluster, "qoe": QoE() if qoe is None else qoe, "plan": plan}
     content = PlanFile(
         format="dora-nb/plan",
-        version=1,
+        version=2,
         created_by=release(),
         hashes=Hashes(**{name: part.digest() for name, part in parts.items()}),
         **parts,
@@ -137,6 +137,12 @@ def load_plan(path: str | Path) -> PlanFile:
             path,
             f"is a plan file of version {version}; this release ({release()}) reads version {VERSION}. "
             "Upgrade with: pip install --upgrade dora-nb",
+        )
+    if version == 1:
+        raise DocumentError(
+            path,
+            f"is a plan file of version 1; this release ({release()}) reads version {VERSION}, whose QoE and "
+            "predictions say more. Plan again with: dora-nb plan",
         )
     try:
         content = PlanFile(**document)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.coverage import Coverage
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import QoE
+from dora_nb.domain.rating import qoe_value
 from dora_nb.domain.workload import Workload
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from dora_nb.domain.explanation import Alternative, Explanation
 
 
 @dataclass(frozen=True)
@@ -23,11 +28,17 @@ class PlanSet:
     workload, cluster, qoe
         What was asked.
     plans
-        By ascending makespan; each is better than every other in makespan or in energy, and keeps the QoE limits.
+        By ascending makespan; each is better than every other in makespan, in energy or at the objective, and keeps
+        the QoE's hard limits.
     baselines
         Plans of simpler planners on the same cost model, for comparison. They need not keep the limits.
     wall_s
         Seconds the planning took.
+    coverage
+        How much of all trade-offs between makespan and energy the plans cover; None where nobody looked.
+    options
+        What else was given to :func:`dora_nb.plan`, for asking again: ``table``, ``space``, ``overlap``, ``gap``,
+        ``solver``.
     """
 
     workload: Workload
@@ -36,17 +47,41 @@ class PlanSet:
     plans: tuple[Plan, ...]
     baselines: tuple[Plan, ...]
     wall_s: float
+    coverage: Coverage | None = None
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    _without: dict[tuple[str, ...], Alternative] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def best(self) -> Plan:
         """The plan that is best at the objective of the QoE."""
-        return self.plans[0] if self.qoe.objective == "latency" else self.plans[-1]
+        return min(self.plans, key=self._rank)
+
+    def _rank(self, plan: Plan) -> tuple[bool, float]:
+        if plan.prediction is None:
+            return True, 0.0
+        rating = qoe_value(plan.prediction, self.qoe)
+        return not rating.keeps_hard, rating.value
 
     def __len__(self) -> int:
         return len(self.plans)
 
     def __getitem__(self, index: int) -> Plan:
         return self.plans[index]
+
+    def without(self, *devices: str, time_limit_s: float = 60.0) -> Alternative:
+        """The best plan that avoids some devices, or why there is none; planned when first asked for."""
+        from dora_nb.planning.alternatives import alternatives_of  # a method that looks up a room
+
+        key = tuple(sorted(devices))
+        if key not in self._without:
+            self._without.update({key: next(iter(alternatives_of(self, [key], time_limit_s=time_limit_s).values()))})
+        return self._without[key]
+
+    def explain(self, **options: Any) -> Explanation:
+        """Which limits bind, and what more of everything is worth; options as for :func:`dora_nb.explain`."""
+        from dora_nb.planning.explain import explain
+
+        return explain(self, **options)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a plan, baselines last, units in the column names."""

@@ -10,7 +10,7 @@ from dora_nb.domain.architecture import Architecture
 from dora_nb.domain.layer import BYTES_PER_ELEMENT, Layer, Precision
 from dora_nb.domain.record import Record
 from dora_nb.errors import InputError
-from dora_nb.units import Bytes
+from dora_nb.units import Bytes, PerS
 
 Mode = Literal["training", "inference", "stream", "generate"]
 MODES: tuple[str, ...] = get_args(Mode)
@@ -37,13 +37,17 @@ class Workload(Record):
         Side of the square input image (vision models), or None.
     new_tokens
         Tokens to generate per sample; at least 1 in ``generate`` mode and 0 in every other.
+    requests_per_s
+        Rate at which requests arrive, evenly spaced, in ``stream`` mode, and None in every other. Text such as
+        ``"5 /s"`` is accepted.
     source, sink
         Device that holds the inputs (and the labels, in training), and device that needs the outputs. None: inputs
         are already where the first stage runs, outputs may stay where the last stage runs, and no transfer counts.
     layers
         The chain, first to last. Figures are per sample; see :class:`~dora_nb.domain.layer.Layer`.
     input_bytes, label_bytes, output_bytes
-        Bytes of one sample's input, label and output as they travel from the source and to the sink.
+        Bytes of one sample's input, label and output as they travel from the source and to the sink; in ``generate``
+        mode the output of every new token.
     architecture
         The architecture the layers follow from, or None for a chain given layer by layer.
     """
@@ -55,6 +59,7 @@ class Workload(Record):
     sequence: int | None = Field(default=None, ge=1)
     image_px: int | None = Field(default=None, ge=1)
     new_tokens: int = Field(default=0, ge=0)
+    requests_per_s: PerS | None = None
     source: str | None = None
     sink: str | None = None
     layers: tuple[Layer, ...] = Field(min_length=1)
@@ -71,6 +76,10 @@ class Workload(Record):
             raise InputError("layers", repeated, "every layer once, under a name of its own")
         if (self.mode == "generate") != (self.new_tokens > 0):
             raise InputError("new_tokens", self.new_tokens, "at least 1 in mode 'generate', 0 in every other mode")
+        if (self.mode == "stream") != (self.requests_per_s is not None):
+            raise InputError("requests_per_s", self.requests_per_s, "a rate in mode 'stream', none in every other mode")
+        if self.generates:
+            self._check_generates()
         tied = [index for index, layer in enumerate(self.layers) if layer.tied_parameters]
         if tied and (
             tied != [0, len(self.layers) - 1] or self.layers[0].tied_parameters != self.layers[-1].tied_parameters
@@ -82,10 +91,34 @@ class Workload(Record):
             )
         return self
 
+    def _check_generates(self) -> None:
+        if self.sequence is None:
+            raise InputError("sequence", None, "the tokens of the prompt, in mode 'generate'")
+        for index, layer in enumerate(self.layers):
+            if layer.next_token is None:
+                raise InputError(
+                    f"layers[{index}].next_token", None, "what one further token takes, in mode 'generate'"
+                )
+
     @property
     def trains(self) -> bool:
         """Whether gradients are computed."""
         return self.mode == "training"
+
+    @property
+    def generates(self) -> bool:
+        """Whether tokens are generated one at a time."""
+        return self.mode == "generate"
+
+    @property
+    def decode_steps(self) -> int:
+        """Tokens generated after the first one, which the prompt's own pass gives."""
+        return max(self.new_tokens - 1, 0)
+
+    @property
+    def arrival_s(self) -> float | None:
+        """Seconds between requests of a stream."""
+        return None if self.requests_per_s is None else 1.0 / self.requests_per_s
 
     @property
     def bytes_per_element(self) -> int:
@@ -116,3 +149,15 @@ class Workload(Record):
             Number of layers before the cut, 1 to ``len(layers) - 1``.
         """
         return float(self.layers[cut - 1].output_elements * self.bytes_per_element)
+
+    def token_bytes(self, cut: int) -> float:
+        """Bytes of one sample's next token that cross a cut.
+
+        Parameters
+        ----------
+        cut
+            Number of layers before the cut, 1 to ``len(layers) - 1``.
+        """
+        token = self.layers[cut - 1].next_token
+        assert token is not None, "every layer of a workload that generates has its figures of a further token"
+        return float(token.output_elements * self.bytes_per_element)

@@ -34,7 +34,7 @@ def with_figures(plan: Plan, work: Workload, place: Cluster) -> Plan:
     """A plan as a planner returns it: transfers in an order that works, a prediction and a certificate."""
     operations = operations_of(Shape.of(plan, work))
     transfers = [operations.operations[index] for index in sorted(operations.transfers)]
-    order = tuple(Transfer(kind=kind, stage=stage, micro_batch=batch) for kind, stage, batch in transfers)
+    order = tuple(Transfer(kind=kind, stage=stage, micro_batch=batch) for kind, stage, batch, _ in transfers)
     plan = plan.replace(label="fast", transfer_order=order)
     prediction = evaluate(plan, work, place).prediction
     certificate = Certificate(
@@ -211,10 +211,16 @@ def test_half_a_file(saved: Path) -> None:
 
 
 def test_a_newer_version_says_to_upgrade(saved: Path) -> None:
-    message = problem(edited(saved, lambda document: document.update(version=2, something_new=1)))
-    assert message.startswith("is a plan file of version 2; this release (dora-nb")
-    assert "reads version 1" in message
+    message = problem(edited(saved, lambda document: document.update(version=3, something_new=1)))
+    assert message.startswith("is a plan file of version 3; this release (dora-nb")
+    assert "reads version 2" in message
     assert "pip install --upgrade dora-nb" in message
+
+
+def test_an_earlier_version_says_to_plan_again(saved: Path) -> None:
+    message = problem(edited(saved, lambda document: document.update(version=1)))
+    assert message.startswith("is a plan file of version 1; this release (dora-nb")
+    assert "Plan again" in message
 
 
 @pytest.mark.parametrize(
