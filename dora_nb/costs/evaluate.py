@@ -7,19 +7,38 @@ so it can be held against any solver's claim.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
 
+import numpy as np
+
+from dora_nb.costs.buckets import bucket_cuts, bucket_parameters
 from dora_nb.costs.memory import MemoryModel
 from dora_nb.costs.network import Flow, Hold, Network
-from dora_nb.costs.operations import Kind, Operation, OperationClass, Operations, Shape, Timing, operations_of
+from dora_nb.costs.operations import (
+    Kind,
+    Operation,
+    OperationClass,
+    Operations,
+    Shape,
+    Timing,
+    generation,
+    operations_of,
+)
+from dora_nb.costs.schedule import scheduled_transfers
+from dora_nb.costs.stream import steady_start_times
 from dora_nb.costs.table import CostTable, cost_table
+from dora_nb.domain.architecture import INTEGER_BYTES
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.fits import check_fits
-from dora_nb.domain.plan import HOSTED, DevicePrediction, Plan, Prediction, Stage, Transfer
+from dora_nb.domain.plan import HOSTED, DevicePrediction, IdlePrediction, Plan, Prediction, Stage, Transfer
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.units import format_joules, format_seconds
+
+#: Stands in for a makespan of nothing, so that throughput stays finite.
+_INSTANT_S = 1e-15
 
 
 @dataclass(frozen=True)
@@ -28,7 +47,7 @@ class TimelineEntry:
 
     Attributes
     ----------
-    kind, stage, micro_batch
+    kind, stage, micro_batch, part
         Which operation.
     start_s, end_s
         From when to when, from the iteration's start.
@@ -39,6 +58,7 @@ class TimelineEntry:
     kind: Kind
     stage: int
     micro_batch: int
+    part: int
     start_s: float
     end_s: float
     places: tuple[str, ...]
@@ -54,13 +74,23 @@ class Evaluation:
         The plan evaluated.
     prediction
         The figures.
-    timeline
-        Every operation, by start time.
     """
 
     plan: Plan
     prediction: Prediction
-    timeline: tuple[TimelineEntry, ...]
+    _workload: Workload = field(repr=False, compare=False)
+    _entries: Callable[[], tuple[TimelineEntry, ...]] = field(repr=False, compare=False)
+
+    @cached_property
+    def timeline(self) -> tuple[TimelineEntry, ...]:
+        """Every operation, by start time; made when it is asked for, since thousands of tokens are as many entries."""
+        return self._entries()
+
+    @property
+    def scheduled(self) -> Plan:
+        """The plan with its prediction, the times of all transfers included."""
+        schedule = scheduled_transfers(self.plan, self._workload, self.timeline)
+        return self.plan.replace(prediction=self.prediction.replace(schedule=schedule))
 
     def __repr__(self) -> str:
         figures = self.prediction
@@ -97,12 +127,16 @@ def evaluate(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable 
     table = cost_table(workload, cluster) if table is None else table
     timing = timing_of(plan, workload, cluster, table)
     operations = operations_of(Shape.of(plan, workload))
-    start_s = start_times(operations, timing, plan.transfer_order)
+    if workload.arrival_s is None:
+        start_s = start_times(operations, timing, plan.transfer_order)
+    else:
+        start_s = stream_start_times(operations, timing, plan.transfer_order, workload.arrival_s)
     makespan_s = max(start + timing.duration_s[kind] for start, kind in zip(start_s, operations.classes, strict=True))
     return Evaluation(
         plan=plan,
         prediction=_prediction(plan, workload, cluster, table, timing, operations, makespan_s),
-        timeline=_timeline(plan, operations, timing, start_s),
+        _workload=workload,
+        _entries=lambda: _timeline(plan, workload, operations, timing, start_s),
     )
 
 
@@ -123,13 +157,42 @@ def _compute_times(
         yield OperationClass("forward", index), max(times.forward_s for times in own)
         if workload.trains:
             yield OperationClass("backward", index), max(times.backward_s for times in own)
+            for part, seconds in enumerate(parts_of_backward(stage, workload, cluster, table), start=1):
+                yield OperationClass("backward", index, part), seconds
             steps = (_step_s(plan, index, device, workload, cluster, table) for device in stage.devices)
             yield OperationClass("step", index), max(steps)
+        if workload.decode_steps:
+            steps = (_decode_s(plan, index, place, workload, cluster, table) for place in range(len(stage.replicas)))
+            yield OperationClass("decode", index), max(steps)
     if plan.tied == "hosted":
         hosts = [_hosted_times(replica.device, replica.samples, table, cluster) for replica in plan.stages[-1].replicas]
         yield OperationClass("forward", HOSTED), max(times.forward_s for times in hosts)
         if workload.trains:
             yield OperationClass("backward", HOSTED), max(times.backward_s for times in hosts)
+
+
+def parts_of_backward(stage: Stage, workload: Workload, cluster: Cluster, table: CostTable) -> list[float]:
+    """Seconds of the parts of a stage's last backward pass, each of which fills a bucket; empty if it stays whole.
+
+    A bucket is full when the slowest replica has filled it.
+    """
+    if not workload.trains or stage.all_reduce is None or stage.all_reduce.buckets < 2:
+        return []
+    filled_s = [0.0]
+    for cut in _cuts(stage, workload)[1:]:
+        passed = stage.replace(first_layer=cut)
+        times = (_replica_times(passed, place, table, cluster) for place in range(len(stage.replicas)))
+        filled_s.append(max(each.backward_s for each in times))
+    return [until - since for since, until in itertools.pairwise(filled_s)]
+
+
+def _cuts(stage: Stage, workload: Workload) -> list[int]:
+    """Where the buckets of a stage begin and end."""
+    assert stage.all_reduce is not None, "replicas that train sum their gradients"
+    first, stop, buckets = (
+        np.array([each]) for each in (stage.first_layer, stage.stop_layer, stage.all_reduce.buckets)
+    )
+    return [int(cut) for cut in bucket_cuts(workload, first, stop, buckets)[0]]
 
 
 @dataclass(frozen=True)
@@ -148,6 +211,17 @@ def _replica_times(stage: Stage, place: int, table: CostTable, cluster: Cluster)
     )
 
 
+def _decode_s(plan: Plan, index: int, place: int, workload: Workload, cluster: Cluster, table: CostTable) -> float:
+    """Seconds of all steps after the first token on one replica, which takes its share of the whole batch."""
+    stage = plan.stages[index]
+    replica = stage.replicas[place]
+    if table.token_s is None:
+        raise InputError("table.token_s", None, "seconds of one further token, for a workload that generates")
+    device, samples = cluster.device_ids.index(replica.device), plan.micro_batches * replica.samples
+    step_s = table.token_s[stage.first_layer : stage.stop_layer, device, samples].sum()
+    return workload.decode_steps * float(step_s)
+
+
 def _hosted_times(device_id: str, samples: int, table: CostTable, cluster: Cluster) -> _PassTimes:
     device = cluster.device_ids.index(device_id)
     return _PassTimes(float(table.forward_s[0, device, samples]), float(table.backward_s[0, device, samples]))
@@ -161,7 +235,7 @@ def _step_s(plan: Plan, index: int, device_id: str, workload: Workload, cluster:
         cluster.device_ids.index(device_id),
         stage.first_layer,
         stage.stop_layer,
-        hosts_first_layer=plan.tied == "hosted" and index == len(plan.stages) - 1,
+        hosts_first_layer=plan.hosts_first_layer(index),
     )
 
 
@@ -187,6 +261,7 @@ def _transfer_holds(plan: Plan, workload: Workload, network: Network) -> Iterabl
     first_index, first_stage = pipeline[0]
     for (index, stage), (_, following) in itertools.pairwise(pipeline):
         size = workload.cut_bytes(1 if index == HOSTED else stage.stop_layer)
+        size /= plan.chunks
         out = network.hand_over(_shares(stage, size), _shares(following, size))
         yield OperationClass("activation", index), out
         if workload.trains:
@@ -201,28 +276,56 @@ def _transfer_holds(plan: Plan, workload: Workload, network: Network) -> Iterabl
             network.fan_out(workload.source, _shares(plan.stages[last], workload.label_bytes)),
         )
     if shape.outputs and workload.sink is not None:
-        yield (
-            OperationClass("output", last),
-            network.fan_in(_shares(plan.stages[last], workload.output_bytes), workload.sink),
-        )
+        # What is generated leaves together at the end.
+        pieces = plan.micro_batches * workload.new_tokens if workload.generates else 1
+        out = network.fan_in(_shares(plan.stages[last], pieces * workload.output_bytes), workload.sink)
+        yield OperationClass("output", last), out
+    if workload.decode_steps:
+        yield from _token_holds(plan, workload, network)
     if workload.trains:
         yield from _gradient_sums(plan, workload, network)
+
+
+def _token_holds(plan: Plan, workload: Workload, network: Network) -> Iterable[tuple[OperationClass, Hold]]:
+    """Hand-overs of all steps after the first token: the whole batch moves at once."""
+    batches, steps, last = plan.micro_batches, workload.decode_steps, len(plan.stages) - 1
+    for index, (stage, following) in enumerate(itertools.pairwise(plan.stages)):
+        size = batches * workload.token_bytes(stage.stop_layer)
+        yield (
+            OperationClass("token", index),
+            network.hand_over(_shares(stage, size), _shares(following, size)).times(steps),
+        )
+    if last:
+        size = float(batches * INTEGER_BYTES)
+        back = network.hand_over(_shares(plan.stages[last], size), _shares(plan.stages[0], size))
+        yield OperationClass("token", last), back.times(steps)
 
 
 def _shares(stage: Stage, bytes_per_sample: float) -> dict[str, float]:
     return {replica.device: replica.samples * bytes_per_sample for replica in stage.replicas}
 
 
+def bucket_holds(stage: Stage, hosts_first_layer: bool, workload: Workload, network: Network) -> list[Hold]:
+    """What summing each bucket of a stage's gradients does to the network; empty for a single replica."""
+    if stage.all_reduce is None:
+        return []
+    summed = MemoryModel(workload).gradient_parameters(stage.first_layer, stage.stop_layer, hosts_first_layer)
+    buckets = [float(summed)]
+    if stage.all_reduce.buckets > 1:
+        buckets = bucket_parameters(workload, np.array([_cuts(stage, workload)]))[0].tolist()
+    element = workload.bytes_per_element
+    return [network.all_reduce(stage.devices, each * element, stage.all_reduce) for each in buckets]
+
+
 def _gradient_sums(plan: Plan, workload: Workload, network: Network) -> Iterable[tuple[OperationClass, Hold]]:
-    memory, element = MemoryModel(workload), workload.bytes_per_element
     last = len(plan.stages) - 1
-    tied_bytes = float(workload.tied_parameters * element)
+    tied_bytes = float(workload.tied_parameters * workload.bytes_per_element)
     for index, stage in enumerate(plan.stages):
         if stage.all_reduce is None:
             continue
-        hosts = plan.tied == "hosted" and index == last
-        size = float(memory.gradient_parameters(stage.first_layer, stage.stop_layer, hosts)) * element
-        yield OperationClass("all-reduce", index), network.all_reduce(stage.devices, size, stage.all_reduce)
+        holds = bucket_holds(stage, plan.hosts_first_layer(index), workload, network)
+        for number, hold in enumerate(holds, start=1):
+            yield OperationClass("all-reduce", index, number if len(holds) > 1 else 0), hold
         if plan.tied == "synchronised" and index in (0, last):
             everyone = dict.fromkeys(stage.devices, tied_bytes)
             yield OperationClass("tied-reduce", index), network.fan_in(everyone, stage.all_reduce.leader)
@@ -279,11 +382,30 @@ def start_times(operations: Operations, timing: Timing, order: Iterable[Transfer
     return start_s
 
 
+def stream_start_times(
+    operations: Operations, timing: Timing, order: Iterable[Transfer], period_s: float
+) -> list[float]:
+    """The same for requests that arrive every period and overlap; see :mod:`dora_nb.costs.stream`.
+
+    Raises
+    ------
+    InputError
+        If the order misses a transfer, names one twice or one that is not there, or cannot repeat every period.
+    """
+    order = tuple(order)
+    turns = [(index, transfer.lag) for index, transfer in zip(_sequence(operations, order), order, strict=True)]
+    start_s = steady_start_times(operations, timing, turns, period_s)
+    if start_s is None:
+        allowed = f"an order and lags that can repeat every {format_seconds(period_s)}"
+        raise InputError("transfer_order", [transfer.lag for transfer in order], allowed)
+    return start_s
+
+
 def _sequence(operations: Operations, order: Iterable[Transfer]) -> list[int]:
     sequence: list[int] = []
     expected = set(operations.transfers)
     for transfer in order:
-        key = Operation(transfer.kind, transfer.stage, transfer.micro_batch)
+        key = Operation(transfer.kind, transfer.stage, transfer.micro_batch, transfer.part)
         index = operations.index.get(key)
         if index is None or index not in expected:
             raise InputError("transfer_order", tuple(key), "each transfer of the plan once, and no other")
@@ -305,6 +427,9 @@ def _prediction(
     makespan_s: float,
 ) -> Prediction:
     memory = MemoryModel(workload)
+    # In a stream devices idle from one arrival to the next, and requests may overlap.
+    horizon_s = makespan_s if workload.arrival_s is None else workload.arrival_s
+    first_token_s, token_s = _token_times(plan, workload, timing, operations, makespan_s)
     devices = []
     for index, stage in enumerate(plan.stages):
         for place, replica in enumerate(stage.replicas):
@@ -316,24 +441,42 @@ def _prediction(
                     busy_s=busy_s,
                     memory_bytes=memory_of(memory, plan, index, replica.samples),
                     usable_memory_bytes=device.usable_memory_bytes,
-                    energy_j=device.idle_w * makespan_s + (device.active_w - device.idle_w) * busy_s,
+                    energy_j=device.idle_w * horizon_s + (device.active_w - device.idle_w) * busy_s,
                 )
             )
     transfers = [timing.holds[operations.classes[index]] for index in operations.transfers]
     network_bytes = sum(hold.size_bytes for hold in transfers)
-    domain = cluster.domain
-    participating_j = sum(device.energy_j for device in devices)
-    participating_j += network_bytes * domain.energy_j_per_byte if domain is not None else 0.0
-    others = [device for device in cluster.devices if device.id not in plan.devices]
+    participating_j = sum(device.energy_j for device in devices) + sum(hold.energy_j for hold in transfers)
+    idle = tuple(
+        IdlePrediction(device=device.id, energy_j=device.idle_w * horizon_s)
+        for device in cluster.devices
+        if device.id not in plan.devices
+    )
     return Prediction(
         makespan_s=makespan_s,
-        period_s=period_s(plan, workload, timing),
+        period_s=period_s(plan, workload, timing, operations),
+        samples_per_s=workload.batch / max(horizon_s, _INSTANT_S),
         energy_participating_j=participating_j,
-        energy_all_on_j=participating_j + sum(device.idle_w for device in others) * makespan_s,
+        energy_all_on_j=participating_j + sum(device.energy_j for device in idle),
         network_bytes=network_bytes,
         airtime_s=max(_held_s(transfers).values(), default=0.0),
         devices=tuple(devices),
+        idle=idle,
+        first_token_s=first_token_s,
+        token_s=token_s,
     )
+
+
+def _token_times(
+    plan: Plan, workload: Workload, timing: Timing, operations: Operations, makespan_s: float
+) -> tuple[float | None, float | None]:
+    """When the first token of every sample is there, and seconds from one to the next."""
+    if not workload.generates:
+        return None, None
+    after = [operation for operation in generation(Shape.of(plan, workload)) if operation.kind != "output"]
+    output_s = timing.duration_s.get(OperationClass("output", len(plan.stages) - 1), 0.0)
+    steps_s = sum(timing.duration_s[operations.classes[operations.index[operation]]] for operation in after)
+    return makespan_s - output_s - steps_s, steps_s / workload.decode_steps if after else None
 
 
 def memory_of(memory: MemoryModel, plan: Plan, index: int, samples: int) -> float:
@@ -347,7 +490,7 @@ def memory_of(memory: MemoryModel, plan: Plan, index: int, samples: int) -> floa
             in_flight=stage.in_flight,
             micro_batches=plan.micro_batches,
             replicated=len(stage.replicas) > 1,
-            hosts_first_layer=plan.tied == "hosted" and index == len(plan.stages) - 1,
+            hosts_first_layer=plan.hosts_first_layer(index),
         )
     )
 
@@ -357,11 +500,15 @@ def _busy_s(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable, 
     replica = stage.replicas[place]
     own = _replica_times(stage, place, table, cluster)
     per_micro_batch_s = own.forward_s + own.backward_s
-    if plan.tied == "hosted" and index == len(plan.stages) - 1:
+    if plan.hosts_first_layer(index):
         hosted = _hosted_times(replica.device, replica.samples, table, cluster)
         per_micro_batch_s += hosted.forward_s + hosted.backward_s
-    step_s = _step_s(plan, index, replica.device, workload, cluster, table) if workload.trains else 0.0
-    return plan.micro_batches * per_micro_batch_s + step_s
+    busy_s = plan.micro_batches * per_micro_batch_s
+    if workload.trains:
+        busy_s += _step_s(plan, index, replica.device, workload, cluster, table)
+    if workload.decode_steps:
+        busy_s += _decode_s(plan, index, place, workload, cluster, table)
+    return busy_s
 
 
 def _held_s(holds: Iterable[Hold]) -> dict[str, float]:
@@ -372,8 +519,8 @@ def _held_s(holds: Iterable[Hold]) -> dict[str, float]:
     return held
 
 
-def period_s(plan: Plan, workload: Workload, timing: Timing) -> float:
-    """Steady-state seconds between micro-batches.
+def period_s(plan: Plan, workload: Workload, timing: Timing, operations: Operations) -> float:
+    """Steady-state seconds between micro-batches, or in a stream between requests.
 
     The largest load that a micro-batch puts on a stage or a medium, and in training the round trip from a stage to
     the last one and back, over the stage's in-flight count. What happens once an iteration does not count.
@@ -384,25 +531,58 @@ def period_s(plan: Plan, workload: Workload, timing: Timing) -> float:
     def both_ways_s(stage: int) -> float:
         return seconds[OperationClass("forward", stage)] + seconds.get(OperationClass("backward", stage), 0.0)
 
+    def whole_s(kind: Kind, stage: int) -> float:
+        """A transfer's chunks one after the other, and the latency of the last."""
+        chunk = timing.holds[OperationClass(kind, stage)]
+        return chunk.duration_s + (plan.chunks - 1) * max(chunk.seconds.values(), default=0.0)
+
     load_s = [both_ways_s(stage) for stage in range(last + 1)]
     if plan.tied == "hosted":
         load_s[last] += both_ways_s(HOSTED)
-    once = ("all-reduce", "tied-reduce", "tied-exchange", "tied-broadcast")
-    load_s.extend(_held_s(hold for kind, hold in timing.holds.items() if kind.kind not in once).values())
+    once = {*ONCE, "output"} if workload.generates else ONCE
+    moves = [operations.operations[index] for index in operations.transfers]
+    each_time = (move for move in moves if move.micro_batch == 0 and move.kind not in once)
+    load_s.extend(_held_s(timing.holds[move.cls] for move in each_time).values())
     if workload.trains:
         trip_s = 0.0
         for index in range(last, -1, -1):
             trip_s += both_ways_s(index)
             if index < last:
-                trip_s += seconds[OperationClass("activation", index)] + seconds[OperationClass("gradient", index)]
+                trip_s += whole_s("activation", index) + whole_s("gradient", index)
             load_s.append(trip_s / min(plan.stages[index].in_flight, plan.micro_batches))
-    return max(load_s)
+    return max(load_s) * (1 if workload.arrival_s is None else plan.micro_batches)
 
 
-def _timeline(plan: Plan, operations: Operations, timing: Timing, start_s: list[float]) -> tuple[TimelineEntry, ...]:
+#: Transfers of one iteration rather than of every micro-batch.
+ONCE = {"all-reduce", "tied-reduce", "tied-exchange", "tied-broadcast", "token"}
+
+
+def _steps(
+    plan: Plan, workload: Workload, operations: Operations, timing: Timing, start_s: list[float]
+) -> Iterable[TimelineEntry]:
+    """The steps after the first token one by one, numbered like micro-batches; the operations hold them in sums."""
+    chain = [each for each in generation(Shape.of(plan, workload)) if each.kind != "output"]
+    if not chain:
+        return
+    now_s = start_s[operations.index[chain[0]]]
+    for step in range(workload.decode_steps):
+        for operation in chain:
+            end_s = now_s + timing.duration_s[operation.cls] / workload.decode_steps
+            stage = plan.stages[operation.stage]
+            places = tuple(timing.holds[operation.cls].seconds) if operation.kind == "token" else stage.devices
+            yield TimelineEntry(*operation._replace(micro_batch=step), now_s, end_s, places)
+            now_s = end_s
+
+
+def _timeline(
+    plan: Plan, workload: Workload, operations: Operations, timing: Timing, start_s: list[float]
+) -> tuple[TimelineEntry, ...]:
     entries = []
     for operation, kind, start in zip(operations.operations, operations.classes, start_s, strict=True):
+        if operation.kind in ("decode", "token"):
+            continue
         stage = plan.stages[operation.stage]  # HOSTED is -1: the last stage's devices run it
         places = tuple(timing.holds[kind].seconds) if kind in timing.holds else stage.devices
         entries.append(TimelineEntry(*operation, start, start + timing.duration_s[kind], places))
+    entries.extend(_steps(plan, workload, operations, timing, start_s))
     return tuple(sorted(entries, key=lambda entry: (entry.start_s, entry.end_s, entry.kind, entry.stage)))

@@ -21,7 +21,8 @@ class MemoryModel:
 
     A replica holds its parameters and, in training, their gradients and AdamW's two moments; the stash of its share
     of every micro-batch in flight; all boundary tensors of the iteration (our own, conservative choice: a stage never
-    waits for a buffer); a copy of its gradients while replicas sum them; and the largest layer's working set.
+    waits for a buffer); a copy of its gradients while replicas sum them; and the largest layer's working set. To
+    generate it also holds the keys and values of its share of the whole batch, for the prompt and every new token.
 
     Stages are given as layers [first, stop), one stage or arrays of stages that broadcast together.
     """
@@ -46,11 +47,23 @@ class MemoryModel:
     @cached_property
     def _working_set(self) -> Floats:
         """Largest traffic of a layer in [first, stop), shape (layers, layers + 1)."""
-        traffic = np.array([layer.traffic_elements for layer in self.workload.layers], dtype=float)
-        largest = np.zeros((len(traffic), len(traffic) + 1))
-        for first in range(len(traffic)):
-            largest[first, first + 1 :] = np.maximum.accumulate(traffic[first:])
-        return largest
+        return _largest([layer.traffic_elements for layer in self.workload.layers])
+
+    @cached_property
+    def _token_set(self) -> Floats:
+        """The same for one further token, the cache apart."""
+        tokens = [layer.next_token for layer in self.workload.layers]
+        return _largest([0 if token is None else token.traffic_elements for token in tokens])
+
+    @cached_property
+    def _cache(self) -> Floats:
+        """Key-value cache of one sample at its longest, in bytes."""
+        workload = self.workload
+        if not workload.generates or workload.sequence is None:
+            return np.zeros(len(workload.layers) + 1)
+        tokens = workload.sequence + workload.new_tokens
+        per_token = workload.bytes_per_element * _running_sum([layer.kv_elements for layer in workload.layers])
+        return np.asarray(tokens * per_token)
 
     def _is_whole(self, first: Cuts, stop: Cuts) -> NDArray[np.bool_]:
         return np.asarray((np.asarray(first) == 0) & (np.asarray(stop) == len(self.workload.layers)))
@@ -115,15 +128,26 @@ class MemoryModel:
                 fixed = fixed + summed * element
         per_sample = stashes * (self._stash[stop] - self._stash[first]) * element
         working_set = self._working_set[first, stop]
+        if workload.generates:
+            working_set = np.maximum(working_set, micro_batches * self._token_set[first, stop])
         if hosts_first_layer:
             working_set = np.maximum(working_set, workload.layers[0].traffic_elements)
         per_sample = per_sample + working_set * element
         per_sample = per_sample + directions * micro_batches * (self._cut_bytes[first] + self._cut_bytes[stop])
+        per_sample = per_sample + micro_batches * (self._cache[stop] - self._cache[first])
         if hosts_first_layer:
             stash = workload.layers[0].stash_elements * element if workload.trains else 0
             ends = self._cut_bytes[0] + self._cut_bytes[1]
             per_sample = per_sample + micro_batches * (stash + directions * ends)
         return np.asarray(samples * per_sample + parameters * per_parameter + fixed)
+
+
+def _largest(values: list[int]) -> Floats:
+    """Largest value in [first, stop), shape (values, values + 1)."""
+    largest = np.zeros((len(values), len(values) + 1))
+    for first in range(len(values)):
+        largest[first, first + 1 :] = np.maximum.accumulate(np.array(values[first:], dtype=float))
+    return largest
 
 
 def _running_sum(values: list[int]) -> Floats:

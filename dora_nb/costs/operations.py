@@ -8,7 +8,7 @@ one per kind and stage.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
@@ -20,22 +20,37 @@ from dora_nb.costs.network import Hold
 from dora_nb.domain.plan import HOSTED, Compute, Plan, TransferKind, compute_order
 from dora_nb.domain.workload import Workload
 
-Kind = Literal["forward", "backward", "step"] | TransferKind
+Kind = Literal["forward", "backward", "step", "decode"] | TransferKind
 
 
 class OperationClass(NamedTuple):
-    """Operations that take equally long."""
+    """Operations that take equally long.
+
+    The parts of a backward pass and the buckets of an all-reduce differ in length and are classes of their own; the
+    chunks of a transfer are equally long and share the class of ``part`` 0.
+    """
 
     kind: Kind
     stage: int
+    part: int = 0
 
 
 class Operation(NamedTuple):
-    """One computation or transfer of one micro-batch (0 for what happens once an iteration)."""
+    """One computation or transfer of one micro-batch (0 for what happens once an iteration).
+
+    ``part`` counts from 1 where an operation is split: the chunks of a transfer, the buckets of an all-reduce and the
+    parts of the backward pass that fill them. 0 is a whole operation.
+    """
 
     kind: Kind
     stage: int
     micro_batch: int
+    part: int = 0
+
+    @property
+    def cls(self) -> OperationClass:
+        """What it takes as long as."""
+        return OperationClass(self.kind, self.stage, self.part if self.kind in ("backward", "all-reduce") else 0)
 
 
 class Shape(NamedTuple):
@@ -51,20 +66,32 @@ class Shape(NamedTuple):
         Whether there are backward passes.
     tied
         Whether tied parameters are ``hosted``, ``synchronised``, or need nothing (None).
-    replicated
-        Whether each stage has several replicas.
+    buckets
+        In how many buckets each stage's replicas sum their gradients; 0 for a single replica.
     inputs, labels, outputs
         Whether inputs and labels travel from a source, and outputs to a sink.
+    chunks
+        In how many pieces activations and gradients travel.
+    overlap
+        Whether a stage computes on while it sends; if not, it sends, waits until all has arrived, and only then
+        computes again. Receiving keeps nobody from computing.
+    generates, decodes
+        Whether the passes are those of a prompt, so that outputs leave at the very end; and whether tokens follow the
+        first one.
     """
 
     in_flight: tuple[int, ...]
     micro_batches: int
     trains: bool
     tied: Literal["hosted", "synchronised"] | None
-    replicated: tuple[bool, ...]
+    buckets: tuple[int, ...]
     inputs: bool = False
     labels: bool = False
     outputs: bool = False
+    chunks: int = 1
+    overlap: bool = True
+    generates: bool = False
+    decodes: bool = False
 
     @classmethod
     def of(cls, plan: Plan, workload: Workload) -> Shape:
@@ -74,11 +101,23 @@ class Shape(NamedTuple):
             micro_batches=plan.micro_batches,
             trains=workload.trains,
             tied=plan.tied if plan.tied in ("hosted", "synchronised") else None,
-            replicated=tuple(workload.trains and len(stage.replicas) > 1 for stage in plan.stages),
+            buckets=tuple(buckets_of(plan, index, workload) for index in range(len(plan.stages))),
             inputs=workload.source is not None and workload.input_bytes > 0,
             labels=workload.source is not None and workload.trains and workload.label_bytes > 0,
             outputs=workload.sink is not None and not workload.trains and workload.output_bytes > 0,
+            chunks=plan.chunks,
+            overlap=plan.overlap,
+            generates=workload.generates,
+            decodes=workload.decode_steps > 0,
         )
+
+
+def buckets_of(plan: Plan, index: int, workload: Workload) -> int:
+    """In how many buckets a stage's replicas sum their gradients; 0 if there is nothing to sum."""
+    stage = plan.stages[index]
+    if not workload.trains or len(stage.replicas) == 1 or stage.all_reduce is None:
+        return 0
+    return stage.all_reduce.buckets
 
 
 @dataclass(frozen=True)
@@ -104,7 +143,7 @@ class Operations:
     @cached_property
     def classes(self) -> tuple[OperationClass, ...]:
         """The class of each operation."""
-        return tuple(OperationClass(operation.kind, operation.stage) for operation in self.operations)
+        return tuple(operation.cls for operation in self.operations)
 
     @cached_property
     def successors(self) -> tuple[tuple[int, ...], ...]:
@@ -142,7 +181,7 @@ class Operations:
         return np.asarray(np.max(np.stack(ends), axis=0))
 
 
-COMPUTE_KINDS = ("forward", "backward", "step")
+COMPUTE_KINDS = ("forward", "backward", "step", "decode")
 
 
 @lru_cache(maxsize=4096)
@@ -151,77 +190,151 @@ def operations_of(shape: Shape) -> Operations:
 
     Every stage computes in its own fixed order (:func:`~dora_nb.domain.plan.compute_order`). An activation leaves when
     the stage's slowest replica is done and the next stage starts when all of it has arrived (the stage barrier, our
-    own modelling choice); gradients likewise. Sums of gradients follow the stage's last backward pass.
+    own modelling choice); gradients likewise. A bucket of gradients is summed as soon as the last backward pass has
+    filled it.
+    """
+    return _Precedence(shape).build()
+
+
+class _Precedence:
+    """Collects what must come before what."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self.last = len(shape.in_flight) - 1
+        self.first = HOSTED if shape.tied == "hosted" else 0
+        self.before: dict[Operation, list[Operation]] = {}
+
+    def build(self) -> Operations:
+        """All operations, sorted."""
+        done = {stage: self._compute(stage) for stage in range(self.last + 1)}
+        for micro_batch in range(self.shape.micro_batches):
+            self._transfers(micro_batch)
+        if self.shape.trains:
+            self._sums_and_steps(done)
+        if self.shape.generates:
+            self._generation()
+        return _sorted(self.before)
+
+    def _needs(self, operation: Operation, *earlier: Operation) -> None:
+        self.before.setdefault(operation, []).extend(earlier)
+
+    def _compute(self, stage: int) -> list[Operation]:
+        """The stage's passes, one after another; returns what must be over before it sums and steps."""
+        over: list[Operation] = []
+        for pass_ in self._program(stage):
+            for part in self._parts(Operation(*pass_)):
+                self._needs(part, *over)
+                over = [part]
+            if not self.shape.overlap:
+                over = [*over, *self._sent_after(Operation(*pass_))]
+        return over
+
+    def _program(self, stage: int) -> tuple[Compute, ...]:
+        return compute_order(
+            stage,
+            in_flight=self.shape.in_flight[stage],
+            micro_batches=self.shape.micro_batches,
+            trains=self.shape.trains,
+            hosts_first_layer=self.shape.tied == "hosted" and stage == self.last,
+        )
+
+    def _parts(self, operation: Operation) -> list[Operation]:
+        """What an operation is split into, in order."""
+        count = 1
+        if operation.kind in ("activation", "gradient"):
+            count = self.shape.chunks
+        elif operation.kind == "all-reduce":
+            count = self.shape.buckets[operation.stage]
+        elif (operation.kind, operation.micro_batch) == ("backward", self.shape.micro_batches - 1):
+            count = self.shape.buckets[operation.stage] if operation.stage != HOSTED else 1
+        return [operation] if count <= 1 else [operation._replace(part=part) for part in range(1, count + 1)]
+
+    def _sent_after(self, operation: Operation) -> list[Operation]:
+        """What a stage sends when a pass is done."""
+        kind, stage, micro_batch, _ = operation
+        if kind == "forward" and stage < self.last:
+            return self._parts(Operation("activation", stage, micro_batch))
+        if kind == "forward" and self.shape.outputs and not self.shape.generates:
+            return [Operation("output", stage, micro_batch)]
+        if kind == "backward" and stage > self.first:
+            return self._parts(Operation("gradient", stage - 1, micro_batch))
+        return []
+
+    def _transfers(self, micro_batch: int) -> None:
+        shape = self.shape
+        for stage in range(self.first, self.last):
+            self._hand_over(
+                Operation("forward", stage, micro_batch),
+                Operation("activation", stage, micro_batch),
+                Operation("forward", stage + 1, micro_batch),
+            )
+            if shape.trains:
+                self._hand_over(
+                    Operation("backward", stage + 1, micro_batch),
+                    Operation("gradient", stage, micro_batch),
+                    Operation("backward", stage, micro_batch),
+                )
+        arrivals = [("input", self.first)] * shape.inputs + [("label", self.last)] * shape.labels
+        for kind, stage in arrivals:
+            arrival = Operation(kind, stage, micro_batch)  # type: ignore[arg-type]
+            self._needs(arrival)
+            self._needs(Operation("forward", stage, micro_batch), arrival)
+        if shape.outputs and not shape.generates:
+            self._needs(Operation("output", self.last, micro_batch), Operation("forward", self.last, micro_batch))
+
+    def _hand_over(self, produced: Operation, transfer: Operation, used: Operation) -> None:
+        for part in self._parts(transfer):
+            self._needs(part, self._parts(produced)[-1])
+            self._needs(self._parts(used)[0], part)
+
+    def _generation(self) -> None:
+        """What follows the prompt's passes."""
+        chain = [Operation("forward", self.last, self.shape.micro_batches - 1), *generation(self.shape)]
+        for earlier, later in itertools.pairwise(chain):
+            self._needs(later, earlier)
+
+    def _sums_and_steps(self, done: dict[int, list[Operation]]) -> None:
+        shape, last = self.shape, self.last
+        exchange = Operation("tied-exchange", last, 0)
+        for stage in range(last + 1):
+            step = Operation("step", stage, 0)
+            self._needs(step, *done[stage])
+            if shape.buckets[stage]:
+                for bucket in self._parts(Operation("all-reduce", stage, 0)):
+                    filled = [Operation("backward", stage, shape.micro_batches - 1, bucket.part)]
+                    self._needs(bucket, *(filled if bucket.part else done[stage]))
+                    self._needs(step, bucket)
+            if shape.tied == "synchronised" and stage in (0, last):
+                if shape.buckets[stage]:
+                    gathered, spread = Operation("tied-reduce", stage, 0), Operation("tied-broadcast", stage, 0)
+                    self._needs(gathered, *done[stage])
+                    self._needs(exchange, gathered)
+                    self._needs(spread, exchange)
+                    self._needs(step, spread)
+                else:
+                    self._needs(exchange, *done[stage])
+                    self._needs(step, exchange)
+
+
+def generation(shape: Shape) -> list[Operation]:
+    """What follows the passes of the prompt, one after another; each operation stands for all steps together.
+
+    The whole batch travels as one unit, so nothing overlaps: the tokens chosen go back to the first stage, every
+    stage computes and hands on. Steps take equally long on average, so their sum may be put operation by operation.
     """
     last = len(shape.in_flight) - 1
-    hosted = shape.tied == "hosted"
-    stages = range(HOSTED if hosted else 0, last + 1)
-    before: dict[Operation, list[Operation]] = {}
-
-    def needs(operation: Operation, *earlier: Operation) -> None:
-        before.setdefault(operation, []).extend(earlier)
-
-    for stage in range(last + 1):
-        program = _program(shape, stage)
-        for pass_ in program:
-            needs(Operation(*pass_))
-        for earlier, later in itertools.pairwise(program):
-            needs(Operation(*later), Operation(*earlier))
-    for micro_batch in range(shape.micro_batches):
-        for stage in stages[:-1]:
-            activation = Operation("activation", stage, micro_batch)
-            needs(activation, Operation("forward", stage, micro_batch))
-            needs(Operation("forward", stage + 1, micro_batch), activation)
-            if shape.trains:
-                gradient = Operation("gradient", stage, micro_batch)
-                needs(gradient, Operation("backward", stage + 1, micro_batch))
-                needs(Operation("backward", stage, micro_batch), gradient)
-        if shape.inputs:
-            arrival = Operation("input", stages[0], micro_batch)
-            needs(arrival)
-            needs(Operation("forward", stages[0], micro_batch), arrival)
-        if shape.labels:
-            arrival = Operation("label", last, micro_batch)
-            needs(arrival)
-            needs(Operation("forward", last, micro_batch), arrival)
-        if shape.outputs:
-            needs(Operation("output", last, micro_batch), Operation("forward", last, micro_batch))
-    if shape.trains:
-        _add_sums_and_steps(shape, needs)
-    return _sorted(before)
-
-
-def _program(shape: Shape, stage: int) -> tuple[Compute, ...]:
-    return compute_order(
-        stage,
-        in_flight=shape.in_flight[stage],
-        micro_batches=shape.micro_batches,
-        trains=shape.trains,
-        hosts_first_layer=shape.tied == "hosted" and stage == len(shape.in_flight) - 1,
-    )
-
-
-def _add_sums_and_steps(shape: Shape, needs: Callable[..., None]) -> None:
-    last = len(shape.in_flight) - 1
-    done = {stage: Operation(*_program(shape, stage)[-1]) for stage in range(last + 1)}
-    exchange = Operation("tied-exchange", last, 0)
-    for stage in range(last + 1):
-        step = Operation("step", stage, 0)
-        needs(step, done[stage])
-        if shape.replicated[stage]:
-            all_reduce = Operation("all-reduce", stage, 0)
-            needs(all_reduce, done[stage])
-            needs(step, all_reduce)
-        if shape.tied == "synchronised" and stage in (0, last):
-            if shape.replicated[stage]:
-                gathered, spread = Operation("tied-reduce", stage, 0), Operation("tied-broadcast", stage, 0)
-                needs(gathered, done[stage])
-                needs(exchange, gathered)
-                needs(spread, exchange)
-                needs(step, spread)
-            else:
-                needs(exchange, done[stage])
-                needs(step, exchange)
+    chain: list[Operation] = []
+    if shape.decodes:
+        if last:
+            chain.append(Operation("token", last, 0))
+        for stage in range(last + 1):
+            chain.append(Operation("decode", stage, 0))
+            if stage < last:
+                chain.append(Operation("token", stage, 0))
+    if shape.outputs:
+        chain.append(Operation("output", last, 0))
+    return chain
 
 
 def _sorted(before: dict[Operation, list[Operation]]) -> Operations:

@@ -36,12 +36,16 @@ class CostTable:
         Seconds of the optimizer step of one layer's parameters, shape (layers, devices).
     status
         ``measured`` where the times come from a profile, ``estimated`` from the roofline.
+    token_s
+        Seconds of one further token of every sample, on average over the tokens that are generated, same shape as
+        ``forward_s``; None where the workload does not generate.
     """
 
     forward_s: Floats
     backward_s: Floats
     step_s: Floats
     status: Literal["measured", "estimated"]
+    token_s: Floats | None = None
 
 
 def cost_table(workload: Workload, cluster: Cluster) -> CostTable:
@@ -70,7 +74,31 @@ def cost_table(workload: Workload, cluster: Cluster) -> CostTable:
             if workload.trains:
                 backward[index, d, 1:] = BACKWARD_FACTOR * busy_s[1:] + device.layer_overhead_s
                 step[index, d] = _step_bytes(layer, workload) / device.memory_bytes_per_s
-    return CostTable(forward, backward, step, "estimated")
+    token = _token_times(workload, cluster) if workload.generates else None
+    return CostTable(forward, backward, step, "estimated", token)
+
+
+def _token_times(workload: Workload, cluster: Cluster) -> Floats:
+    """Mean seconds of the steps in which one token is added to every sample.
+
+    The same roofline, step by step: the context grows, and with it the attention and the cache that is read. All
+    parameters are read in every step, however many samples there are.
+    """
+    assert workload.sequence is not None, "a workload that generates has a prompt"
+    samples = np.arange(workload.batch + 1, dtype=float)[:, None]
+    # Tokens that a step attends to: the prompt, what was generated before, and its own. One step if there are none.
+    context = workload.sequence + np.arange(1.0, max(workload.decode_steps, 1) + 1)[None]
+    seconds = np.zeros((len(workload.layers), len(cluster.devices), workload.batch + 1))
+    for index, layer in enumerate(workload.layers):
+        token = layer.next_token
+        assert token is not None, "every layer of a workload that generates has its figures of a further token"
+        flops = samples * (token.flops + token.context_flops * context)
+        elements = token.read_parameters + samples * (token.traffic_elements + layer.kv_elements * context)
+        for d, device in enumerate(cluster.devices):
+            memory_s = elements * workload.bytes_per_element / device.memory_bytes_per_s
+            busy_s = np.maximum(flops / _rate(device, layer, workload), memory_s).mean(axis=1)
+            seconds[index, d, 1:] = busy_s[1:] + device.layer_overhead_s
+    return seconds
 
 
 def _rate(device: Device, layer: Layer, workload: Workload) -> float:

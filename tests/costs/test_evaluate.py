@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dora_nb.costs import Evaluation, evaluate
 from dora_nb.costs.evaluate import timing_of
 from dora_nb.costs.memory import MemoryModel
-from dora_nb.costs.operations import COMPUTE_KINDS, Shape, operations_of
+from dora_nb.costs.operations import COMPUTE_KINDS, Operation, OperationClass, Shape, operations_of
 from dora_nb.costs.table import cost_table
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import HOSTED, Plan, Transfer
@@ -257,13 +257,14 @@ def test_every_timeline_keeps_resources_and_precedence(question: tuple[Workload,
     result = evaluate(plan, work, place)
     timing = timing_of(plan, work, place, cost_table(work, place))
     operations = operations_of(Shape.of(plan, work))
-    start = {(entry.kind, entry.stage, entry.micro_batch): entry.start_s for entry in result.timeline}
-    end = {(entry.kind, entry.stage, entry.micro_batch): entry.end_s for entry in result.timeline}
+    named = {Operation(entry.kind, entry.stage, entry.micro_batch, entry.part): entry for entry in result.timeline}
+    start, end = ({name: getattr(entry, side) for name, entry in named.items()} for side in ("start_s", "end_s"))
     assert len(start) == len(result.timeline) == len(operations.operations)
     slack = 1e-9 * (1 + result.prediction.makespan_s)
     for operation, before in zip(operations.operations, operations.predecessors, strict=True):
         assert all(end[operations.operations[each]] <= start[operation] + slack for each in before)
     held: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    sending: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for entry in result.timeline:
         if entry.kind in COMPUTE_KINDS:
             members = plan.stages[entry.stage].devices
@@ -271,13 +272,20 @@ def test_every_timeline_keeps_resources_and_precedence(question: tuple[Workload,
             for name in members:
                 held[name].append((entry.start_s, entry.end_s))
         else:
-            hold = next(hold for kind, hold in timing.holds.items() if kind == (entry.kind, entry.stage))
+            hold = timing.holds[Operation(entry.kind, entry.stage, entry.micro_batch, entry.part).cls]
+            if not plan.overlap and entry.kind in ("activation", "gradient", "output"):
+                sender = entry.stage + (entry.kind == "gradient")
+                for name in plan.stages[sender].devices:
+                    sending[name].append((entry.start_s, entry.end_s))
             assert entry.end_s - entry.start_s == pytest.approx(hold.duration_s, abs=slack)
             for name, seconds in hold.seconds.items():
                 held[name].append((entry.start_s, entry.start_s + seconds))
     for spans in held.values():
         for (_, until), (since, _) in itertools.pairwise(sorted(spans)):
             assert until <= since + slack
+    for name, spans in sending.items():  # without overlap nobody computes while it sends
+        for since, until in spans:
+            assert all(end <= since + slack or until <= begin + slack for begin, end in held[name])
     makespan_s = result.prediction.makespan_s
     assert makespan_s == pytest.approx(max(end.values()))
     assert min(start.values()) == 0
@@ -285,6 +293,33 @@ def test_every_timeline_keeps_resources_and_precedence(question: tuple[Workload,
     assert makespan_s >= max(timing.duration_s.values())
     assert result.prediction.airtime_s <= makespan_s + slack
     assert schedule.makespan_s == pytest.approx(makespan_s, rel=1e-9)
+
+
+@settings(max_examples=150)
+@given(PLANS, st.integers(0, 2**32 - 1))
+def test_buckets_and_chunks_are_parts_of_a_whole(question: tuple[Workload, Cluster], seed: int) -> None:
+    work, place = question
+    plan, table = random_plan(Dice(seed), work, place), cost_table(work, place)
+    split = timing_of(plan, work, place, table)
+    stages = tuple(
+        stage if stage.all_reduce is None else stage.replace(all_reduce=stage.all_reduce.replace(buckets=1))
+        for stage in plan.stages
+    )
+    whole = timing_of(plan.replace(stages=stages, chunks=1), work, place, table)
+    for index, stage in enumerate(plan.stages):
+        buckets = 0 if stage.all_reduce is None else stage.all_reduce.buckets
+        if buckets > 1:
+            parts = [OperationClass("backward", index, part) for part in range(1, buckets + 1)]
+            assert sum(split.duration_s[part] for part in parts) == pytest.approx(
+                whole.duration_s[OperationClass("backward", index)]
+            )
+            sums = [split.holds[OperationClass("all-reduce", index, part)] for part in range(1, buckets + 1)]
+            assert sum(each.size_bytes for each in sums) == pytest.approx(
+                whole.holds[OperationClass("all-reduce", index)].size_bytes
+            )
+    for kind, hold in whole.holds.items():
+        if kind.kind in ("activation", "gradient"):
+            assert split.holds[kind].size_bytes * plan.chunks == pytest.approx(hold.size_bytes)
 
 
 @settings(max_examples=150)
@@ -297,9 +332,8 @@ def test_figures_of_random_plans_add_up(question: tuple[Workload, Cluster], seed
     carried = 0.0
     timing = timing_of(plan, work, place, table)
     for transfer in plan.transfer_order:
-        carried += next(
-            hold.size_bytes for kind, hold in timing.holds.items() if kind == (transfer.kind, transfer.stage)
-        )
+        operation = Operation(transfer.kind, transfer.stage, transfer.micro_batch, transfer.part)
+        carried += timing.holds[operation.cls].size_bytes
     assert figures.network_bytes == pytest.approx(carried)
     energy_j = carried * place.domains[0].energy_j_per_byte
     last = len(plan.stages) - 1

@@ -20,7 +20,7 @@ from dora_nb.domain.workload import Workload
 
 
 def shape(*in_flight: int, micro_batches: int = 4, trains: bool = True, **fields: object) -> Shape:
-    defaults = {"tied": None, "replicated": (False,) * len(in_flight)}
+    defaults = {"tied": None, "buckets": (0,) * len(in_flight)}
     return Shape(in_flight=in_flight, micro_batches=micro_batches, trains=trains, **(defaults | fields))
 
 
@@ -47,14 +47,50 @@ def test_counts_of_an_inference_pipeline() -> None:
 
 def test_counts_of_a_training_pipeline() -> None:
     assert counts(shape(3, 2, 1)) == {"forward": 12, "backward": 12, "activation": 8, "gradient": 8, "step": 3}
-    replicated = shape(2, 1, replicated=(True, False), inputs=True, labels=True)
+    replicated = shape(2, 1, buckets=(1, 0), inputs=True, labels=True)
     assert counts(replicated) == counts(shape(2, 1)) + Counter({"all-reduce": 1, "input": 4, "label": 4})
+    # The last backward pass is in as many parts as there are buckets to fill.
+    bucketed = shape(2, 1, buckets=(3, 0))
+    assert counts(bucketed) == counts(shape(2, 1)) + Counter({"all-reduce": 3, "backward": 2})
+    assert counts(shape(2, 1, chunks=3)) == counts(shape(2, 1)) + Counter({"activation": 8, "gradient": 8})
+
+
+def test_a_bucket_is_summed_as_soon_as_it_is_full() -> None:
+    operations = operations_of(shape(2, 1, buckets=(3, 0)))
+    for bucket in (1, 2, 3):
+        before = ancestors(operations, Operation("all-reduce", 0, 0, bucket))
+        parts = {Operation("backward", 0, 3, part) for part in (1, 2, 3)}
+        assert before & parts == {Operation("backward", 0, 3, part) for part in range(1, bucket + 1)}
+        assert Operation("gradient", 0, 3) in before
+        assert Operation("all-reduce", 0, 0, bucket) in ancestors(operations, Operation("step", 0, 0))
+
+
+def test_a_stage_needs_every_chunk() -> None:
+    operations = operations_of(shape(2, 1, chunks=2))
+    for chunk in (1, 2):
+        assert Operation("activation", 0, 1, chunk) in ancestors(operations, Operation("forward", 1, 1))
+        assert Operation("gradient", 0, 1, chunk) in ancestors(operations, Operation("backward", 0, 1))
+
+
+def test_without_overlap_a_stage_waits_for_what_it_sends() -> None:
+    def waits(of: Shape, later: Operation, sent: Operation) -> bool:
+        return sent in ancestors(operations_of(of), later)
+
+    for overlap in (True, False):
+        training = shape(2, 1, overlap=overlap)
+        # Stage 0 runs f0 f1 b0 f2: without overlap f1 waits until the activation of micro-batch 0 has arrived.
+        assert waits(training, Operation("forward", 0, 1), Operation("activation", 0, 0)) != overlap
+        # Stage 1 runs f0 b0 f1 b1: f1 waits until the gradient of micro-batch 0 has arrived.
+        assert waits(training, Operation("forward", 1, 1), Operation("gradient", 0, 0)) != overlap
+        assert waits(training, Operation("step", 1, 0), Operation("gradient", 0, 3)) != overlap
+        inference = shape(4, 4, trains=False, outputs=True, overlap=overlap)
+        assert waits(inference, Operation("forward", 1, 1), Operation("output", 1, 0)) != overlap
 
 
 def test_counts_of_synchronised_ties() -> None:
     single = counts(shape(2, 1, tied="synchronised"))
     assert single == counts(shape(2, 1)) + Counter({"tied-exchange": 1})
-    both = counts(shape(3, 2, 1, tied="synchronised", replicated=(True, True, True)))
+    both = counts(shape(3, 2, 1, tied="synchronised", buckets=(1, 1, 1)))
     extra = {"tied-exchange": 1, "tied-reduce": 2, "tied-broadcast": 2, "all-reduce": 3}
     assert both == counts(shape(3, 2, 1)) + Counter(extra)
 
@@ -73,13 +109,24 @@ def test_one_forward_one_backward_by_hand() -> None:
     assert order == tuple(Compute("forward", 0, index) for index in range(3))
 
 
+def parts(kind: str, stages: range, micro_batch: int, count: int) -> set[Operation]:
+    numbers = range(1, count + 1) if count > 1 else range(1)
+    return {Operation(kind, stage, micro_batch, part) for stage in stages for part in numbers}
+
+
+def last_part(operations: Operations, kind: str, stage: int, micro_batch: int) -> Operation:
+    return max(each for each in operations.operations if each[:3] == (kind, stage, micro_batch))
+
+
 @given(
     st.lists(st.integers(1, 5), min_size=1, max_size=4).map(lambda held: tuple(sorted(held, reverse=True))),
     st.integers(1, 5),
     st.booleans(),
     st.sampled_from((None, "hosted", "synchronised")),
     st.tuples(*[st.booleans()] * 3),
-    st.lists(st.booleans(), min_size=4, max_size=4),
+    st.lists(st.integers(0, 3), min_size=4, max_size=4),
+    st.integers(1, 3),
+    st.booleans(),
 )
 def test_precedence_of_any_shape(
     held: tuple[int, ...],
@@ -87,7 +134,9 @@ def test_precedence_of_any_shape(
     trains: bool,
     tied: str | None,
     ends: tuple[bool, bool, bool],
-    replicated: list[bool],
+    buckets: list[int],
+    chunks: int,
+    overlap: bool,
 ) -> None:
     tied = tied if trains and len(held) > 1 else None
     inputs, labels, outputs = ends[0], ends[1] and trains, ends[2] and not trains
@@ -96,7 +145,9 @@ def test_precedence_of_any_shape(
         micro_batches=batches,
         trains=trains,
         tied=tied,
-        replicated=tuple(each and trains for each in replicated[: len(held)]),
+        buckets=tuple(each * trains for each in buckets[: len(held)]),
+        chunks=chunks,
+        overlap=overlap,
         inputs=inputs,
         labels=labels,
         outputs=outputs,
@@ -112,28 +163,29 @@ def test_precedence_of_any_shape(
     for micro_batch in range(batches):
         before = ancestors(operations, Operation("forward", last, micro_batch))
         assert {Operation("forward", stage, micro_batch) for stage in range(first, last)} <= before
-        assert {Operation("activation", stage, micro_batch) for stage in range(first, last)} <= before
+        assert parts("activation", range(first, last), micro_batch, chunks) <= before
         assert (Operation("input", first, micro_batch) in before) == inputs
         if labels:
             assert Operation("label", last, micro_batch) in before
         if trains:
-            before = ancestors(operations, Operation("backward", first, micro_batch))
-            assert {Operation("backward", stage, micro_batch) for stage in range(first + 1, last + 1)} <= before
-            assert {Operation("gradient", stage, micro_batch) for stage in range(first, last)} <= before
+            before = ancestors(operations, last_part(operations, "backward", first, micro_batch))
+            for stage in range(first + 1, last + 1):
+                assert last_part(operations, "backward", stage, micro_batch) in before
+            assert parts("gradient", range(first, last), micro_batch, chunks) <= before
             assert Operation("forward", last, micro_batch) in before
     if trains:
         for stage in range(last + 1):
             before = ancestors(operations, Operation("step", stage, 0))
-            assert {Operation("backward", stage, index) for index in range(batches)} <= before
-            assert (Operation("all-reduce", stage, 0) in before) == of.replicated[stage]
+            assert {last_part(operations, "backward", stage, index) for index in range(batches)} <= before
+            assert sum(each.kind == "all-reduce" and each.stage == stage for each in before) == of.buckets[stage]
             if tied == "synchronised" and stage in (0, last):
-                assert {Operation("backward", each, batches - 1) for each in (0, last)} <= before
+                assert {last_part(operations, "backward", each, batches - 1) for each in (0, last)} <= before
                 assert Operation("tied-exchange", last, 0) in before
     for stage, count in enumerate(held):
         # No forward pass before the backward pass that makes room for it.
         for micro_batch in range(count if trains else batches, batches):
             before = ancestors(operations, Operation("forward", stage, micro_batch))
-            assert Operation("backward", stage, micro_batch - count) in before
+            assert last_part(operations, "backward", stage, micro_batch - count) in before
 
 
 @given(questions(layers=(2, 4)), st.integers(0, 10**6))
