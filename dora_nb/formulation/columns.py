@@ -10,23 +10,44 @@ same column. Of the share vectors of a group only those that no other beats in e
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dora_nb.costs.buckets import bucket_count, bucket_cuts, bucket_parameters
 from dora_nb.costs.memory import MemoryModel
-from dora_nb.costs.network import Hold, Network
+from dora_nb.costs.network import Hold
 from dora_nb.costs.table import Floats
-from dora_nb.domain.plan import AllReduce
+from dora_nb.domain.architecture import INTEGER_BYTES
+from dora_nb.domain.plan import Algorithm, AllReduce
 from dora_nb.formulation.fleet import Fleet, Group, Ints
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.space import share_step
 
-#: Which stages may still matter: (micro-batch, group code, first, stop, seconds both ways, joules) -> mask. Arrays of
-#: one entry per layer range, or of one per share vector and range.
-Screen = Callable[[int, int, Ints, Ints, Floats, Floats], NDArray[np.bool_]]
+#: Which stages may still matter: (micro-batch, group code, first, stop, seconds both ways, seconds of steps after the
+#: first token, joules) -> mask. Arrays of one entry per layer range, or of one per share vector and range.
+Screen = Callable[[int, int, Ints, Ints, Floats, Floats, Floats], NDArray[np.bool_]]
+
+
+class Choice(NamedTuple):
+    """Who runs a stage, and how.
+
+    Attributes
+    ----------
+    group
+        Its devices.
+    shares
+        Samples of each, in the order of the group's devices.
+    algorithm
+        How they sum gradients; ``star`` too where there is nothing to sum.
+    """
+
+    group: Group
+    shares: tuple[int, ...]
+    algorithm: Algorithm
 
 
 @dataclass(frozen=True)
@@ -48,26 +69,51 @@ class Columns:
     step_s
         Seconds of the optimizer step on the slowest replica.
     receive_s, send_s
-        The stage's part of the airtime of one micro-batch across its first and its last cut, in one direction.
+        Seconds that a micro-batch across the stage's first and its last cut, in either direction, holds the resource
+        that the stage's devices share, or the busiest of those they have each. On one medium or switch it is exact;
+        elsewhere transfers hold other resources as well, see :mod:`~dora_nb.formulation.hand_overs`.
     host_forward_s, host_backward_s, host_send_s
         The same of a hosted first layer.
     input_s, label_s, output_s
-        Seconds a micro-batch's input, label and output hold the medium if the stage is the one they reach or leave.
-    sum_s, sum_hold_s
-        Duration of the replicas' all-reduce, and how long it holds the medium.
+        Seconds a micro-batch's input, label and output hold the medium, or the busiest resource, if the stage is the
+        one they reach or leave.
+    input_trip_s, label_trip_s, output_trip_s
+        Seconds from their start to their arrival.
+    decode_s
+        Seconds of all steps after the first token on the slowest replica; of a last stage, also of the outputs' way to
+        the sink, which follows.
+    token_receive_s, token_send_s
+        The stage's part of the airtime of these steps across its first and its last cut; across the two ends of the
+        network the tokens chosen go back. 0 of a stage that is the whole network.
+    sum_hold_s, sum_left_s, sum_tail_s
+        Seconds that the replicas' all-reduce holds the medium; how many of them are left at least when the last
+        backward pass ends, since buckets are summed as it fills them; and seconds from that end until all is summed.
     tied_gather_s, tied_part_s, tied_spread_s
         The stage's part in synchronising tied parameters, in seconds that the medium is held: its replicas to the
         leader, the leader's part of the exchange with the other end, and the sum back to the replicas.
     port_s
-        Seconds the stage's busiest switch port is held in one iteration (0 on a shared medium).
+        Seconds the busiest resource that the stage's devices share, or have each, is held in one iteration at least
+        (0 on a single medium, whose airtime is added up over stages).
+    input_air_s, output_air_s, sum_air_s
+        Seconds that each contended resource of the network (:attr:`~dora_nb.costs.network.Network.contended`) is held
+        by a micro-batch's input, by its label and output, and in one iteration by the stage's sums. Shape
+        (columns, resources).
     energy_j
-        Joules of one iteration above idling: computing, and the bytes the stage sends.
+        Joules of one iteration above idling: computing, and the bytes the stage sends; what it hands to others at the
+        least joules per byte between any two devices.
     idle_w
         Idle draw of the stage's devices.
     most_in_flight
         Micro-batches whose stash fits every replica.
+    cap_s
+        Longest makespan that the batteries of the stage's devices last; infinite without a hard limit.
+    battery_j
+        Joules above idling of every device whose battery has a priced limit, shape (columns, such devices).
+    over_bytes
+        Bytes that the stage's devices fill beyond a priced memory headroom, by micro-batches in flight (1, 2, ...);
+        the last entry holds for all larger counts. One entry of 0 without such a limit.
     choices
-        Groups and sample shares (in the order of the group's devices).
+        What tells columns of the same layers and micro-batch size apart.
     fleet, batch
         What the codes count, and samples per iteration.
     """
@@ -89,16 +135,29 @@ class Columns:
     input_s: Floats
     label_s: Floats
     output_s: Floats
-    sum_s: Floats
+    input_trip_s: Floats
+    label_trip_s: Floats
+    output_trip_s: Floats
+    decode_s: Floats
+    token_receive_s: Floats
+    token_send_s: Floats
     sum_hold_s: Floats
+    sum_left_s: Floats
+    sum_tail_s: Floats
     tied_gather_s: Floats
     tied_part_s: Floats
     tied_spread_s: Floats
     port_s: Floats
+    input_air_s: Floats
+    output_air_s: Floats
+    sum_air_s: Floats
     energy_j: Floats
     idle_w: Floats
     most_in_flight: Ints
-    choices: tuple[tuple[Group, tuple[int, ...]], ...]
+    cap_s: Floats
+    battery_j: Floats
+    over_bytes: Floats
+    choices: tuple[Choice, ...]
     fleet: Fleet
     batch: int
 
@@ -118,8 +177,12 @@ class Columns:
     def tail_s(self, shared: bool) -> Floats:
         """Seconds after a stage's last backward pass: its sums, one after another on a shared medium, and its step."""
         tied_s = self.tied_gather_s + self.tied_part_s + self.tied_spread_s
-        sums_s = self.sums_s if shared else np.maximum(self.sum_hold_s, tied_s)
-        return np.asarray(sums_s + self.step_s)
+        after_s = self.sum_left_s + tied_s if shared else tied_s
+        return np.asarray(np.maximum(self.sum_tail_s, after_s) + self.step_s)
+
+    def over_bytes_at(self, columns: Ints, in_flight: int) -> Floats:
+        """Bytes beyond the memory headroom of some columns with so many micro-batches in flight."""
+        return np.asarray(self.over_bytes[columns, min(in_flight, self.over_bytes.shape[1]) - 1])
 
     def take(self, chosen: NDArray[np.bool_] | Ints) -> Columns:
         """Some of the columns."""
@@ -133,7 +196,7 @@ class Columns:
     @staticmethod
     def join(parts: Sequence[Columns]) -> Columns:
         """Columns of one problem together, each once."""
-        choices: list[tuple[Group, tuple[int, ...]]] = []
+        choices: list[Choice] = []
         arrays: dict[str, list[NDArray[np.generic]]] = {}
         for part in parts:
             for field in fields(part):
@@ -147,14 +210,16 @@ class Columns:
         first_of = {joined.key(index): index for index in reversed(range(len(joined)))}
         return joined.take(np.array(sorted(first_of.values()), dtype=np.int64))
 
-    def key(self, column: int) -> tuple[int, int, int, bool, int, tuple[int, ...]]:
+    def key(self, column: int) -> tuple[int, int, int, bool, int, tuple[int, ...], str]:
         """What tells a column from others of the same problem."""
-        group, shares = self.choices[self.choice[column]]
+        group, shares, algorithm = self.choices[self.choice[column]]
         place = int(self.micro_batch[column]), int(self.first[column]), int(self.stop[column])
-        return (*place, bool(self.hosts[column]), group.code, shares)
+        return (*place, bool(self.hosts[column]), group.code, shares, algorithm)
 
 
-def build_columns(problem: Problem, most_replicas: int, screen: Screen | None = None) -> Columns:
+def build_columns(
+    problem: Problem, most_replicas: int, screen: Screen | None = None, *, beaten: bool = False
+) -> Columns:
     """All columns of a problem whose memory suffices for at least one micro-batch in flight.
 
     Columns over (interval, device group) follow the pipeline-partition models of the literature; uneven integer
@@ -169,34 +234,38 @@ def build_columns(problem: Problem, most_replicas: int, screen: Screen | None = 
     screen
         Leaves out columns that cannot matter; it is asked with lower bounds before share vectors are looked at, and
         again with the columns' own figures.
+    beaten
+        Keep share vectors that others beat as well: on other durations they may beat those.
     """
-    builder = _Builder(problem, screen or _everything)
+    builder = _Builder(problem, screen or _everything, beaten)
     workload = problem.workload
-    choices: list[tuple[Group, tuple[int, ...]]] = []
+    choices: list[Choice] = []
     parts: list[dict[str, NDArray[np.generic]]] = []
     for micro_batch in problem.space.micro_batch_sizes:
         for group in problem.fleet.groups(min(most_replicas, problem.space.most_replicas, micro_batch)):
             for hosts in (False, True) if workload.trains and workload.tied_parameters else (False,):
-                part, shares = builder.columns(micro_batch, group, hosts)
-                used, place = np.unique(part["choice"], return_inverse=True)
-                part["choice"] = place + len(choices)
-                choices.extend((group, tuple(int(share) for share in shares[index])) for index in used)
-                parts.append(part)
+                for algorithm, part, shares in builder.columns(micro_batch, group, hosts):
+                    used, place = np.unique(part["choice"], return_inverse=True)
+                    part["choice"] = place + len(choices)
+                    choices.extend(
+                        Choice(group, tuple(int(share) for share in shares[index]), algorithm) for index in used
+                    )
+                    parts.append(part)
     merged = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return Columns(**merged, choices=tuple(choices), fleet=problem.fleet, batch=workload.batch)
 
 
 def _everything(
-    micro_batch: int, code: int, first: Ints, stop: Ints, both_s: Floats, energy_j: Floats
+    micro_batch: int, code: int, first: Ints, stop: Ints, both_s: Floats, decode_s: Floats, energy_j: Floats
 ) -> NDArray[np.bool_]:
-    del micro_batch, code, first, stop, energy_j
+    del micro_batch, code, first, stop, decode_s, energy_j
     return np.ones(both_s.shape, dtype=bool)
 
 
-def _share_vectors(group: Group, micro_batch: int) -> Ints:
+def _share_vectors(group: Group, micro_batch: int, ordered: bool = True) -> Ints:
     """Positive shares that add up to the micro-batch, see :func:`~dora_nb.formulation.space.share_step`.
 
-    Equal devices take theirs in descending order.
+    Equal devices take theirs in descending order, unless the order matters.
     """
     size = len(group.devices)
     step = share_step(micro_batch, size)
@@ -206,7 +275,7 @@ def _share_vectors(group: Group, micro_batch: int) -> Ints:
     vectors = [np.diff([0, *bounds, micro_batch]) for bounds in itertools.combinations(inner, size - 1)]
     shares = np.array(vectors, dtype=np.int64).reshape(-1, size)
     place = 0
-    for count in group.counts:
+    for count in group.counts if ordered else ():
         for left in range(place, place + count - 1):
             shares = shares[shares[:, left] >= shares[:, left + 1]]
         place += count
@@ -217,10 +286,10 @@ def _share_vectors(group: Group, micro_batch: int) -> Ints:
 class _Builder:
     """Columns of one group at a time, all layer ranges and share vectors at once."""
 
-    def __init__(self, problem: Problem, screen: Screen) -> None:
+    def __init__(self, problem: Problem, screen: Screen, beaten: bool) -> None:
         self.workload, self.cluster, self.table = problem.workload, problem.cluster, problem.table
-        self.problem, self.screen = problem, screen
-        self.network = Network.of(self.cluster)
+        self.problem, self.screen, self.beaten = problem, screen, beaten
+        self.network = problem.network
         self.memory = MemoryModel(self.workload)
         self.layers = len(self.workload.layers)
         self.element = self.workload.bytes_per_element
@@ -229,34 +298,74 @@ class _Builder:
         self.forward_until = _until_cut(self.table.forward_s)
         self.backward_until = _until_cut(self.table.backward_s)
         self.step_until = _until_cut(self.table.step_s)
+        self.token_until = None if self.table.token_s is None else _until_cut(self.table.token_s)
         inner = [self.workload.cut_bytes(cut) for cut in range(1, self.layers)]
         self.cut_bytes = np.array([0.0, *inner, 0.0])  # nothing crosses the two ends
         self.directions = 2 if self.workload.trains else 1
+        self.resources = self.network.contended
 
-    def columns(self, micro_batch: int, group: Group, hosts: bool) -> tuple[dict[str, NDArray[np.generic]], Ints]:
-        """Columns of one group, and the share vectors that their ``choice`` counts."""
+    def columns(
+        self, micro_batch: int, group: Group, hosts: bool
+    ) -> Iterator[tuple[Algorithm, dict[str, NDArray[np.generic]], Ints]]:
+        """Columns of one group by all-reduce algorithm, and the share vectors that their ``choice`` counts."""
         eligible = self._may_matter(micro_batch, group)
         if hosts:
             eligible &= (self.stop == self.layers) & (self.first >= 2)  # at least one stage is left between the ends
         first, stop = self.first[eligible], self.stop[eligible]
-        shares = _share_vectors(group, micro_batch) if len(first) else np.zeros((0, len(group.devices)), dtype=np.int64)
+        shares = np.zeros((0, len(group.devices)), dtype=np.int64)
+        if len(first):
+            shares = _share_vectors(group, micro_batch, ordered=self._is_separable(group))
         micro_batches = self.workload.batch // micro_batch
         figures = self._compute(group, shares, first, stop, micro_batches, hosts)
         both_s = figures["forward_s"] + figures["backward_s"]
         dynamic_j = figures["compute_j"]
-        kept = self.screen(micro_batch, group.code, first, stop, both_s, dynamic_j)
+        kept = self.screen(micro_batch, group.code, first, stop, both_s, figures["decode_s"], dynamic_j)
         rows = np.asarray(kept.any(axis=1))  # share vectors that no range needs are not looked at again
         shares, kept = shares[rows], kept[rows]
         figures = {name: values[rows] if len(values) == len(rows) else values for name, values in figures.items()}
-        figures |= self._network(group, shares, first, stop, micro_batches, hosts)
-        figures["energy_j"] = figures.pop("compute_j") + figures.pop("network_j")
         figures["most_in_flight"] = self._most_in_flight(group, shares, first, stop, micro_batches, hosts)
-        kept = _not_dominated(figures, kept & (figures["most_in_flight"] >= 1))
+        figures |= self._over_bytes(group, shares, first, stop, micro_batches, hosts)
+        kept &= figures["most_in_flight"] >= 1
+        figures |= self._network(group, shares, first, stop, micro_batches, hosts)
+        if self.workload.generates:
+            figures = self._without_outputs(figures, micro_batches)
+        sums = self._sums(group, shares, first, stop, hosts, figures["backward_s"])
+        shortest_tail_s: Floats | None = None
+        for algorithm, own in sums.items():
+            useful = kept
+            if shortest_tail_s is not None and self.network.single is not None:
+                # The first holds the network least; another is worth a look only where it ends sooner.
+                useful = kept & (own["sum_tail_s"] < shortest_tail_s)
+            shortest_tail_s = own["sum_tail_s"]
+            part = self._part(micro_batch, group, hosts, figures | own, useful, first, stop)
+            yield algorithm, part, shares
+
+    def _part(
+        self,
+        micro_batch: int,
+        group: Group,
+        hosts: bool,
+        figures: dict[str, Floats],
+        candidates: NDArray[np.bool_],
+        first: Ints,
+        stop: Ints,
+    ) -> dict[str, NDArray[np.generic]]:
+        """The columns of one algorithm that none other matches or beats, as they go into :class:`Columns`."""
+        figures = dict(figures)
+        figures["energy_j"] = figures.pop("compute_j") + figures.pop("network_j") + figures.pop("sum_j")
+        figures["port_s"] = figures["port_s"] + figures.pop("sum_port_s")
+        compared = self._is_separable(group) and not self.beaten
+        kept = _not_dominated(figures, candidates) if compared else candidates
         choice, place = np.nonzero(kept)
         part: dict[str, NDArray[np.generic]] = {
-            name: np.broadcast_to(values, kept.shape)[kept] for name, values in figures.items()
+            name: np.broadcast_to(values, (*kept.shape, *values.shape[2:]))[kept]
+            for name, values in figures.items()
+            if not name.startswith(_TELLING)
         }
         part["most_in_flight"] = part["most_in_flight"].astype(np.int64)
+        for name in ("battery_j", "over_bytes"):
+            numbered = [part.pop(each) for each in figures if each.startswith(f"{name} ")]
+            part[name] = np.stack(numbered, axis=1) if numbered else np.zeros((len(choice), 0))
         part |= {
             "micro_batch": np.full(len(choice), micro_batch),
             "first": first[place],
@@ -266,7 +375,18 @@ class _Builder:
             "code": np.full(len(choice), group.code),
             "idle_w": np.full(len(choice), sum(self.cluster.devices[d].idle_w for d in group.devices)),
         }
-        return part, shares
+        return part
+
+    def _is_separable(self, group: Group) -> bool:
+        """Whether what a hand-over costs is a part of the group's own and a part of its partner's.
+
+        Then the order of replicas does not matter, and share vectors can be compared by their own figures. It is so
+        for devices of one domain, which reach all others in the same way, unless each pair has a link of its own.
+        """
+        ids = [self.cluster.devices[d].id for d in group.devices]
+        if len(ids) == 1:
+            return True
+        return len({self.network.home(name).id for name in ids}) == 1 and bool(self.network.own_hops(ids[0]))
 
     def _may_matter(self, micro_batch: int, group: Group) -> NDArray[np.bool_]:
         """Layer ranges that may matter on a group, however samples are shared out on it."""
@@ -274,14 +394,18 @@ class _Builder:
         first, stop = self.first, self.stop
         both_s = micro_batch * (rest.path_s[group_only, stop] - rest.path_s[group_only, first])
         energy_j = self.workload.batch * (rest.energy_j[group_only, stop] - rest.energy_j[group_only, first])
-        return self.screen(micro_batch, group.code, first, stop, both_s, energy_j)
+        decode_s = rest.decode_s[group_only, stop] - rest.decode_s[group_only, first]
+        return self.screen(micro_batch, group.code, first, stop, both_s, decode_s, energy_j)
 
     def _compute(
         self, group: Group, shares: Ints, first: Ints, stop: Ints, micro_batches: int, hosts: bool
     ) -> dict[str, Floats]:
         shape = (len(shares), len(first))
-        forward, backward, step, energy = (np.zeros(shape) for _ in range(4))
+        forward, backward, step, decode, energy = (np.zeros(shape) for _ in range(5))
         host_forward, host_backward = np.zeros((len(shares), 1)), np.zeros((len(shares), 1))
+        terms = self.problem.terms
+        cap = np.full((1, 1), np.inf)
+        batteries = {f"battery_j {d}": np.zeros((1, 1)) for d in terms.priced}
         for place, d in enumerate(group.devices):
             device, samples = self.cluster.devices[d], shares[:, place]
             own_forward = (self.forward_until[stop, d][:, samples] - self.forward_until[first, d][:, samples]).T
@@ -297,15 +421,32 @@ class _Builder:
             own_step = self._step_s(d, first, stop, hosts)
             forward, backward = np.maximum(forward, own_forward), np.maximum(backward, own_backward)
             step = np.maximum(step, own_step)
-            energy += (micro_batches * busy + own_step) * (device.active_w - device.idle_w)
+            own_decode = self._decode_s(d, micro_batches * samples, first, stop)
+            decode = np.maximum(decode, own_decode)
+            own_j = (micro_batches * busy + own_step + own_decode) * (device.active_w - device.idle_w)
+            energy += own_j
+            if np.isfinite(terms.battery_j[d]):
+                cap = np.minimum(cap, terms.cap_s(d, own_j, device.idle_w))
+            if d in terms.priced:
+                batteries[f"battery_j {d}"] = own_j
         return {
             "forward_s": forward,
             "backward_s": backward,
             "step_s": step,
             "host_forward_s": host_forward,
             "host_backward_s": host_backward,
+            "decode_s": decode,
             "compute_j": energy,
+            "cap_s": cap,
+            **batteries,
         }
+
+    def _decode_s(self, device: int, samples: Ints, first: Ints, stop: Ints) -> Floats:
+        """Seconds of all steps after the first token on one device, shape (share vectors, ranges) or (1, 1)."""
+        if self.token_until is None:
+            return np.zeros((1, 1))
+        until_s = self.token_until[:, device]
+        return np.asarray(self.workload.decode_steps * (until_s[stop][:, samples] - until_s[first][:, samples]).T)
 
     def _step_s(self, device: int, first: Ints, stop: Ints, hosts: bool) -> Floats:
         """Optimizer seconds on one device, parameters held twice counted once."""
@@ -323,16 +464,17 @@ class _Builder:
     def _network(
         self, group: Group, shares: Ints, first: Ints, stop: Ints, micro_batches: int, hosts: bool
     ) -> dict[str, Floats]:
-        """Figures of the transfers the stage takes part in, each (shares or 1, ranges or 1)."""
+        """Figures of the transfers the stage takes part in, each (shares or 1, ranges or 1), or that by resource."""
         none = np.zeros((1, 1))
-        figures = dict.fromkeys(_TRANSFERS, none)
-        domain = self.cluster.domain
-        if domain is None:
+        figures = dict.fromkeys(_TRANSFERS, none) | dict.fromkeys(_AIRTIMES, np.zeros((1, 1, len(self.resources))))
+        if not self.cluster.domains:
             return figures
         ids = [self.cluster.devices[d].id for d in group.devices]
         per_byte = np.array([1.0 / self.network.rate(name) for name in ids])
         parts = shares * per_byte  # seconds for one byte per sample
-        airtime = (parts.sum(axis=1) if domain.kind == "shared" else parts.max(axis=1))[:, None]
+        media = [self.network.medium(name) for name in ids]
+        taking_turns = [parts[:, [each == medium for each in media]].sum(axis=1) for medium in dict.fromkeys(media)]
+        airtime = np.maximum.reduce(taking_turns)[:, None]
         entering, leaving = self.cut_bytes[first][None], self.cut_bytes[stop][None]
         batch = self.workload.batch
         network_bytes = self.directions * batch * leaving
@@ -340,17 +482,48 @@ class _Builder:
         if hosts:
             figures["host_send_s"] = airtime * self.cut_bytes[1]
             network_bytes = network_bytes + self.directions * batch * self.cut_bytes[1]
-        figures |= self._ends(ids, shares, first, stop, hosts)
-        sums = self._sums(ids, first, stop, hosts)
-        network_bytes = network_bytes + sums.pop("bytes")
-        figures |= sums
-        if domain.kind == "switch":
+        figures |= self._ends(ids, shares, first, stop, hosts) | self._directions(ids, shares)
+        if not self.network.one_medium:
             both = entering + leaving if self.workload.trains else np.maximum(entering, leaving)
-            figures["port_s"] = micro_batches * airtime * both + figures["sum_hold_s"]
-        joules_per_byte = domain.energy_j_per_byte
-        end_bytes = [figures.pop(f"{end}_bytes", none) for end in ("input", "label", "output")]
-        figures["network_j"] = joules_per_byte * (network_bytes + micro_batches * sum(end_bytes))
+            figures["port_s"] = micro_batches * airtime * both
+        if self.workload.generates:
+            tokens, sent_bytes = self._tokens(airtime, first, stop, micro_batches)
+            figures |= tokens
+            network_bytes = network_bytes + sent_bytes
+        ends_j = [figures.pop(f"{end}_j", none) for end in ("input", "label", "output")]
+        figures["network_j"] = self.problem.byte_j * network_bytes + micro_batches * sum(ends_j)
         return figures
+
+    def _tokens(self, airtime: Floats, first: Ints, stop: Ints, batches: int) -> tuple[dict[str, Floats], Floats]:
+        """What follows the prompt's passes: the stage's part of the airtime, and the bytes it sends."""
+        workload = self.workload
+        ends = float(INTEGER_BYTES)
+        token_bytes = np.array([ends, *(workload.token_bytes(cut) for cut in range(1, self.layers)), ends])
+        times = workload.decode_steps * ~self._is_whole(first, stop)
+        entering, leaving = times * token_bytes[first], times * token_bytes[stop]
+        figures = {"token_receive_s": batches * airtime * entering, "token_send_s": batches * airtime * leaving}
+        return figures, workload.batch * leaving
+
+    def _without_outputs(self, figures: dict[str, Floats], batches: int) -> dict[str, Floats]:
+        """The figures with all that was generated leaving together, after the last step."""
+        hold_s, trip_s = figures["output_s"], figures["output_trip_s"]
+        left_s = figures["decode_s"] + np.where(trip_s > 0, batches * hold_s + (trip_s - hold_s), 0.0)
+        none = np.zeros((1, 1))
+        outputs = {"output_s": none, "output_trip_s": none, "output_air_s": np.zeros((1, 1, len(self.resources)))}
+        return figures | outputs | {"decode_s": left_s}
+
+    def _directions(self, ids: Sequence[str], shares: Ints) -> dict[str, Floats]:
+        """What tells share vectors apart in a cell, where sending and receiving take unlike times."""
+        if any(self.network.home(name).kind != "cell" for name in ids):
+            return {}
+        hops = [self.network.own_hops(name) for name in ids]
+        per_byte = 1.0 / np.array([[hop.bytes_per_s for hop in pair] for pair in hops])
+        return {f"{_TELLING}{way}": (shares @ per_byte[:, way])[:, None] for way in range(2)}
+
+    def _air(self, holds: Sequence[Hold]) -> Floats:
+        """Seconds that transfers hold each contended resource, shape (transfers, 1, resources)."""
+        by_resource = [[hold.seconds.get(name, 0.0) for name in self.resources] for hold in holds]
+        return np.array(by_resource).reshape(len(holds), 1, len(self.resources))
 
     def _ends(self, ids: Sequence[str], shares: Ints, first: Ints, stop: Ints, hosts: bool) -> dict[str, Floats]:
         """Transfers from the source and to the sink, for stages that may be first or last."""
@@ -362,7 +535,10 @@ class _Builder:
         def add(end: str, where: NDArray[np.bool_], holds: list[Hold]) -> None:
             longest = [max(hold.seconds.values(), default=0.0) for hold in holds]
             figures[f"{end}_s"] = np.array(longest)[:, None] * where
-            figures[f"{end}_bytes"] = np.array([hold.size_bytes for hold in holds])[:, None] * where
+            figures[f"{end}_trip_s"] = np.array([hold.duration_s for hold in holds])[:, None] * where
+            figures[f"{end}_j"] = np.array([hold.energy_j for hold in holds])[:, None] * where
+            name = "input_air_s" if end == "input" else "output_air_s"
+            figures[name] = figures.get(name, 0.0) + self._air(holds) * where[:, None]
 
         def sized(row: Ints, size: float) -> dict[str, float]:
             return {name: int(samples) * size for name, samples in zip(ids, row, strict=True)}
@@ -374,54 +550,95 @@ class _Builder:
             holds = [self.network.fan_out(workload.source, sized(row, workload.label_bytes)) for row in shares]
             add("label", is_last, holds)
         if workload.sink is not None and not workload.trains and workload.output_bytes:
-            holds = [self.network.fan_in(sized(row, workload.output_bytes), workload.sink) for row in shares]
+            size = workload.output_bytes * (workload.new_tokens if workload.generates else 1)
+            holds = [self.network.fan_in(sized(row, size), workload.sink) for row in shares]
             add("output", is_last, holds)
         return figures
 
-    def _sums(self, ids: Sequence[str], first: Ints, stop: Ints, hosts: bool) -> dict[str, Floats]:
-        """Sums of gradients; they depend on the group and the layers, not on the shares."""
+    def _sums(
+        self, group: Group, shares: Ints, first: Ints, stop: Ints, hosts: bool, backward_s: Floats
+    ) -> dict[Algorithm, dict[str, Floats]]:
+        """Sums of gradients by all-reduce algorithm, the one that holds the medium least first."""
         none = np.zeros((1, len(first)))
-        names = ("sum_s", "sum_hold_s", "tied_gather_s", "tied_part_s", "tied_spread_s", "bytes")
-        figures = dict.fromkeys(names, none)
-        if not self.workload.trains:
-            return figures
-        network, domain = self.network, self.cluster.domain
-        assert domain is not None
-        leader = ids[0]
-        if len(ids) > 1:
-            sizes = self.memory.gradient_parameters(first, stop, hosts) * self.element
-            figures |= self._all_reduce(ids, sizes)
-            leader = network.best_all_reduce(ids, 1.0).leader
+        figures = dict.fromkeys(_SUMS, none) | {"sum_air_s": np.zeros((1, len(first), len(self.resources)))}
+        if not self.cluster.domains or not self.workload.trains:
+            return {"star": figures}
+        ids = [self.cluster.devices[d].id for d in group.devices]
+        leader = ids[0] if len(ids) == 1 else self.network.best_leader(ids)
         if self.workload.tied_parameters and not hosts:
             synchronised = (((first == 0) | (stop == self.layers)) & ~self._is_whole(first, stop))[None]
-            tied_bytes = float(self.workload.tied_parameters * self.element)
-            everyone = dict.fromkeys(ids, tied_bytes)
-            gather, spread = network.fan_in(everyone, leader), network.fan_out(leader, everyone)
-            # The leader sends its gradient and receives the other's: one after the other on a shared medium.
-            part_s = (2 if domain.kind == "shared" else 1) * tied_bytes / network.rate(leader)
-            figures["tied_gather_s"] = max(gather.seconds.values(), default=0.0) * synchronised
-            figures["tied_part_s"] = part_s * synchronised
-            figures["tied_spread_s"] = max(spread.seconds.values(), default=0.0) * synchronised
-            tied_total = gather.size_bytes + spread.size_bytes + tied_bytes
-            figures["bytes"] = figures["bytes"] + tied_total * synchronised
-        return figures
+            figures |= self._tied_sums(ids, leader, synchronised)
+        if len(ids) == 1:
+            return {"star": figures}
+        cuts, filled_s = self._buckets(group, shares, first, stop, hosts, backward_s)
+        sizes = self.element * (
+            self.memory.gradient_parameters(first, stop, hosts)[:, None]
+            if cuts.shape[1] == 2
+            else bucket_parameters(self.workload, cuts)
+        )
+        by_algorithm = {}
+        for algorithm in self.network.all_reduce_algorithms:
+            per_byte = self.network.all_reduce(ids, 1.0, AllReduce(algorithm=algorithm, leader=leader))
+            own = self._all_reduce(per_byte, sizes, filled_s, backward_s)
+            own["sum_j"] = figures["sum_j"] + per_byte.energy_j * sizes.sum(axis=1)[None]
+            used = np.array([name in per_byte.seconds for name in self.resources])
+            own["sum_air_s"] = figures["sum_air_s"] + own["sum_hold_s"][:, :, None] * used
+            # With links of its own to every other, a device may sum over other links than it hands over.
+            by_pair = any(not self.network.own_hops(name) for name in ids)
+            own["sum_port_s"] = none if self.network.one_medium or by_pair else own["sum_hold_s"]
+            filled = {f"{_TELLING}filled_{k}": each for k, each in enumerate(filled_s)}
+            by_algorithm[algorithm] = figures | own | filled
+        return by_algorithm
 
-    def _all_reduce(self, ids: Sequence[str], sizes: Floats) -> dict[str, Floats]:
-        """The faster algorithm for every size; both take a fixed time plus one in proportion to the bytes."""
-        leader = self.network.best_all_reduce(ids, 1.0).leader
-        options = []
-        for algorithm in ("star", "ring"):
-            choice = AllReduce(algorithm=algorithm, leader=leader)
-            per_byte = self.network.all_reduce(ids, 1.0, choice)
-            hold_s = max(per_byte.seconds.values())
-            options.append(
-                (hold_s * sizes + (per_byte.duration_s - hold_s), hold_s * sizes, per_byte.size_bytes * sizes)
-            )
-        star, ring = options
-        faster = star[0] <= ring[0]
-        some = sizes > 0
-        names = ("sum_s", "sum_hold_s", "bytes")
-        return {name: (np.where(faster, a, b) * some)[None] for name, a, b in zip(names, star, ring, strict=True)}
+    def _buckets(
+        self, group: Group, shares: Ints, first: Ints, stop: Ints, hosts: bool, backward_s: Floats
+    ) -> tuple[Ints, list[Floats]]:
+        """Where buckets begin and end, shape (ranges, buckets + 1), and how far into a backward pass each is full."""
+        most = bucket_count(0, self.layers, hosts_first_layer=hosts, overlap=self.problem.overlap)
+        if most == 1:
+            return np.stack([stop, first], axis=1), [backward_s]
+        cuts = bucket_cuts(self.workload, first, stop, np.minimum(most, stop - first))
+        filled_s = []
+        for cut in cuts[:, 1:-1].T:
+            slowest_s = np.zeros((len(shares), len(first)))
+            for place, d in enumerate(group.devices):
+                samples = shares[:, place]
+                passed_s = (self.backward_until[stop, d][:, samples] - self.backward_until[cut, d][:, samples]).T
+                slowest_s = np.maximum(slowest_s, passed_s)
+            filled_s.append(slowest_s)
+        return cuts, [*filled_s, backward_s]
+
+    def _all_reduce(
+        self, per_byte: Hold, sizes: Floats, filled_s: list[Floats], backward_s: Floats
+    ) -> dict[str, Floats]:
+        """What summing buckets of so many bytes, each as soon as it is full, takes at least."""
+        byte_s = max(per_byte.seconds.values())
+        latency_s = per_byte.duration_s - byte_s
+        held_until_s, over_s = np.zeros_like(backward_s), backward_s
+        for size, full_s in zip(sizes.T, filled_s, strict=True):
+            held_until_s = np.maximum(held_until_s, full_s) + byte_s * size[None]
+            over_s = np.where(size > 0, np.maximum(over_s, held_until_s + latency_s), over_s)
+        left_s = np.maximum(held_until_s - backward_s, 0.0)
+        return {"sum_hold_s": byte_s * sizes.sum(axis=1)[None], "sum_left_s": left_s, "sum_tail_s": over_s - backward_s}
+
+    def _tied_sums(self, ids: Sequence[str], leader: str, synchronised: NDArray[np.bool_]) -> dict[str, Floats]:
+        """The stage's part in summing tied gradients, where it holds one of the two copies."""
+        copies = synchronised.astype(np.float64)
+        tied_bytes = float(self.workload.tied_parameters * self.element)
+        everyone = dict.fromkeys(ids, tied_bytes)
+        gather, spread = self.network.fan_in(everyone, leader), self.network.fan_out(leader, everyone)
+        # The leader sends its gradient and receives the other's: one after the other on a shared medium.
+        turns = 2 if self.network.home(leader).kind == "shared" else 1
+        part_s = turns * tied_bytes / self.network.rate(leader)
+        hops = self.network.own_hops(leader)
+        part_air_s = [sum(tied_bytes / hop.bytes_per_s for hop in hops if hop.resource == r) for r in self.resources]
+        return {
+            "tied_gather_s": max(gather.seconds.values(), default=0.0) * copies,
+            "tied_part_s": part_s * copies,
+            "tied_spread_s": max(spread.seconds.values(), default=0.0) * copies,
+            "sum_air_s": (self._air([gather]) + self._air([spread]) + np.array(part_air_s)) * copies[:, :, None],
+            "sum_j": (gather.energy_j + spread.energy_j + self.problem.byte_j * tied_bytes) * copies,
+        }
 
     def _most_in_flight(
         self, group: Group, shares: Ints, first: Ints, stop: Ints, micro_batches: int, hosts: bool
@@ -441,23 +658,64 @@ class _Builder:
                 )
                 for count in (1, 2)
             ]
-            room = self.cluster.devices[d].usable_memory_bytes - needed[0]
+            room = self.problem.terms.most_bytes[d] - needed[0]
             per_extra = needed[1] - needed[0]
             extra = np.divide(room, per_extra, out=np.full_like(room, np.inf), where=per_extra > 0)
             fits = np.where(room < 0, 0.0, np.minimum(fits, 1 + np.floor(extra + 1e-9)))
         return fits
 
+    def _over_bytes(
+        self, group: Group, shares: Ints, first: Ints, stop: Ints, micro_batches: int, hosts: bool
+    ) -> dict[str, Floats]:
+        """Bytes beyond the priced headroom, one figure for every in-flight count."""
+        room_bytes = self.problem.terms.room_bytes
+        if np.isinf(room_bytes).all():
+            return {"over_bytes 1": np.zeros((1, 1))}
+        deepest = 1 + max(self.problem.space.in_flight_depths) * (len(self.cluster.devices) - 1)
+        figures = {}
+        for count in range(1, (min(self.workload.batch, deepest) if self.workload.trains else 1) + 1):
+            over = np.zeros((len(shares), len(first)))
+            for place, d in enumerate(group.devices):
+                needed = self.memory.replica_bytes(
+                    first[None],
+                    stop[None],
+                    samples=shares[:, place, None].astype(float),
+                    in_flight=count,
+                    micro_batches=micro_batches,
+                    replicated=len(group.devices) > 1,
+                    hosts_first_layer=hosts,
+                )
+                over += np.maximum(needed - room_bytes[d], 0.0)
+            figures[f"over_bytes {count}"] = over
+        return figures
+
+
+#: Longer than any makespan.
+_LONGEST_S = 1e300
 
 #: Figures of the transfers a stage takes part in.
 _TRANSFERS = (
-    *("receive_s", "send_s", "host_send_s", "input_s", "label_s", "output_s"),
-    *("sum_s", "sum_hold_s", "tied_gather_s", "tied_part_s", "tied_spread_s", "port_s", "network_j"),
+    *("receive_s", "send_s", "host_send_s", "input_s", "label_s", "output_s", "token_receive_s", "token_send_s"),
+    *("input_trip_s", "label_trip_s", "output_trip_s", "port_s", "network_j"),
 )
+
+#: Figures of the sums of gradients.
+_SUMS = (
+    *("sum_hold_s", "sum_left_s", "sum_tail_s", "tied_gather_s", "tied_part_s", "tied_spread_s"),
+    *("sum_port_s", "sum_j"),
+)
+
+#: Figures by contended resource.
+_AIRTIMES = ("input_air_s", "output_air_s", "sum_air_s")
+
+#: Prefix of figures that tell share vectors apart and that columns do not carry: when a bucket is full, for example.
+_TELLING = "telling_"
 
 #: Figures that depend on how samples are shared out; a vector no better in any of them is never needed.
 _SHARED_OUT = (
     *("forward_s", "backward_s", "host_forward_s", "host_backward_s", "receive_s", "send_s", "host_send_s"),
-    *("input_s", "label_s", "output_s", "port_s", "energy_j"),
+    *("input_s", "label_s", "output_s", "port_s", "energy_j", "sum_left_s", "sum_tail_s"),
+    *("decode_s", "token_receive_s", "token_send_s"),
 )
 
 
@@ -465,8 +723,14 @@ def _not_dominated(figures: dict[str, Floats], candidates: NDArray[np.bool_]) ->
     """Which candidate (share vector, layer range) pairs no earlier-kept vector matches or beats in every figure."""
     shape = candidates.shape
     # Figures that are the same for every share vector cannot tell two apart.
-    telling = [np.broadcast_to(figures[name], shape) for name in _SHARED_OUT if figures[name].shape[0] == shape[0]]
+    also = (name for name in figures if name.startswith((_TELLING, "battery_j ", "over_bytes ")))
+    names = [name for name in (*_SHARED_OUT, *also) if figures[name].shape[0] == shape[0]]
+    telling = [np.broadcast_to(figures[name], shape) for name in names]
+    for air_s in (figures[name] for name in _AIRTIMES if figures[name].shape[2] > 1):
+        telling.extend(np.broadcast_to(each, shape) for each in np.moveaxis(air_s, 2, 0) if each.shape[0] == shape[0])
     telling.append(-figures["most_in_flight"])
+    if figures["cap_s"].shape == shape:
+        telling.append(-np.clip(figures["cap_s"], -_LONGEST_S, _LONGEST_S))  # infinities cannot be compared below
     kept = np.zeros(shape, dtype=bool)
     rows: list[int] = []
     for row in range(shape[0]):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dora_nb.costs.network import Network
 from dora_nb.costs.table import CostTable, Floats
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.workload import Workload
@@ -33,17 +34,20 @@ class Completion:
         Seconds per sample and iteration that the busiest stage needs for them. Shape (codes, cuts).
     energy_j
         Joules per sample above idling. Shape (codes, cuts).
+    decode_s
+        Seconds of all steps after the first token, for the whole batch; 0 if there are none. Shape (codes, cuts).
     idle_w
         Idle draw of the thriftiest device left. Shape (codes,).
     next_byte_s
-        Seconds that a byte from the next stage holds the medium at least, whoever sends it: at the best-connected
-        device's rate on a shared medium; on a switch all devices left may send at once. Shape (codes,).
+        Seconds that a byte from the next stage holds its busiest resource at least, whoever sends it: at the
+        best-connected device's rate on a single medium; elsewhere all devices left may send at once. Shape (codes,).
     """
 
     forward_s: Floats
     path_s: Floats
     load_s: Floats
     energy_j: Floats
+    decode_s: Floats
     idle_w: Floats
     next_byte_s: Floats
 
@@ -59,23 +63,32 @@ def completion_bounds(workload: Workload, cluster: Cluster, table: CostTable, fl
     both_rate = left @ (1.0 / best_both[:, members]).T
     draw = np.array([device.active_w - device.idle_w for device in cluster.devices])
     idle = np.array([device.idle_w for device in cluster.devices])
+    energy = best_both * draw
+    decode = np.zeros((fleet.codes, len(workload.layers)))
+    if table.token_s is not None and workload.decode_steps:
+        best_token = workload.decode_steps * np.maximum((table.token_s[:, :, 1:] / samples).min(axis=2), _INSTANT_S)
+        energy = energy + best_token * draw
+        # However many devices share a layer out, each of them takes at least the time of one sample.
+        one_sample = workload.decode_steps * table.token_s[:, :, 1]
+        shared = workload.batch * _inverse(left @ (1.0 / best_token[:, members]).T)
+        decode = np.maximum(shared, _least(left, one_sample[:, members]))
     return Completion(
         forward_s=_until_cut(_inverse(forward_rate)),
         path_s=_until_cut(_inverse(both_rate)),
         load_s=_load(best_both[:, members], fleet.available.astype(float), left),
-        energy_j=_until_cut(_least(left, (best_both * draw)[:, members])),
+        energy_j=_until_cut(_least(left, energy[:, members])),
+        decode_s=_until_cut(decode),
         idle_w=_least(left, idle[None, members])[:, 0],
         next_byte_s=_next_byte_s(cluster, members, left),
     )
 
 
 def _next_byte_s(cluster: Cluster, members: NDArray[np.int64], left: Floats) -> Floats:
-    if cluster.domain is None:
+    if not cluster.domains:
         return np.zeros(len(left))
-    rates = np.array([cluster.domain.rates_bytes_per_s[cluster.devices[index].id] for index in members])
-    if cluster.domain.kind == "switch":
-        return _inverse(left @ rates)
-    return _least(left, 1.0 / rates[None])[:, 0]
+    network = Network.of(cluster)
+    rates = np.array([network.rate(cluster.devices[index].id) for index in members])
+    return _least(left, 1.0 / rates[None])[:, 0] if network.one_medium else _inverse(left @ rates)
 
 
 def _until_cut(by_layer: Floats) -> Floats:

@@ -4,48 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dora_nb.costs.memory import MemoryModel
+from dora_nb.costs.buckets import bucket_count
 from dora_nb.costs.network import Network
-from dora_nb.domain.cluster import Cluster
-from dora_nb.domain.plan import Plan, Replica, Stage
-from dora_nb.domain.workload import Workload
+from dora_nb.domain.plan import AllReduce, Plan, Replica, Stage
 from dora_nb.formulation.columns import Columns
+from dora_nb.formulation.problem import Problem
 
 
-def decode(
-    columns: Columns, chosen: Sequence[int], in_flight: Sequence[int], workload: Workload, cluster: Cluster
-) -> Plan:
+def decode(columns: Columns, chosen: Sequence[int], in_flight: Sequence[int], problem: Problem) -> Plan:
     """The plan that columns stand for, first stage to last, without a transfer order.
 
     Of a type's devices, which are interchangeable, the first ones not yet used are taken.
     """
-    network, memory = Network.of(cluster), MemoryModel(workload)
+    workload = problem.workload
     free = [list(members) for members in columns.fleet.types]
     stages = []
     for column, held in zip(chosen, in_flight, strict=True):
-        group, shares = columns.choices[columns.choice[column]]
-        devices = [free[kind].pop(0) for kind, count in enumerate(group.counts) for _ in range(count)]
-        replicas = tuple(
-            Replica(device=cluster.devices[device].id, samples=share)
-            for device, share in zip(devices, shares, strict=True)
-        )
-        first, stop = int(columns.first[column]), int(columns.stop[column])
-        all_reduce = None
-        if workload.trains and len(replicas) > 1:
-            summed = memory.gradient_parameters(first, stop, bool(columns.hosts[column]))
-            names = [replica.device for replica in replicas]
-            all_reduce = network.best_all_reduce(names, float(summed) * workload.bytes_per_element)
-        stages.append(
-            Stage(first_layer=first, stop_layer=stop, replicas=replicas, in_flight=held, all_reduce=all_reduce)
-        )
-    micro_batch = int(columns.micro_batch[chosen[0]])
-    hosted = bool(columns.hosts[chosen[-1]])
+        counts = columns.choices[columns.choice[column]].group.counts
+        devices = [free[kind].pop(0) for kind, count in enumerate(counts) for _ in range(count)]
+        stages.append(_stage(columns, column, devices, held, problem))
     tied = "none"
     if workload.trains and workload.tied_parameters:
-        tied = "hosted" if hosted else "one-stage" if len(stages) == 1 else "synchronised"
+        tied = "hosted" if columns.hosts[chosen[-1]] else "one-stage" if len(stages) == 1 else "synchronised"
+    micro_batch = int(columns.micro_batch[chosen[0]])
     return Plan(
         micro_batch=micro_batch,
         micro_batches=workload.batch // micro_batch,
         stages=tuple(stages),
         tied=tied,
+        overlap=problem.overlap,
+    )
+
+
+def stage_of(columns: Columns, column: int, problem: Problem) -> Stage:
+    """The stage that a column stands for, on the first devices of each type."""
+    return _stage(columns, column, columns.choices[columns.choice[column]].group.devices, 1, problem)
+
+
+def _stage(columns: Columns, column: int, devices: Sequence[int], in_flight: int, problem: Problem) -> Stage:
+    _, shares, algorithm = columns.choices[columns.choice[column]]
+    names = [problem.cluster.devices[device].id for device in devices]
+    first, stop = int(columns.first[column]), int(columns.stop[column])
+    all_reduce = None
+    if problem.workload.trains and len(names) > 1:
+        hosts = bool(columns.hosts[column])
+        all_reduce = AllReduce(
+            algorithm=algorithm,
+            leader=Network.of(problem.cluster).best_leader(names),
+            buckets=bucket_count(first, stop, hosts_first_layer=hosts, overlap=problem.overlap),
+        )
+    return Stage(
+        first_layer=first,
+        stop_layer=stop,
+        replicas=tuple(Replica(device=name, samples=share) for name, share in zip(names, shares, strict=True)),
+        in_flight=in_flight,
+        all_reduce=all_reduce,
     )

@@ -9,8 +9,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from dora_nb.costs.network import Network
 from dora_nb.costs.table import CostTable
 from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
 
 Ints = NDArray[np.int64]
@@ -48,23 +50,39 @@ class Fleet:
     types: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def of(cls, workload: Workload, cluster: Cluster, table: CostTable) -> Fleet:
-        """Devices are of one type when nothing the cost model sees tells them apart."""
-        by_key: dict[object, list[int]] = {}
-        rates = cluster.domain.rates_bytes_per_s if cluster.domain else {}
+    def of(cls, workload: Workload, cluster: Cluster, table: CostTable, qoe: QoE | None = None) -> Fleet:
+        """Devices are of one type when nothing the cost model and the QoE see tells them apart.
+
+        That includes the network: swapping two devices of a type changes no rate between any two devices. A battery
+        whose limit has a price makes its device a type of its own: what each of two equal devices draws beyond its
+        limit cannot be told from what both draw together.
+        """
+        battery_j = {} if qoe is None else qoe.battery_j
+        priced = qoe is not None and qoe.battery_price is not None
+        by_key: dict[object, list[list[int]]] = {}
+        network = Network.of(cluster)
         for index, device in enumerate(cluster.devices):
             key = (
                 device.usable_memory_bytes,
                 device.idle_w,
                 device.active_w,
-                rates.get(device.id),
                 device.id in (workload.source, workload.sink) and device.id,
+                battery_j.get(device.id),
+                priced and device.id in battery_j and device.id,
                 table.forward_s[:, index].tobytes(),
                 table.backward_s[:, index].tobytes(),
                 table.step_s[:, index].tobytes(),
+                table.token_s is not None and table.token_s[:, index].tobytes(),
             )
-            by_key.setdefault(key, []).append(index)
-        return cls(tuple(tuple(members) for members in by_key.values()))
+            same = by_key.setdefault(key, [])
+            twins = (members for members in same if network.alike(cluster.devices[members[0]].id, device.id))
+            members = next(twins, None)
+            if members is None:
+                same.append([index])
+            else:
+                members.append(index)
+        types = (members for same in by_key.values() for members in same)
+        return cls(tuple(sorted(tuple(members) for members in types)))
 
     @cached_property
     def radix(self) -> tuple[int, ...]:

@@ -27,7 +27,9 @@ class ListSchedule:
 
     def transfers(self) -> tuple[Transfer, ...]:
         """The order as a plan carries it."""
-        return tuple(Transfer(kind=op.kind, stage=op.stage, micro_batch=op.micro_batch) for op in self.order)
+        return tuple(
+            Transfer(kind=op.kind, stage=op.stage, micro_batch=op.micro_batch, part=op.part) for op in self.order
+        )
 
 
 def list_schedule(operations: Operations, timing: Timing) -> ListSchedule:

@@ -3,11 +3,13 @@
 A binary says that a column stands at a position, counted from the end of the pipeline, so in-flight counts and memory
 are known for each and the number of stages is free. Columns of several micro-batch sizes compete in one model. The
 makespan rows are valid lower bounds, the same ones the bounding search uses; the program therefore bounds every plan
-made of its columns, and the search and the program check each other.
+made of its columns, and the search and the program check each other. Where a hand-over depends on both ends (links
+between pairs, several domains) the rows keep what each column decides alone, which is less than what the search knows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -18,9 +20,14 @@ from dora_nb.costs.table import Floats
 from dora_nb.formulation.columns import Columns
 from dora_nb.formulation.fleet import Ints
 from dora_nb.formulation.problem import Problem
+from dora_nb.formulation.rows import Form, Rows, Sense, over, total
 
 if TYPE_CHECKING:
     import linopy
+
+
+#: What a program minimises; ``value`` is the objective of the QoE with what soft limits add.
+Objective = Literal["latency", "energy", "period", "value"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class PartitionModel:
     ----------
     model
         The program. Variables: ``place`` (binary), ``makespan`` in seconds, ``energy`` in joules, ``period`` in
-        seconds.
+        seconds, and ``value`` in the unit of the QoE's objective.
     column, position
         Column and position from the end (1: last stage) of each binary.
     """
@@ -58,7 +65,7 @@ class _Places:
 def partition_model(
     problem: Problem,
     columns: Columns,
-    objective: Literal["latency", "energy", "period"],
+    objective: Objective,
     *,
     latency_limit_s: float = np.inf,
     energy_limit_j: float = np.inf,
@@ -82,12 +89,17 @@ def partition_model(
     program.ports()
     program.energy(energy_limit_j)
     program.period()
-    program.build()
-    program.model.add_objective(program.model.variables[_MINIMISED[objective]].sum())
-    return PartitionModel(program.model, places.column, places.position)
-
-
-_MINIMISED = {"latency": "makespan", "energy": "energy", "period": "period"}
+    if problem.workload.arrival_s is not None:
+        program.arrivals(problem.workload.arrival_s)
+    program.batteries()
+    program.soft_limits(valued=objective == "value")
+    minimised = {
+        "latency": program.makespan_s,
+        "energy": program.energy_j,
+        "period": program.period_s,
+        "value": program.value,
+    }
+    return PartitionModel(program.rows.build(minimised[objective]), places.column, places.position)
 
 
 def _places(problem: Problem, columns: Columns) -> _Places:
@@ -109,16 +121,9 @@ def _places(problem: Problem, columns: Columns) -> _Places:
 
 
 class _Program:
-    """Builds the rows, one family of constraints per method.
-
-    A row is an array with one coefficient for every variable: the binaries first, then the continuous ones. Rows are
-    collected by family and each family is handed to linopy at once, because an expression a row takes it a hundred
-    times as long.
-    """
+    """Builds the rows, one family of constraints per method."""
 
     def __init__(self, problem: Problem, columns: Columns, places: _Places) -> None:
-        import linopy  # heavy, and only needed here
-
         self.problem, self.places = problem, places
         self.c = columns.take(places.column)
         self.layers = len(problem.workload.layers)
@@ -127,70 +132,36 @@ class _Program:
         self.first = (self.c.first == 0) | places.behind_host
         self.last = places.position == 1
         self.positions = range(1, int(places.position.max()) + 1)
-        self.model = linopy.Model()
-        self.labels: list[int] = []
-        self.rows: dict[str, list[tuple[Floats, str, float]]] = {}
-        self._variables("place", len(places.column), binary=True)
-        self.makespan_s = self._variables("makespan", 1)[0]
-        self.energy_j = self._variables("energy", 1)[0]
-        self.period_s = self._variables("period", 1)[0]
-        # Every variable that is added later widens the rows, so those the rows need are all declared here.
-        self.moves = self._variables("move", len(self.positions)) if not problem.shared else []
-        count = len(problem.cluster.devices) if problem.idle_all_w is None else 0
-        self.used = self._variables("used", count, binary=True)
+        self.rows = Rows()
+        self.place = self.rows.variables("place", len(places.column), kind="binary")
+        self.makespan_s = over(self.rows.variables("makespan"))
+        self.energy_j = over(self.rows.variables("energy"))
+        self.period_s = over(self.rows.variables("period"))
+        self.moves = self._variables("move", 0 if problem.shared else len(self.positions))
+        ported = problem.workload.generates and not problem.shared
+        self.token_moves = self._variables("token_move", len(self.positions) if ported else 0)
+        lasting = problem.idle_all_w is None and problem.workload.arrival_s is None
+        count = len(problem.cluster.devices) if lasting else 0
+        self.used = self._variables("used", count, kind="binary")
         self.awake_s = self._variables("awake", count)
+        self.value = over(self.rows.variables("value"))
+        terms = problem.terms
+        self.late_s = self._variables("late", 1 if terms.qoe.latency_price else 0)
+        self.short_cost = self._variables("short", 1 if terms.qoe.throughput_price else 0)
+        self.over_j = self._variables("over", 1 if terms.qoe.energy_price else 0)
+        self.beyond_j = self._variables("beyond", len(terms.priced))
 
-    def _variables(self, name: str, count: int, binary: bool = False) -> list[int]:
-        """Add variables; returns their places in a row."""
-        if not count:
-            return []
-        start = len(self.labels)
-        indices = [range(count)]
-        if binary:
-            added = self.model.add_variables(binary=True, coords=indices, dims=["i"], name=name)
-        else:
-            added = self.model.add_variables(lower=0.0, coords=indices, dims=["i"], name=name)
-        self.labels.extend(added.labels.values.tolist())
-        return list(range(start, start + count))
+    def _variables(self, name: str, count: int, kind: Literal["real", "binary"] = "real") -> list[Form]:
+        return [over(variable) for variable in self.rows.variables(name, count, kind=kind)]
 
-    def add(self, family: str, rows: list[Floats], sense: Literal["<=", "="], bound: float = 0.0) -> None:
-        """Collect rows ``row . variables (<= or =) bound``."""
-        self.rows.setdefault(family, []).extend((row, sense, bound) for row in rows)
+    def add(self, family: str, forms: Iterable[Form], sense: Sense, bound: float = 0.0) -> None:
+        """Add rows ``form (<=, >=, =) bound``."""
+        for form in forms:
+            self.rows.add(family, form, sense, bound)
 
-    def build(self) -> None:
-        """Hand the collected rows to linopy."""
-        import linopy
-        import xarray as xr
-
-        for family, entries in self.rows.items():
-            rows, senses, bounds = zip(*entries, strict=True)
-            matrix = np.array(rows)
-            terms = matrix != 0
-            width = max(int(terms.sum(axis=1).max()), 1)
-            order = np.argsort(~terms, axis=1, kind="stable")[:, :width]  # a row's terms first, then padding
-            present = np.take_along_axis(terms, order, axis=1)
-            data = xr.Dataset(
-                {
-                    "coeffs": (("row", "_term"), np.where(present, np.take_along_axis(matrix, order, axis=1), np.nan)),
-                    "vars": (("row", "_term"), np.where(present, np.array(self.labels)[order], -1)),
-                },
-                coords={"row": range(len(matrix))},
-            )
-            expression = linopy.LinearExpression(data, self.model)
-            sign, bound = (xr.DataArray(np.array(values), dims=["row"]) for values in (senses, bounds))
-            self.model.add_constraints(expression, sign, bound, name=family)
-
-    def total(self, coefficients: Floats | Ints | NDArray[np.bool_], where: NDArray[np.bool_] | bool = True) -> Floats:
+    def total(self, coefficients: Floats | Ints | NDArray[np.bool_], where: NDArray[np.bool_] | bool = True) -> Form:
         """Sum of coefficient times binary, over some of the places."""
-        row = np.zeros(len(self.labels))
-        row[: len(self.places.column)] = np.asarray(coefficients, dtype=float) * where
-        return row
-
-    def variable(self, place: int, coefficient: float = 1.0) -> Floats:
-        """One variable, as a row."""
-        row = np.zeros(len(self.labels))
-        row[place] = coefficient
-        return row
+        return over(self.place, np.asarray(coefficients, dtype=float) * where)
 
     def at(self, position: int) -> NDArray[np.bool_]:
         """Places at one position."""
@@ -205,8 +176,8 @@ class _Program:
         that ends there. A hosted first layer takes the place of the stage before cut 1.
         """
         self.add("flow", [self.total(self.last), self.total(self.first)], "=", 1)
-        hosts: list[Floats] = []
-        meetings: list[Floats] = []
+        hosts: list[Form] = []
+        meetings: list[Form] = []
         for micro_batch in np.unique(self.c.micro_batch):
             family = self.c.micro_batch == micro_batch
             hosts.append(self.total(self.c.hosts, family) - self.total(self.places.behind_host, family))
@@ -217,7 +188,7 @@ class _Program:
                 meetings.extend(self._meeting(starts & (self.c.first == k), ends & (self.c.stop == k)) for k in cuts)
         self.add("flow", hosts + meetings, "=")
 
-    def _meeting(self, starting: NDArray[np.bool_], ending: NDArray[np.bool_]) -> Floats:
+    def _meeting(self, starting: NDArray[np.bool_], ending: NDArray[np.bool_]) -> Form:
         return self.total(starting) - self.total(ending)
 
     def devices(self) -> None:
@@ -230,21 +201,21 @@ class _Program:
 
     def makespan(self, limit_s: float) -> None:
         """Lower bounds on the makespan, see :mod:`dora_nb.planning.search`; and the latency limit."""
-        c, message_s = self.c, self.problem.message_s
+        c = self.c
         tail_s = self.c.tail_s(self.problem.shared)
         starts_here = (c.first == 0) | c.hosts  # the stage whose devices run the first layer
-        begin = self.total(np.where(c.input_s > 0, c.input_s + message_s, 0.0), starts_here)
+        begin = self.total(c.input_trip_s, starts_here)
         finish = self.total(tail_s, starts_here)
         if self.problem.shared:  # the exchange of tied gradients holds the medium for the other end's part as well
             finish = finish + self.total(c.tied_part_s, self.last & ~starts_here)
-        out = self.total(np.where(c.output_s > 0, c.output_s + message_s, 0.0), self.last)
+        out = self.total(c.output_trip_s, self.last)
         host_forward, host_backward = self.total(c.host_forward_s), self.total(c.host_backward_s)
         host_move = self._move(0)
         both_s = c.forward_s + c.backward_s
         rows = []
         for position in self.positions:
             here, upstream = self.at(position), self.places.position > position
-            moves = sum((self._move(q) for q in self.positions[position - 1 : -1]), start=self.total(0 * both_s))
+            moves = total(self._move(q) for q in self.positions[position - 1 : -1])
             if self.trains:
                 there_and_back = self.total(both_s, upstream) + 2 * moves + self.total(self.batches * both_s, here)
                 rows.append(there_and_back + host_forward + host_backward + 2 * host_move + begin + finish)
@@ -252,7 +223,7 @@ class _Program:
                 forward = self.total(c.forward_s, upstream) + moves + self.total(own_s, here)
                 rows.append(forward + host_forward + host_move + begin)
             else:
-                all_moves = sum((self._move(q) for q in self.positions[:-1]), start=self.total(0 * both_s))
+                all_moves = total(self._move(q) for q in self.positions[:-1])
                 passes = self.total(c.forward_s, ~here) + self.total(self.batches * c.forward_s, here)
                 rows.append(passes + all_moves + begin + out)
             load_s = self.batches * (both_s + c.host_forward_s + c.host_backward_s) + tail_s
@@ -262,17 +233,29 @@ class _Program:
             rows.append(air + ends + self.total(c.sums_s))
             if self.trains:
                 rows.append(self.total(both_s, c.first == 0) + host_forward + host_backward + air + begin + finish)
-        self.add("makespan", [row - self.variable(self.makespan_s) for row in rows], "<=")
+        if self.problem.workload.generates:
+            steps = self._steps()
+            rows = [row + steps for row in rows]
+        self.add("makespan", [row - self.makespan_s for row in rows], "<=")
         if np.isfinite(limit_s):
-            self.add("QoE", [self.variable(self.makespan_s)], "<=", limit_s)
+            self.add("QoE", [self.makespan_s], "<=", limit_s)
 
-    def _move(self, position: int) -> Floats:
+    def _steps(self) -> Form:
+        """Seconds of all steps after the first token, which overlap with nothing."""
+        c = self.c
+        hands_on = ~((c.first == 0) & (c.stop == self.layers))  # every stage of several sends once in a step
+        messages = self.problem.workload.decode_steps * self.problem.message_s * hands_on
+        if self.problem.shared:
+            return self.total(c.decode_s + c.token_send_s + c.token_receive_s + messages)
+        return total([self.total(c.decode_s + messages), *self.token_moves])
+
+    def _move(self, position: int) -> Form:
         """Seconds to move a micro-batch from the stage before a position (0: from a hosted first layer)."""
         ahead, send_s, behind = self._ends_of_move(position)
         messages = self.problem.message_s * self.total(ahead)
         if self.problem.shared:
             return self.total(send_s, ahead) + self.total(self.c.receive_s, behind) + messages
-        return self.variable(self.moves[position]) + messages
+        return self.moves[position] + messages
 
     def ports(self) -> None:
         """On a switch a move lasts as long as the busier of the transmit and the receive ports."""
@@ -281,7 +264,13 @@ class _Program:
         for position, move in enumerate(self.moves):
             ahead, send_s, behind = self._ends_of_move(position)
             for part in (self.total(send_s, ahead), self.total(self.c.receive_s, behind)):
-                self.add("ports", [part - self.variable(move)], "<=")
+                self.add("ports", [part - move], "<=")
+        for position, move in enumerate(self.token_moves):
+            # Into position 0 the tokens chosen go back: from the last stage to the first.
+            ahead = self.at(position + 1)
+            behind = self.at(position) & ~self.first if position else self.first
+            for part in (self.total(self.c.token_send_s, ahead), self.total(self.c.token_receive_s, behind)):
+                self.add("ports", [part - move], "<=")
 
     def _ends_of_move(self, position: int) -> tuple[NDArray[np.bool_], Floats, NDArray[np.bool_]]:
         """Places that send, the seconds they need, and places that receive."""
@@ -308,32 +297,105 @@ class _Program:
         the device is used. That is exact, since nothing rewards it for being larger.
         """
         problem = self.problem
-        total = self.total(self.c.energy_j)
-        if problem.idle_all_w is not None:
-            total = total + self.variable(self.makespan_s, problem.idle_all_w)
+        spent = self.total(self.c.energy_j)
+        idle_j = 0.0
+        if problem.workload.arrival_s is not None:  # idling lasts from one arrival to the next
+            if problem.idle_all_w is None:
+                spent = spent + self.total(self.c.idle_w * problem.workload.arrival_s)
+            else:
+                idle_j = problem.idle_all_w * problem.workload.arrival_s
+        elif problem.idle_all_w is not None:
+            spent = spent + problem.idle_all_w * self.makespan_s
         else:
             horizon_s = self._horizon_s()
-            self.add("energy", [self.variable(self.makespan_s)], "<=", horizon_s)
+            self.add("energy", [self.makespan_s], "<=", horizon_s)
             counts = problem.fleet.used[self.c.code]
             for kind, same in enumerate(problem.fleet.types):
-                used = sum((self.variable(self.used[d]) for d in same), start=-self.total(counts[:, kind]))
+                used = total(self.used[device] for device in same) - self.total(counts[:, kind])
                 self.add("energy", [used], "=")
                 for device in same:
-                    awake = self.variable(self.makespan_s) - self.variable(self.awake_s[device])
-                    self.add("energy", [awake + self.variable(self.used[device], horizon_s)], "<=", horizon_s)
-                    total = total + self.variable(self.awake_s[device], problem.cluster.devices[device].idle_w)
-        self.add("energy", [total - self.variable(self.energy_j)], "<=")
+                    awake = self.makespan_s - self.awake_s[device]
+                    self.add("energy", [awake + horizon_s * self.used[device]], "<=", horizon_s)
+                    spent = spent + problem.cluster.devices[device].idle_w * self.awake_s[device]
+        self.add("energy", [spent - self.energy_j], "<=", -idle_j)
         if np.isfinite(limit_j):
-            self.add("QoE", [self.variable(self.energy_j)], "<=", limit_j)
+            self.add("QoE", [self.energy_j], "<=", limit_j)
+
+    def batteries(self) -> None:
+        """A column lasts as long as the batteries of its devices: makespan <= cap where the column is chosen.
+
+        Under the accounting ``all-on`` idle batteries limit the makespan of every plan, see
+        :class:`~dora_nb.formulation.terms.Terms`; that limit is the caller's latency limit.
+        """
+        horizon_s = self._horizon_s()
+        if (self.c.cap_s >= horizon_s).all():
+            return
+        caps_s = np.clip(self.c.cap_s, -1.0, horizon_s)  # no makespan is below 0, so -1 rules a column out
+        self.add("batteries", [self.makespan_s], "<=", horizon_s)
+        for column in np.unique(self.places.column[caps_s < horizon_s]):
+            here = self.places.column == column
+            excess_s = self.total(horizon_s - caps_s, here)
+            self.add("batteries", [self.makespan_s + excess_s], "<=", horizon_s)
+
+    def soft_limits(self, valued: bool) -> None:
+        """The objective with what soft limits add; each excess is a variable of its own, at least the excess.
+
+        A shortfall of throughput is concave in the makespan, so its cost is bounded from below by the chord up to the
+        longest makespan there can be: valid, and exact at both ends. Memory is counted with the least in-flight
+        counts, as in the rows of the search.
+        """
+        terms, qoe = self.problem.terms, self.problem.terms.qoe
+        if not valued:
+            return
+        makespan, energy = self.makespan_s, self.energy_j
+        value = makespan if qoe.objective == "latency" else energy + (qoe.joules_per_s or 0.0) * makespan
+        for late in self.late_s:
+            self.add("soft", [makespan - late], "<=", qoe.latency_s or 0.0)
+            value = value + (qoe.latency_price or 0.0) * late
+        for short in self.short_cost:
+            value = value + short
+            from_s, to_s = terms.batch / (qoe.samples_per_s or np.inf), self._horizon_s()
+            if to_s > from_s:
+                slope = (qoe.throughput_price or 0.0) * ((qoe.samples_per_s or 0.0) - terms.batch / to_s)
+                slope /= to_s - from_s
+                self.add("soft", [slope * makespan - short], "<=", slope * from_s)
+                self.add("soft", [makespan], "<=", to_s)
+        for above in self.over_j:
+            self.add("soft", [energy - above], "<=", qoe.energy_j or 0.0)
+            value = value + (qoe.energy_price or 0.0) * above
+        for index, beyond in enumerate(self.beyond_j):
+            on_s = self.makespan_s if terms.all_on else self.awake_s[terms.priced[index]]
+            drawn = self.total(self.c.battery_j[:, index]) + float(terms.priced_w[index]) * on_s
+            self.add("soft", [drawn - beyond], "<=", float(terms.priced_j[index]))
+            value = value + (qoe.battery_price or 0.0) * beyond
+        if qoe.headroom_price:
+            depth = min(self.problem.space.in_flight_depths)
+            held = np.minimum(self.batches, 1 + depth * (self.places.position - 1)) if self.trains else 1
+            count = np.minimum(held, self.c.over_bytes.shape[1])
+            filled = self.c.over_bytes[np.arange(len(self.c)), count - 1]
+            value = value + qoe.headroom_price * self.total(filled)
+        self.add("soft", [value - self.value], "<=")
 
     def _horizon_s(self) -> float:
         """No chain of these columns has rows above this: every stage's work and transfers, one after the other."""
         c = self.c
         own_s = self.batches * (c.forward_s + c.backward_s + c.host_forward_s + c.host_backward_s)
         moves_s = 2 * self.batches * (c.send_s + c.receive_s + c.host_send_s + c.input_s + c.label_s + c.output_s)
-        tails_s = c.sum_hold_s + 2 * (c.tied_gather_s + c.tied_part_s + c.tied_spread_s) + c.step_s
-        per_place_s = own_s + moves_s + tails_s + 8 * self.problem.message_s + c.port_s
+        own_s = own_s + c.decode_s + c.token_send_s + c.token_receive_s
+        tails_s = c.sum_hold_s + c.sum_tail_s + 2 * (c.tied_gather_s + c.tied_part_s + c.tied_spread_s) + c.step_s
+        trips_s = c.input_trip_s + c.output_trip_s
+        messages_s = (8 + self.problem.workload.decode_steps) * self.problem.message_s
+        per_place_s = own_s + moves_s + tails_s + trips_s + messages_s + c.port_s
         return float(sum(per_place_s[self.at(position)].max(initial=0.0) for position in self.positions))
+
+    def arrivals(self, arrival_s: float) -> None:
+        """A stage, the medium and a port are done with a request before the next one arrives."""
+        c = self.c
+        loads = [self.total(self.batches * c.forward_s, self.at(position)) for position in self.positions]
+        loads.extend(self.total(c.port_s, self.at(position)) for position in self.positions)
+        if self.problem.shared:
+            loads.append(self.total(self._air_s() + self.batches * self._ends_s()))
+        self.add("arrivals", loads, "<=", arrival_s)
 
     def period(self) -> None:
         """Steady-state seconds between micro-batches: the load of every stage and of the medium."""
@@ -342,4 +404,4 @@ class _Program:
         rows = [self.total(load_s, self.at(position)) for position in self.positions]
         if self.problem.shared:
             rows.append(self.total(self._air_s() / self.batches + self._ends_s()))
-        self.add("period", [row - self.variable(self.period_s) for row in rows], "<=")
+        self.add("period", [row - self.period_s for row in rows], "<=")

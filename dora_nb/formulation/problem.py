@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
+from dora_nb.costs.network import Network
+from dora_nb.costs.stream import ROUNDING
 from dora_nb.costs.table import CostTable, Floats, cost_table
 from dora_nb.domain.cluster import Cluster
-from dora_nb.domain.qoe import EnergyAccounting
+from dora_nb.domain.qoe import EnergyAccounting, QoE
 from dora_nb.domain.workload import Workload
+from dora_nb.errors import InputError
 from dora_nb.formulation.completion import Completion, completion_bounds
-from dora_nb.formulation.fleet import Fleet
+from dora_nb.formulation.fleet import Fleet, Ints
 from dora_nb.formulation.space import SearchSpace
+from dora_nb.formulation.terms import Terms
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,10 @@ class Problem:
     ----------
     idle_all_w
         Idle draw of the whole cluster where every device counts, None where only the plan's devices do.
+    terms
+        The limits, and what is minimised.
+    overlap
+        Whether stages compute while they send; see :class:`~dora_nb.domain.plan.Plan`.
     """
 
     workload: Workload
@@ -32,6 +42,8 @@ class Problem:
     fleet: Fleet
     completion: Completion
     idle_all_w: float | None
+    terms: Terms
+    overlap: bool = True
 
     @classmethod
     def of(
@@ -40,18 +52,23 @@ class Problem:
         cluster: Cluster,
         accounting: EnergyAccounting,
         *,
+        qoe: QoE | None = None,
         table: CostTable | None = None,
         space: SearchSpace | None = None,
+        overlap: bool = True,
     ) -> Problem:
-        """A problem with the roofline's costs and the default space where none are given.
+        """A problem with the roofline's costs and the default space where none are given; without a QoE, no limits.
 
         Raises
         ------
         InputError
-            If the space does not fit the workload, or a device lacks a rate the workload needs.
+            If the space or the overlap does not fit the workload, or a device lacks a rate the workload needs.
         """
+        if workload.mode == "stream" and not overlap:
+            raise InputError("overlap", overlap, "True in mode 'stream', whose stages compute while they send")
         table = cost_table(workload, cluster) if table is None else table
-        fleet = Fleet.of(workload, cluster, table)
+        qoe = QoE(energy_accounting=accounting) if qoe is None else qoe
+        fleet = Fleet.of(workload, cluster, table, qoe)
         space = SearchSpace.default(workload, fleet) if space is None else space
         space.check(workload)
         return cls(
@@ -62,19 +79,66 @@ class Problem:
             fleet=fleet,
             completion=completion_bounds(workload, cluster, table, fleet),
             idle_all_w=sum(device.idle_w for device in cluster.devices) if accounting == "all-on" else None,
+            terms=Terms.of(qoe, workload.batch, cluster, fleet),
+            overlap=overlap,
         )
 
-    @property
+    @cached_property
+    def network(self) -> Network:
+        """The network of the cluster."""
+        return Network.of(self.cluster)
+
+    @cached_property
     def shared(self) -> bool:
         """Whether all transfers share one medium."""
-        return self.cluster.domain is None or self.cluster.domain.kind == "shared"
+        return self.network.one_medium
 
-    @property
+    @cached_property
     def message_s(self) -> float:
-        """Seconds per message."""
-        return self.cluster.domain.latency_s if self.cluster.domain else 0.0
+        """Seconds per message, between the two devices that need fewest."""
+        return min((route.latency_s for route in self.network.routes()), default=0.0)
+
+    @cached_property
+    def byte_j(self) -> float:
+        """Joules per byte, between the two devices that need fewest."""
+        return min((route.energy_j_per_byte for route in self.network.routes()), default=0.0)
 
     def energy_j(self, dynamic_j: Floats, idle_w: Floats, makespan_s: Floats) -> Floats:
-        """Joules of an iteration under the accounting asked for; not a number where nothing is drawn forever."""
+        """Joules of an iteration under the accounting asked for; not a number where nothing is drawn forever.
+
+        In a stream devices idle from one arrival to the next, however long a request takes.
+        """
+        horizon_s = makespan_s if self.workload.arrival_s is None else self.workload.arrival_s
         with np.errstate(invalid="ignore"):
-            return dynamic_j + (idle_w if self.idle_all_w is None else self.idle_all_w) * makespan_s
+            return dynamic_j + (idle_w if self.idle_all_w is None else self.idle_all_w) * horizon_s
+
+    def overloaded(self, load_s: Floats) -> NDArray[np.bool_]:
+        """Which seconds of work a request are more than there are until the next request of a stream."""
+        arrival_s = np.inf if self.workload.arrival_s is None else self.workload.arrival_s
+        return np.asarray(load_s > arrival_s * (1 + ROUNDING))
+
+    def value(
+        self,
+        makespan_s: Floats,
+        energy_j: Floats,
+        code: Ints | None = None,
+        battery_j: Floats | None = None,
+        over_bytes: Floats | None = None,
+    ) -> Floats:
+        """The objective with what soft limits add, see :meth:`Terms.value`; without a code, of no devices.
+
+        Parameters
+        ----------
+        makespan_s, energy_j
+            Of plans, or lower bounds.
+        code
+            The plans' devices, as a code of the fleet.
+        battery_j, over_bytes
+            Joules above idling of devices with a priced battery limit, and bytes beyond a priced headroom.
+        """
+        shape = (*np.shape(makespan_s), len(self.terms.priced))
+        if code is None or battery_j is None or over_bytes is None:
+            nobody = np.zeros(shape, dtype=np.int64)
+            return self.terms.value(makespan_s, energy_j, np.zeros(shape), nobody, np.zeros(shape[:-1]))
+        used = self.fleet.used[code][:, self.terms.priced_types] if self.terms.priced else np.zeros(shape, np.int64)
+        return self.terms.value(makespan_s, energy_j, battery_j, used, over_bytes)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from dora_nb.domain.plan import MOST_CHUNKS
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.formulation.fleet import Fleet
@@ -30,11 +31,14 @@ class SearchSpace:
     in_flight_depths
         A stage with r stages behind it holds at most ``1 + depth x r`` micro-batches; depth 1 is plain 1F1B, more
         hides transfers and costs memory.
+    most_chunks
+        Pieces in which activations and gradients may travel at most: a power of two.
     """
 
     micro_batch_sizes: tuple[int, ...]
     most_replicas: int
     in_flight_depths: tuple[int, ...]
+    most_chunks: int = MOST_CHUNKS
 
     @classmethod
     def default(cls, workload: Workload, fleet: Fleet) -> SearchSpace:
@@ -49,7 +53,8 @@ class SearchSpace:
             total += sharings
             if total <= MOST_SHARINGS:
                 most = max(most, replicas)
-        return cls(sizes, most, (1, 2, 3) if workload.trains else (1,))
+        chunks = 1 if workload.mode == "stream" else MOST_CHUNKS
+        return cls(sizes, most, (1, 2, 3) if workload.trains else (1,), chunks)
 
     def check(self, workload: Workload) -> None:
         """Refuse a space without plans.
@@ -57,7 +62,7 @@ class SearchSpace:
         Raises
         ------
         InputError
-            If a size does not divide the batch, or a list is empty.
+            If a size does not divide the batch, a list is empty, or there are too many chunks.
         """
         for size in self.micro_batch_sizes or (0,):
             if size < 1 or workload.batch % size:
@@ -66,6 +71,15 @@ class SearchSpace:
             raise InputError("most_replicas", self.most_replicas, "at least 1")
         if not self.in_flight_depths or min(self.in_flight_depths) < 1:
             raise InputError("in_flight_depths", self.in_flight_depths, "at least one depth, each at least 1")
+        if self.most_chunks not in (1, 2, MOST_CHUNKS):
+            raise InputError("most_chunks", self.most_chunks, f"1, 2 or {MOST_CHUNKS}")
+        if self.most_chunks > 1 and workload.mode == "stream":
+            raise InputError("most_chunks", self.most_chunks, "1 in mode 'stream', whose transfers travel whole")
+
+    @property
+    def chunk_counts(self) -> tuple[int, ...]:
+        """Numbers of chunks that are tried; every one is a special case of the largest."""
+        return tuple(count for count in (1, 2, MOST_CHUNKS) if count <= self.most_chunks)
 
     def in_flight(self, depth: int, stages: int, micro_batches: int) -> tuple[int, ...]:
         """In-flight counts of a pipeline, first stage to last."""
@@ -81,7 +95,7 @@ class SearchSpace:
         depths = ", ".join(map(str, self.in_flight_depths))
         return (
             f"contiguous stages, micro-batches of {sizes}, up to {self.most_replicas} replicas a stage with "
-            f"{self._shares()}, in-flight depth {depths}"
+            f"{self._shares()}, in-flight depth {depths}, transfers in up to {self.most_chunks} chunks"
         )
 
     def _shares(self) -> str:

@@ -24,6 +24,7 @@ from dora_nb import solvers
 from dora_nb.costs import evaluate
 from dora_nb.costs.operations import Shape, operations_of
 from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.formulation.columns import Columns, build_columns
 from dora_nb.formulation.decode import decode
@@ -75,11 +76,8 @@ class Chain:
 
     def tail(self, column: int) -> float:
         tied = sum(self.of(name, column) for name in ("tied_gather_s", "tied_part_s", "tied_spread_s"))
-        summed = self.of("sum_hold_s", column)
-        return (summed + tied if self.problem.shared else max(summed, tied)) + self.of("step_s", column)
-
-    def message(self, seconds: float) -> float:
-        return seconds + self.message_s if seconds > 0 else 0.0
+        after = self.of("sum_left_s", column) + tied if self.problem.shared else tied
+        return max(self.of("sum_tail_s", column), after) + self.of("step_s", column)
 
     def air(self) -> float:
         directions = 2 if self.problem.workload.trains else 1
@@ -95,7 +93,7 @@ class Chain:
         host_move = self.host_hold() + self.message_s if self.host is not None else 0.0
         host_forward = self.of("host_forward_s", last)
         host_backward = self.of("host_backward_s", last)
-        begin = self.message(self.of("input_s", self.runner))
+        begin = self.of("input_trip_s", self.runner)
         for index, column in enumerate(chosen):
             upstream, between = chosen[:index], sum(moves[:index])
             if self.problem.workload.trains:
@@ -109,7 +107,7 @@ class Chain:
                 yield begin + host_forward + host_move + there + own
             else:
                 others = sum(self.of("forward_s", each) for each in chosen if each != column)
-                out = self.message(self.of("output_s", last))
+                out = self.of("output_trip_s", last)
                 yield begin + others + batches * self.of("forward_s", column) + sum(moves) + out
             hosted = self.of("host_forward_s", column) + self.of("host_backward_s", column)
             yield batches * (self.both(column) + hosted) + self.tail(column)
@@ -175,6 +173,7 @@ def small(question: Question, accounting: str = "participating") -> tuple[Proble
 
 
 SMALL = {"layers": (3, 4), "batches": (2, 3, 4), "device_count": (2, 3)}
+NETWORKS = ("links", "cell", "mixed")
 FEW = {"layers": (3, 5), "batches": (2, 3), "device_count": (2, 2)}
 
 
@@ -231,13 +230,21 @@ def test_limits_below_every_chain_are_infeasible(question: Question, objective: 
         assert solved(partition_model(problem, columns, objective, **limits)).status is Status.INFEASIBLE
 
 
-@settings(max_examples=40, **QUICK)
-@given(questions(layers=(2, 3), batches=(1, 2, 3), device_count=(2, 2)))
+@settings(max_examples=15, **QUICK)
+@given(questions(**SMALL, kinds=NETWORKS), ACCOUNTINGS, OBJECTIVES, st.sampled_from((None, 0.5)))
+def test_the_optimum_where_hand_overs_depend_on_both_ends(
+    question: Question, accounting: str, objective: str, share: float | None
+) -> None:
+    check_optimum(question, accounting, objective, share)
+
+
+@settings(max_examples=60, **QUICK)
+@given(questions(layers=(2, 3), batches=(1, 2, 3), device_count=(2, 2), kinds=("shared", "switch", *NETWORKS)))
 def test_no_schedule_of_any_chain_is_below_its_rows(question: Question) -> None:
     problem, columns, chains = small(question)
     for chain in chains:
         held = (chain.batches,) * len(chain.chosen)  # as many as there are: the least waiting
-        plan = decode(columns, chain.chosen, held, problem.workload, problem.cluster)
+        plan = decode(columns, chain.chosen, held, problem)
         operations, timing = shape_and_timing(plan, problem)
         assert best_makespan(operations, timing, most_nodes=300) >= chain.makespan_s * (1 - 1e-9)
 
@@ -289,3 +296,47 @@ def test_the_formula_also_fails_with_transfers_that_take_as_long_as_computing() 
     assert makespan_s < (1 + 2 + 0.5 + 1 + 2 * 1) + 3 * 3
     chains = small((work, place))[2]
     assert min(chain.makespan_s for chain in chains) <= makespan_s
+
+
+# ------------------------------------------------------------------------------------------ the terms of a QoE
+
+
+@settings(max_examples=25, **QUICK)
+@given(questions(**FEW), ACCOUNTINGS, st.sampled_from(("latency", "energy", "price")), st.sampled_from((0.8, 1.1)))
+def test_the_value_and_the_batteries_are_those_of_every_chain(
+    question: Question, accounting: str, objective: str, scale: float
+) -> None:
+    """A hard battery limit on one program, a priced one with a priced latency on another, both near what is drawn."""
+    work, place = question
+    name, index = place.devices[0].id, 0
+    limit_j = scale * 3.0 * float(len(work.layers) * work.batch)
+    price = 3.0 if objective == "price" else None
+    asked = {"objective": objective, "joules_per_s": price, "energy_accounting": accounting}
+    for soft in (False, True):
+        qoe = QoE(**asked, battery_j={name: limit_j})
+        if soft:
+            qoe = qoe.replace(battery_price=2.0, latency_s=5 * scale, latency_price=0.5)
+        problem = Problem.of(work, place, accounting, qoe=qoe, space=default_space(work, place))  # type: ignore[arg-type]
+        columns = build_columns(problem, problem.space.most_replicas)
+        limit_s = problem.terms.makespan_limit_s
+        values = []
+        for chain in every_chain(problem, columns):
+            drawn_j = float(columns.battery_j[chain.chosen].sum()) if soft else 0.0
+            used = any(index in columns.choices[columns.choice[each]].group.devices for each in chain.chosen)
+            if used or accounting == "all-on":
+                drawn_j += place.devices[0].idle_w * chain.makespan_s
+            value = {
+                "latency": chain.makespan_s,
+                "energy": chain.energy_j,
+                "price": chain.energy_j + 3.0 * chain.makespan_s,
+            }[objective]
+            if soft:
+                value += 2.0 * max(0.0, drawn_j - limit_j) + 0.5 * max(0.0, chain.makespan_s - 5 * scale)
+            elif chain.makespan_s > min(limit_s, float(columns.cap_s[chain.chosen].min())):
+                continue
+            values.append(value)
+        outcome = solved(partition_model(problem, columns, "value", latency_limit_s=limit_s))
+        if not values:
+            assert outcome.status is Status.INFEASIBLE
+        else:
+            assert outcome.objective == pytest.approx(min(values), rel=1e-5)

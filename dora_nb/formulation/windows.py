@@ -1,0 +1,216 @@
+"""When transfers can start: windows from precedence, from the media, and from a makespan to beat.
+
+The order of two transfers on one medium is open until something decides it: precedence, a rule that loses nothing, or
+a window too small for one of the two orders. What stays open is the transfer program's to decide
+(:mod:`dora_nb.formulation.transfers`).
+
+Sources: heads and tails as in Carlier, "The one-machine sequencing problem" (1982); disjunctions decided by windows as
+in Carlier and Pinson, "An algorithm for solving the job-shop problem" (1989), which call it immediate selection.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dora_nb.costs.operations import Operations, Timing
+from dora_nb.costs.table import Floats
+
+#: Relative slack of comparisons between sums of the same durations.
+ROUNDING = 1e-9
+
+
+@dataclass
+class Windows:
+    """Earliest starts and what must follow, for one plan's operations.
+
+    Attributes
+    ----------
+    operations, timing
+        Of the plan.
+    head_s, tail_s
+        Seconds from the iteration's start to an operation's earliest start, and from its start to the iteration's
+        earliest end.
+    """
+
+    operations: Operations
+    timing: Timing
+    head_s: Floats = field(init=False)
+    tail_s: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        count = len(self.operations.operations)
+        self._after: list[dict[int, float]] = [{} for _ in range(count)]  # what follows, and how long after the start
+        self._duration_s = [self.timing.duration_s[kind] for kind in self.operations.classes]
+        for index, before in enumerate(self.operations.predecessors):
+            for earlier in before:
+                self._after[earlier][index] = self._duration_s[earlier]
+        self.held_s = {
+            index: dict(self.timing.holds[self.operations.classes[index]].seconds)
+            for index in self.operations.transfers
+        }
+        self._order_alike()
+        self._measure()
+
+    def _order_alike(self) -> None:
+        """Transfers of one class go in the order of their micro-batches and chunks.
+
+        That loses nothing: they hold the same for equally long, the earlier one is ready no later and is needed no
+        later, so two in the other order can change places.
+        """
+        alike: dict[object, list[int]] = {}
+        for index in self.operations.transfers:
+            operation = self.operations.operations[index]
+            if operation.kind != "all-reduce":  # buckets differ in size
+                alike.setdefault((operation.kind, operation.stage), []).append(index)
+        for members in alike.values():
+            members.sort(key=lambda index: self.operations.operations[index][2:])
+            for earlier, later in itertools.pairwise(members):
+                self._put(earlier, later)
+
+    def _put(self, earlier: int, later: int) -> None:
+        """Decide that one transfer enters the media they share before another."""
+        lag_s = self.lag_s(earlier, later)
+        self._after[earlier][later] = max(self._after[earlier].get(later, 0.0), lag_s)
+
+    def lag_s(self, earlier: int, later: int) -> float:
+        """Seconds until the second of two transfers may start behind the first."""
+        shared = self.held_s[earlier].keys() & self.held_s[later].keys()
+        return max((self.held_s[earlier][resource] for resource in shared), default=0.0)
+
+    def _measure(self) -> None:
+        """Longest paths along everything decided so far, and who follows whom."""
+        count = len(self._after)
+        waiting = [0] * count
+        for after in self._after:
+            for later in after:
+                waiting[later] += 1
+        order = [index for index in range(count) if waiting[index] == 0]
+        head_s = [0.0] * count
+        for index in order:  # grows while it is walked
+            for later, lag_s in self._after[index].items():
+                head_s[later] = max(head_s[later], head_s[index] + lag_s)
+                waiting[later] -= 1
+                if waiting[later] == 0:
+                    order.append(later)
+        assert len(order) == count, "decided orders never contradict each other"
+        tail_s = list(self._duration_s)
+        for index in reversed(order):
+            for later, lag_s in self._after[index].items():
+                tail_s[index] = max(tail_s[index], lag_s + tail_s[later])
+        self._followers = followers(self._after, order)
+        self.head_s, self.tail_s = np.array(head_s), np.array(tail_s)
+
+    @property
+    def path_s(self) -> float:
+        """The longest path: no schedule is shorter."""
+        return float((self.head_s + self.tail_s).max())
+
+    @property
+    def media(self) -> list[str]:
+        """Every medium or port that a transfer holds."""
+        return sorted({resource for held in self.held_s.values() for resource in held})
+
+    def medium_bound_s(self) -> float:
+        """No schedule is shorter than any one medium allows when its transfers may even be interrupted.
+
+        Jackson's preemptive schedule: at every moment the transfer with the longest tail of those that are ready. It
+        holds for whole transfers and for any number of chunks.
+        """
+        bounds = [self._preemptive_s([i for i, held in self.held_s.items() if r in held], r) for r in self.media]
+        return max([self.path_s, *bounds])
+
+    def _preemptive_s(self, members: Sequence[int], resource: str) -> float:
+        held_s = {index: self.held_s[index][resource] for index in members}
+        ready = sorted(members, key=lambda index: self.head_s[index])
+        left_s = dict(held_s)
+        queue: list[tuple[float, int]] = []
+        now = bound_s = 0.0
+        position = 0
+        while position < len(ready) or queue:
+            if not queue:
+                now = max(now, float(self.head_s[ready[position]]))
+            while position < len(ready) and self.head_s[ready[position]] <= now:
+                after_s = float(self.tail_s[ready[position]]) - held_s[ready[position]]
+                heapq.heappush(queue, (-after_s, ready[position]))
+                position += 1
+            after_s, index = queue[0]
+            until = now + left_s[index]
+            if position < len(ready) and self.head_s[ready[position]] < until:
+                until = float(self.head_s[ready[position]])
+                left_s[index] -= until - now
+            else:
+                heapq.heappop(queue)
+                bound_s = max(bound_s, until - after_s)
+            now = until
+        return bound_s
+
+    def undecided(self) -> list[tuple[int, int]]:
+        """Pairs of transfers that share a medium and whose order nothing decides yet."""
+        pairs = []
+        for first, second in itertools.combinations(self.held_s, 2):
+            if self.held_s[first].keys() & self.held_s[second].keys() and not self._decided(first, second):
+                pairs.append((first, second))
+        return pairs
+
+    def decided(self) -> Iterator[tuple[int, int, float]]:
+        """What comes before what, and the seconds between their starts at least."""
+        for earlier, after in enumerate(self._after):
+            for later, lag_s in after.items():
+                yield earlier, later, lag_s
+
+    def last(self) -> Iterator[tuple[int, float]]:
+        """Operations after which nothing else need come, and their seconds."""
+        for index, after in enumerate(self.operations.successors):
+            if not after:
+                yield index, self._duration_s[index]
+
+    def _decided(self, first: int, second: int) -> bool:
+        return bool(self._followers[first] >> second & 1 or self._followers[second] >> first & 1)
+
+    def decide(self, below_s: float) -> bool:
+        """Decide every pair of which only one order can end before a makespan.
+
+        Returns
+        -------
+        whether any schedule can
+        """
+        limit_s = below_s * (1 + ROUNDING)
+        open_ = self.undecided()
+        while True:
+            if self.path_s > limit_s:
+                return False
+            changed = False
+            for first, second in open_:
+                forth = self.head_s[first] + self.lag_s(first, second) + self.tail_s[second] <= limit_s
+                back = self.head_s[second] + self.lag_s(second, first) + self.tail_s[first] <= limit_s
+                if not forth and not back:
+                    return False
+                if forth != back:
+                    self._put(*((first, second) if forth else (second, first)))
+                    changed = True
+            if not changed:
+                return True
+            self._measure()
+            open_ = [pair for pair in open_ if not self._decided(*pair)]
+
+
+def followers(after: Sequence[Iterable[int]], order: Sequence[int] | None = None) -> list[int]:
+    """For each operation a number whose bit j says that operation j comes later.
+
+    Parameters
+    ----------
+    after
+        What comes later than each operation, at least what comes next.
+    order
+        A topological order; None: the operations' own.
+    """
+    found = [0] * len(after)
+    for index in reversed(range(len(after)) if order is None else order):
+        for later in after[index]:
+            found[index] |= found[later] | (1 << later)
+    return found
