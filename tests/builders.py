@@ -6,6 +6,7 @@ against: plans are enumerated one by one, and the best transfer order is searche
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import random
@@ -19,7 +20,7 @@ from dora_nb.costs.network import Network
 from dora_nb.costs.operations import COMPUTE_KINDS, Operations, Shape, Timing, operations_of
 from dora_nb.costs.table import cost_table
 from dora_nb.domain.cluster import Cluster, ContentionDomain, Device
-from dora_nb.domain.layer import Layer
+from dora_nb.domain.layer import Layer, NextToken
 from dora_nb.domain.plan import Plan, Replica, Stage
 from dora_nb.domain.workload import Workload
 from dora_nb.formulation.fleet import Fleet
@@ -160,6 +161,8 @@ def random_workload(
                 stash_elements=dice.number(0, 5) * MEGA // 10,
                 traffic_elements=dice.number(0, 5) * MEGA // 10,
                 tied_parameters=shared if at_an_end else 0,
+                kv_elements=dice.number(0, 3) * MEGA // 100 if mode == "generate" else 0,
+                next_token=next_token(dice) if mode == "generate" else None,
             )
         )
     ended = dice.pick((True, False)) if ends is None else ends
@@ -172,6 +175,20 @@ def random_workload(
         input_bytes=dice.pick((0, 50_000, 400_000)),
         label_bytes=dice.pick((0, 30_000)) if mode == "training" else 0,
         output_bytes=dice.pick((0, 200_000)),
+        sequence=2 if mode == "generate" else None,
+        new_tokens=dice.number(1, 4) if mode == "generate" else 0,
+        requests_per_s=dice.pick((0.1, 0.3, 1, 3)) if mode == "stream" else None,
+    )
+
+
+def next_token(dice: Dice) -> NextToken:
+    """Of the order of what one token of a short prompt takes; memory counts more, as in generating it does."""
+    return NextToken(
+        flops=dice.number(1, 9) * 2e7,
+        context_flops=dice.number(0, 3) * 1e6,
+        read_parameters=dice.number(0, 4) * MEGA // 8,
+        output_elements=dice.number(1, 9) * MEGA // 200,
+        traffic_elements=dice.number(0, 5) * MEGA // 50,
     )
 
 
@@ -202,13 +219,53 @@ def random_cluster(
             )
         )
         rates.append(scale * dice.pick((1, 2, 3, 7, 100)))
-    return cluster(
-        members,
-        rates,
-        dice.pick(kinds),
-        latency_s=dice.pick((0.0, 0.01)),
-        energy_j_per_byte=dice.pick((0.0, 1e-6)),
+    kind = dice.pick(kinds)
+    if kind in ("shared", "switch"):
+        return cluster(
+            members,
+            rates,
+            kind,
+            latency_s=dice.pick((0.0, 0.01)),
+            energy_j_per_byte=dice.pick((0.0, 1e-6)),
+        )
+    reached = {member.id: rate for member, rate in zip(members, rates, strict=True)}
+    domains = _mixture(dice, reached, scale) if kind == "mixed" else [_domain(dice, "net", kind, reached, scale)]
+    return Cluster(name="tiny", devices=tuple(members), domains=tuple(domains))
+
+
+def _domain(dice: Dice, name: str, kind: str, reached: dict[str, float], scale: float) -> ContentionDomain:
+    """A domain with members that reach it at rates given; other rates, latency and energy are drawn."""
+    fields: dict[str, Any] = {"rates_bytes_per_s": reached}
+    if kind == "cell":
+        factor = dice.pick((1, 3, 20))
+        fields["down_rates_bytes_per_s"] = {member: factor * rate for member, rate in reached.items()}
+    if kind == "links":
+        ways = dice.pick((itertools.combinations, itertools.permutations))  # the same both ways, or not
+        links: dict[str, dict[str, float]] = {}
+        for a, b in ways(reached, 2):
+            links.setdefault(a, {})[b] = scale * dice.pick((1, 2, 2, 9, 100))
+        fields = {"links_bytes_per_s": links}
+    energy_j_per_byte = dice.pick((0.0, 1e-7, 1e-6))
+    return ContentionDomain(
+        id=name, kind=kind, latency_s=dice.pick((0.0, 0.01)), energy_j_per_byte=energy_j_per_byte, **fields
     )
+
+
+def _mixture(dice: Dice, reached: dict[str, float], scale: float) -> list[ContentionDomain]:
+    """One or two domains behind a third; at least one device in each of the former."""
+    names = dice.shuffled(reached)
+    leaves = {"x": names[:1], "y": names[1:2]} if dice.number(0, 1) else {"x": names[: dice.number(1, len(names))]}
+    top = {name: rate for name, rate in reached.items() if not any(name in inside for inside in leaves.values())}
+    domains = []
+    for leaf, inside in leaves.items():
+        rates = {name: reached[name] for name in inside}
+        for name in list(top) if leaf == "x" else ():
+            if len(top) > 1 and dice.number(0, 1):
+                rates[name] = top.pop(name)
+        domains.append(_domain(dice, leaf, dice.pick(("shared", "switch", "cell")), rates, scale))
+        top[leaf] = scale * dice.pick((1, 2, 7, 100))
+    kind = dice.pick(("switch", "switch", "cell", "shared", *(("links",) if len(top) > 1 else ())))
+    return [*domains, _domain(dice, "top", kind, top, scale)]
 
 
 def random_question(
@@ -238,7 +295,7 @@ def random_plan(dice: Dice, work: Workload, place: Cluster) -> Plan:
     first = 1 if tied == "hosted" else 0
     cuts = [first, *sorted(dice.shuffled(range(first + 1, len(work.layers)))[: count - 1]), len(work.layers)]
     held = sorted((dice.number(1, batches) for _ in range(count)), reverse=True)  # fewer ones in front would lock up
-    network, stages = Network.of(place), []
+    overlap, stages = dice.pick((True, True, False)), []
     for index in range(count):
         members = [free.pop() for _ in range(dice.number(1, min(size, len(free) - (count - 1 - index))))]
         shares = dice.pick(compositions(size, len(members)))
@@ -248,10 +305,23 @@ def random_plan(dice: Dice, work: Workload, place: Cluster) -> Plan:
                 stop_layer=cuts[index + 1],
                 replicas=tuple(Replica(device=d, samples=n) for d, n in zip(members, shares, strict=True)),
                 in_flight=held[index],
-                all_reduce=network.best_all_reduce(members, 1.0) if work.trains and len(members) > 1 else None,
+                all_reduce={
+                    "algorithm": dice.pick(("ring", "star")),
+                    "leader": dice.pick(members),
+                    "buckets": 1 if not overlap or (tied == "hosted" and index == count - 1) else dice.number(1, 4),
+                }
+                if work.trains and len(members) > 1
+                else None,
             )
         )
-    return Plan(micro_batch=size, micro_batches=batches, stages=tuple(stages), tied=tied)
+    return Plan(
+        micro_batch=size,
+        micro_batches=batches,
+        stages=tuple(stages),
+        tied=tied,
+        overlap=overlap,
+        chunks=dice.pick((1, 1, 2, 3)),
+    )
 
 
 # ---------------------------------------------------------------------------------------------- every plan
@@ -281,7 +351,7 @@ def groupings(free: frozenset[str], stages: int, most: int) -> Iterator[tuple[tu
 def every_plan(problem: Problem) -> Iterator[Plan]:
     """Every plan of a problem's space, whether or not it fits in memory; no transfer orders."""
     work, place, space = problem.workload, problem.cluster, problem.space
-    network, layers = Network.of(place), len(problem.workload.layers)
+    layers = len(problem.workload.layers)
     for size in space.micro_batch_sizes:
         batches = work.batch // size
         for count in range(1, min(layers, len(place.devices)) + 1):
@@ -293,12 +363,11 @@ def every_plan(problem: Problem) -> Iterator[Plan]:
                 for inner in itertools.combinations(range(start + 1, layers), count - 1):
                     cuts = (start, *inner, layers)
                     for groups in groupings(frozenset(place.device_ids), count, min(space.most_replicas, size)):
-                        yield from _with_shares(problem, network, size, batches, tied, cuts, groups)
+                        yield from _with_shares(problem, size, batches, tied, cuts, groups)
 
 
 def _with_shares(
     problem: Problem,
-    network: Network,
     size: int,
     batches: int,
     tied: str,
@@ -306,40 +375,58 @@ def _with_shares(
     groups: tuple[tuple[str, ...], ...],
 ) -> Iterator[Plan]:
     work, count = problem.workload, len(groups)
+    groups = tuple(_by_type(problem, group) for group in groups)
     depths = {
         tuple(min(batches, 1 + depth * behind) for behind in range(count - 1, -1, -1))
         for depth in problem.space.in_flight_depths
     }
+    sums = [
+        (None,)
+        if len(group) == 1 or not work.trains
+        else [
+            {
+                "algorithm": algorithm,
+                "leader": _leader(problem.cluster, group),
+                "buckets": min(4, cuts[index + 1] - cuts[index])
+                if problem.overlap and not (tied == "hosted" and index == count - 1)
+                else 1,
+            }
+            for algorithm in ("ring", "star")
+        ]
+        for index, group in enumerate(groups)
+    ]
     for shares in itertools.product(*(list(compositions(size, len(group))) for group in groups)):
-        for held in sorted(depths):
+        for held, ways in itertools.product(sorted(depths), itertools.product(*sums)):
             yield Plan(
                 micro_batch=size,
                 micro_batches=batches,
                 tied=tied,
+                overlap=problem.overlap,
                 stages=tuple(
                     Stage(
                         first_layer=cuts[index],
                         stop_layer=cuts[index + 1],
                         replicas=tuple(Replica(device=d, samples=n) for d, n in zip(group, each, strict=True)),
                         in_flight=held[index],
-                        all_reduce=network.best_all_reduce(group, _summed_bytes(work, cuts, index, tied, count))
-                        if work.trains and len(group) > 1
-                        else None,
+                        all_reduce=ways[index],
                     )
                     for index, (group, each) in enumerate(zip(groups, shares, strict=True))
                 ),
             )
 
 
-def _summed_bytes(work: Workload, cuts: tuple[int, ...], index: int, tied: str, count: int) -> float:
-    """Bytes of the gradients that a stage's replicas sum among themselves."""
-    inside = work.layers[cuts[index] : cuts[index + 1]]
-    parameters = sum(each.parameters for each in inside)
-    if tied == "hosted" and index == count - 1:
-        parameters += work.layers[0].parameters - work.tied_parameters  # one copy, summed with the rest
-    elif tied == "one-stage" or (tied == "synchronised" and index in (0, count - 1)):
-        parameters -= work.tied_parameters  # counted once; or summed across both ends instead
-    return float(parameters * work.bytes_per_element)
+def _by_type(problem: Problem, group: tuple[str, ...]) -> tuple[str, ...]:
+    """Replicas in the order of the space: equal devices next to each other. It decides who sends what to whom."""
+    place = {index: kind for kind, same in enumerate(problem.fleet.types) for index in same}
+    ids = problem.cluster.device_ids
+    return tuple(sorted(group, key=lambda name: (place[ids.index(name)], ids.index(name))))
+
+
+def _leader(place: Cluster, group: tuple[str, ...]) -> str:
+    """The device that leads a group: the best connected."""
+    if len(place.domains) == 1 and place.domains[0].kind in ("shared", "switch"):
+        return max(group, key=place.domains[0].rates_bytes_per_s.__getitem__)
+    return Network.of(place).best_leader(group)
 
 
 # ---------------------------------------------------------------------------------------------- every order
@@ -433,7 +520,7 @@ def best_makespan(operations: Operations, timing: Timing, below_s: float = math.
 def default_space(work: Workload, place: Cluster, depths: tuple[int, ...] = (1, 2)) -> SearchSpace:
     """The default space with fewer in-flight depths."""
     default = SearchSpace.default(work, Fleet.of(work, place, cost_table(work, place)))
-    return SearchSpace(default.micro_batch_sizes, default.most_replicas, depths if work.trains else (1,))
+    return dataclasses.replace(default, in_flight_depths=depths if work.trains else (1,))
 
 
 # ---------------------------------------------------------------------------------------------- the true optimum
@@ -485,3 +572,125 @@ class Rated:
 def rated_plans(problem: Problem) -> list[Rated]:
     """Every plan of the space that fits in memory."""
     return [rated for rated in (Rated(plan, problem) for plan in every_plan(problem)) if rated.fits]
+
+
+# ---------------------------------------------------------------------------------------------- streams
+
+
+def best_stream_latency(
+    operations: Operations, timing: Timing, period_s: float, below_s: float, most_nodes: int = 3_000
+) -> float:
+    """The smallest latency of a schedule that repeats every period, if it is below a limit, else the limit.
+
+    Start from the earliest times without media. While two transfers meet on a medium modulo the period, try every
+    number of periods that may lie between them. Exact when it returns before ``most_nodes``; after that it only stops
+    improving.
+    """
+    count = len(operations.operations)
+    seconds = [timing.duration_s[kind] for kind in operations.classes]
+    base = [(each, index, seconds[each]) for index in range(count) for each in operations.predecessors[index]]
+    stages: dict[int, list[int]] = {}
+    for index, name in enumerate(operations.operations):
+        if name.kind == "forward":
+            stages.setdefault(name.stage, []).append(index)
+    for own in stages.values():
+        own.sort(key=lambda index: operations.operations[index].micro_batch)
+        base.append((own[-1], own[0], seconds[own[-1]] - period_s))
+    held = {index: timing.holds[operations.classes[index]].seconds for index in operations.transfers}
+    slack = 1e-9 * period_s
+    if any(seconds > period_s + slack for hold in held.values() for seconds in hold.values()):
+        return below_s  # a transfer would meet itself
+    most = math.ceil(below_s / period_s) + 1 if math.isfinite(below_s) else 2 * count
+    best, nodes = below_s, 0
+
+    def earliest(waits: list[tuple[int, int, float]]) -> list[float] | None:
+        at = [0.0] * count
+        for _ in range(count + 1):
+            moved = False
+            for one, other, wait_s in waits:
+                if at[one] + wait_s > at[other] + slack / 10:
+                    at[other], moved = at[one] + wait_s, True
+            if not moved:
+                return at
+        return None
+
+    def meeting(at: list[float]) -> tuple[int, int, float, float] | None:
+        for one, other in itertools.combinations(operations.transfers, 2):
+            for medium in held[one].keys() & held[other].keys():
+                apart = (at[other] - at[one]) % period_s
+                if min(apart, period_s - apart) < slack:
+                    apart = 0.0
+                if apart < held[one][medium] - slack or apart > period_s - held[other][medium] + slack:
+                    return one, other, held[one][medium], held[other][medium]
+        return None
+
+    def descend(waits: list[tuple[int, int, float]]) -> None:
+        nonlocal best, nodes
+        nodes += 1
+        at = earliest(waits)
+        if nodes > most_nodes or at is None or max(map(sum, zip(at, seconds, strict=True))) >= best - slack:
+            return
+        met = meeting(at)
+        if met is None:
+            best = max(map(sum, zip(at, seconds, strict=True)))
+            return
+        one, other, first_s, second_s = met
+        near = round((at[other] - at[one]) / period_s)
+        for lag in sorted(range(-most, most + 1), key=lambda lag: abs(lag - near)):
+            between = [
+                (one, other, first_s + lag * period_s),
+                (other, one, second_s - (lag + 1) * period_s),
+            ]
+            descend([*waits, *between])
+
+    descend(base)
+    return best
+
+
+def unrolled_latencies(plan: Plan, work: Workload, place: Cluster, requests: int) -> list[float]:
+    """Latency of request after request when a stream starts on idle devices and follows a plan's order.
+
+    Every medium takes its transfers in the order in which they enter the network, period after period; every stage
+    takes requests as they come. No cycles, no periods: one event after the other.
+    """
+    assert work.requests_per_s is not None
+    period_s = 1.0 / work.requests_per_s
+    problem = Problem.of(work, place, "participating")
+    operations, timing = shape_and_timing(plan, problem)
+    seconds = [timing.duration_s[kind] for kind in operations.classes]
+    free_s: dict[str, float] = {}
+    ends: dict[tuple[int, int], float] = {}
+    index_of = {tuple(name): index for index, name in enumerate(operations.operations)}
+    # More requests follow, so that the last ones meet as many others as those before.
+    simulated = requests + max((transfer.lag for transfer in plan.transfer_order), default=0)
+    turns = [
+        (turn - transfer.lag, index_of[transfer.kind, transfer.stage, transfer.micro_batch, transfer.part])
+        for turn in range(simulated)
+        for transfer in plan.transfer_order
+        if turn >= transfer.lag
+    ]
+
+    def end_of(request: int, index: int) -> float:
+        """Ends follow from what comes before; transfers are settled in turn, below."""
+        if (request, index) not in ends:
+            name = operations.operations[index]
+            assert name.kind == "forward", "a transfer is asked for before its turn"
+            start = max(
+                [request * period_s, *(end_of(request, each) for each in operations.predecessors[index])], default=0.0
+            )
+            if request and not name.micro_batch:
+                last = index_of["forward", name.stage, plan.micro_batches - 1, 0]
+                start = max(start, end_of(request - 1, last))
+            ends[request, index] = start + seconds[index]
+        return ends[request, index]
+
+    for request, index in turns:
+        hold = timing.holds[operations.classes[index]].seconds
+        ready = [request * period_s, *(end_of(request, each) for each in operations.predecessors[index])]
+        start = max([*ready, *(free_s.get(medium, 0.0) for medium in hold)])
+        for medium, held_s in hold.items():
+            free_s[medium] = start + held_s
+        ends[request, index] = start + seconds[index]
+    return [
+        max(end_of(request, index) for index in range(len(seconds))) - request * period_s for request in range(requests)
+    ]

@@ -8,16 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from dora_nb import solvers
+from dora_nb.costs.evaluate import timing_of
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import EnergyAccounting
+from dora_nb.domain.rating import qoe_value
 from dora_nb.errors import ObjectiveMismatchError
 from dora_nb.formulation.columns import Columns
 from dora_nb.formulation.decode import decode
-from dora_nb.formulation.partition import partition_model
+from dora_nb.formulation.hand_overs import beyond_columns_j
+from dora_nb.formulation.partition import Objective, partition_model
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.scheduling import finish
+from dora_nb.planning.scheduling import finish_all
 from dora_nb.planning.search import Candidates
+from dora_nb.planning.targets import Figure
 
 #: Partitions whose columns the program chooses from. More make it slower and prove nothing more: the search has
 #: bounded the rest already.
@@ -28,6 +32,10 @@ LEAST_CHECK_S = 1.0
 
 #: Relative disagreement that rounding and solver tolerances explain.
 AGREEMENT = 1e-5
+
+
+#: What the program calls each figure.
+_OBJECTIVES: dict[Figure, Objective] = {"makespan_s": "latency", "energy_j": "energy", "value": "value"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,7 @@ class Verdict:
 def check_by_program(
     problem: Problem,
     candidates: Sequence[Candidates],
-    objective: str,
+    figure: Figure,
     *,
     latency_limit_s: float,
     energy_limit_j: float,
@@ -71,14 +79,14 @@ def check_by_program(
     SolverError
         If the solver refuses the program's numbers, or fails.
     """
-    pool = _best_partitions(candidates, objective, latency_limit_s, energy_limit_j)
+    pool = _best_partitions(candidates, figure, latency_limit_s, energy_limit_j)
     if not pool:
         return None
     columns = Columns.join([candidate.columns.take(candidate.chosen[row]) for candidate, row, _ in pool])
     program = partition_model(
         problem,
         columns,
-        objective,  # type: ignore[arg-type]
+        _OBJECTIVES[figure],
         latency_limit_s=latency_limit_s,
         energy_limit_j=energy_limit_j,
     )
@@ -90,26 +98,26 @@ def check_by_program(
     least = min(bound for _, _, bound in pool)
     if outcome.bound is not None and outcome.bound > least * (1 + AGREEMENT):
         raise ObjectiveMismatchError(
-            f"the {objective} program proves {outcome.bound:.9g}, but the search bounds one of its partitions by "
-            f"{least:.9g}"
+            f"the {_OBJECTIVES[figure]} program proves {outcome.bound:.9g}, but the search bounds one of its "
+            f"partitions by {least:.9g}"
         )
     plans: list[Plan] = []
     if outcome.status.has_incumbent:
         chosen = program.chosen(outcome.values["place"])
-        plans = [finish(plan, problem) for plan in _with_depths(problem, columns, chosen)]
+        plans = finish_all(_with_depths(problem, columns, chosen), problem)
         for plan in plans:
             _check_plan(plan, problem, columns, chosen)
-            _check_bound(plan, problem, objective, outcome.bound)
+            _check_bound(plan, problem, figure, outcome.bound)
     return Verdict(tuple(plans), outcome.solver, outcome.reason)
 
 
 def _best_partitions(
-    candidates: Sequence[Candidates], objective: str, latency_limit_s: float, energy_limit_j: float
+    candidates: Sequence[Candidates], name: Figure, latency_limit_s: float, energy_limit_j: float
 ) -> list[tuple[Candidates, int, float]]:
     pool: list[tuple[Candidates, int, float]] = []
     for candidate in candidates:
         allowed = (candidate.makespan_s <= latency_limit_s) & (candidate.energy_j <= energy_limit_j)
-        figure = candidate.makespan_s if objective == "latency" else candidate.energy_j
+        figure = getattr(candidate, name)
         best = np.flatnonzero(allowed)[np.argsort(figure[allowed], kind="stable")][:MOST_PARTITIONS]
         pool.extend((candidate, int(row), float(figure[row])) for row in best)
     return sorted(pool, key=lambda entry: entry[2])[:MOST_PARTITIONS]
@@ -122,18 +130,23 @@ def _with_depths(problem: Problem, columns: Columns, chosen: list[int]) -> list[
         for held in problem.space.in_flight_counts(len(chosen), batches)
         if not problem.workload.trains or (columns.most_in_flight[chosen] >= np.array(held)).all()
     ]
-    return [decode(columns, chosen, held, problem.workload, problem.cluster) for held in fitting]
+    return [decode(columns, chosen, held, problem) for held in fitting]
 
 
-def _check_bound(plan: Plan, problem: Problem, objective: str, bound: float | None) -> None:
+def _check_bound(plan: Plan, problem: Problem, figure: Figure, bound: float | None) -> None:
     """A plan of the program's columns cannot be better than the program's bound."""
     prediction = plan.prediction
     assert prediction is not None, "a finished plan carries its prediction"
     accounting: EnergyAccounting = "participating" if problem.idle_all_w is None else "all-on"
-    value = prediction.makespan_s if objective == "latency" else prediction.energy_j(accounting)
+    values: dict[Figure, float] = {
+        "makespan_s": prediction.makespan_s,
+        "energy_j": prediction.energy_j(accounting),
+        "value": qoe_value(prediction, problem.terms.qoe).value,
+    }
+    value = values[figure]
     if bound is not None and value < bound * (1 - AGREEMENT):
         raise ObjectiveMismatchError(
-            f"a plan's {objective} is {value:.9g} where the program proves that none is below {bound:.9g}"
+            f"a plan's {_OBJECTIVES[figure]} is {value:.9g} where the program proves that none is below {bound:.9g}"
         )
 
 
@@ -141,7 +154,9 @@ def _check_plan(plan: Plan, problem: Problem, columns: Columns, chosen: list[int
     """What the columns and the evaluation of a plan both compute must agree."""
     prediction = plan.prediction
     assert prediction is not None, "a finished plan carries its prediction"
-    check_energy(plan, problem, float(columns.energy_j[chosen].sum()), float(columns.idle_w[chosen].sum()))
+    timing = timing_of(plan, problem.workload, problem.cluster, problem.table)
+    dynamic_j = float(columns.energy_j[chosen].sum()) + beyond_columns_j(plan, timing, problem)
+    check_energy(plan, problem, dynamic_j, float(columns.idle_w[chosen].sum()))
     for device in prediction.devices:
         if device.memory_bytes > device.usable_memory_bytes * (1 + AGREEMENT):
             raise ObjectiveMismatchError(
@@ -160,8 +175,7 @@ def check_energy(plan: Plan, problem: Problem, dynamic_j: float, idle_w: float) 
     """
     prediction = plan.prediction
     assert prediction is not None, "a finished plan carries its prediction"
-    all_on = problem.idle_all_w is not None
-    claimed = dynamic_j + (problem.idle_all_w if problem.idle_all_w is not None else idle_w) * prediction.makespan_s
-    computed = prediction.energy_j("all-on" if all_on else "participating")
+    claimed = float(problem.energy_j(np.array(dynamic_j), np.array(idle_w), np.array(prediction.makespan_s)))
+    computed = prediction.energy_j("participating" if problem.idle_all_w is None else "all-on")
     if abs(claimed - computed) > AGREEMENT * computed:
         raise ObjectiveMismatchError(f"the columns say {claimed:.9g} J, the evaluation of the plan {computed:.9g} J")

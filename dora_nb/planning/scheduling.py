@@ -2,26 +2,103 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from dora_nb import solvers
 from dora_nb.costs.evaluate import evaluate, timing_of
-from dora_nb.costs.operations import Shape, operations_of
+from dora_nb.costs.operations import Operations, Shape, Timing, operations_of
 from dora_nb.domain.fits import check_fits
-from dora_nb.domain.plan import Plan
-from dora_nb.formulation.list_schedule import list_schedule
+from dora_nb.domain.plan import Plan, Transfer
+from dora_nb.errors import InfeasibleError, ObjectiveMismatchError
+from dora_nb.formulation.list_schedule import ListSchedule, list_schedule
 from dora_nb.formulation.problem import Problem
+from dora_nb.formulation.serial_schedule import improved
+from dora_nb.formulation.stream_schedule import greedy_stream
+from dora_nb.formulation.transfers import transfer_model
+from dora_nb.formulation.windows import ROUNDING, Windows
+from dora_nb.planning.deadline import Deadline
+
+#: Rounds of improvement before the transfer program is asked.
+ROUNDS = 24
+
+#: Open pairs of transfers up to which the program is worth its time, and transfers up to which looking for them is.
+MOST_PAIRS, MOST_TRANSFERS = 1_500, 250
+
+#: Seconds a single transfer program gets.
+PROGRAM_S = 20.0
+
+#: Relative disagreement that a solver's tolerances explain.
+AGREEMENT = 1e-5
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What is known about the best transfer schedule of a plan.
+
+    Attributes
+    ----------
+    bound_s
+        No schedule of the plan is shorter, or none is shorter than the makespan that was to be beaten.
+    makespan_s
+        Of ``plan``; infinity without one.
+    plan
+        With the best transfer order found, if that beats the makespan to be beaten.
+    solver
+        Which solver proved the bound; empty if none had to.
+    """
+
+    bound_s: float
+    makespan_s: float
+    plan: Plan | None
+    solver: str = ""
 
 
 def finish(plan: Plan, problem: Problem) -> Plan:
-    """The plan with its transfers list-scheduled and its figures predicted.
+    """The plan with its transfers scheduled and its figures predicted.
 
     Raises
     ------
     InputError
         If the plan does not fit the problem's workload or cluster.
+    InfeasibleError
+        If no schedule of the plan was found that keeps up with a stream.
     """
     check_fits(plan, problem.workload, problem.cluster)
-    timing = timing_of(plan, problem.workload, problem.cluster, problem.table)
-    schedule = list_schedule(operations_of(Shape.of(plan, problem.workload)), timing)
-    return predicted(plan.replace(transfer_order=schedule.transfers()), problem)
+    plan = plan.replace(overlap=problem.overlap)
+    makespan_s, order = quick_schedule(plan, problem)
+    if math.isinf(makespan_s):
+        raise InfeasibleError("no schedule of this plan was found that repeats with every request of the stream")
+    return predicted(plan.replace(transfer_order=order), problem)
+
+
+def quick_schedule(plan: Plan, problem: Problem) -> tuple[float, tuple[Transfer, ...]]:
+    """A plan's transfers scheduled by list, or greedily within a stream's period.
+
+    Returns
+    -------
+    makespan_s
+        A request's latency in a stream; infinity if no schedule was found that repeats.
+    order
+        As a plan carries it.
+    """
+    operations, timing = _operations(plan, problem)
+    if problem.workload.arrival_s is None:
+        schedule = list_schedule(operations, timing)
+        return schedule.makespan_s, schedule.transfers()
+    repeating = greedy_stream(operations, timing, problem.workload.arrival_s)
+    return (math.inf, ()) if repeating is None else (repeating.latency_s, repeating.transfers(operations))
+
+
+def finish_all(plans: Iterable[Plan], problem: Problem) -> list[Plan]:
+    """The plans finished, without those that cannot keep up with a stream."""
+    finished = []
+    for plan in plans:
+        with suppress(InfeasibleError):
+            finished.append(finish(plan, problem))
+    return finished
 
 
 def predicted(plan: Plan, problem: Problem) -> Plan:
@@ -30,7 +107,98 @@ def predicted(plan: Plan, problem: Problem) -> Plan:
     return plan.replace(prediction=evaluation.prediction)
 
 
+def scheduled(plan: Plan, problem: Problem) -> Plan:
+    """The plan with its figures predicted, the times of all transfers included."""
+    return evaluate(plan, problem.workload, problem.cluster, problem.table).scheduled
+
+
 def fits_memory(plan: Plan) -> bool:
     """Whether every device of a predicted plan can hold what it must."""
     assert plan.prediction is not None, "predict the plan first"
     return all(device.memory_bytes <= device.usable_memory_bytes for device in plan.prediction.devices)
+
+
+def settle(plan: Plan, problem: Problem, *, below_s: float, gap: float, solver: str, deadline: Deadline) -> Settled:
+    """The best transfer schedule of a plan that beats a makespan, or the proof that none does.
+
+    First the bound of every medium, then schedules by list and by serial scheduling in one, two and four chunks, then
+    the transfer program for what is still open.
+
+    Parameters
+    ----------
+    plan
+        Without a transfer order.
+    below_s
+        Only shorter schedules are of interest.
+    gap
+        Relative gap at which the schedule is good enough.
+    solver
+        For the program.
+    deadline
+        When to stop with what there is.
+    """
+    finest = plan.replace(chunks=problem.space.most_chunks)
+    bound_s = Windows(*_operations(finest.replace(chunks=1), problem)).medium_bound_s()
+    best = Settled(bound_s, below_s, None)
+    if bound_s >= below_s:
+        return best
+    enough_s = min(bound_s * (1 + gap), below_s * (1 - ROUNDING))
+    for chunks in problem.space.chunk_counts:
+        split = plan.replace(chunks=chunks)
+        schedule = _heuristic(split, problem, enough_s=enough_s, deadline=deadline)
+        if schedule.makespan_s < best.makespan_s:
+            best = Settled(bound_s, schedule.makespan_s, split.replace(transfer_order=schedule.transfers()))
+        if best.makespan_s <= enough_s or deadline.passed:
+            return best
+    return _by_program(best, finest, problem, gap, solver, deadline)
+
+
+def _operations(plan: Plan, problem: Problem) -> tuple[Operations, Timing]:
+    timing = timing_of(plan, problem.workload, problem.cluster, problem.table)
+    return operations_of(Shape.of(plan, problem.workload)), timing
+
+
+def _heuristic(plan: Plan, problem: Problem, *, enough_s: float, deadline: Deadline) -> ListSchedule:
+    operations, timing = _operations(plan, problem)
+    schedule = list_schedule(operations, timing)
+    if schedule.makespan_s <= enough_s:
+        return schedule
+    return improved(schedule, operations, timing, enough_s=enough_s, rounds=ROUNDS, stop=lambda: deadline.passed)
+
+
+def _by_program(best: Settled, plan: Plan, problem: Problem, gap: float, solver: str, deadline: Deadline) -> Settled:
+    """The transfer program over the finest chunks, of which every coarser schedule is a special case."""
+    operations, timing = _operations(plan, problem)
+    if len(operations.transfers) > MOST_TRANSFERS:
+        return best
+    windows = Windows(operations, timing)
+    below_s = best.makespan_s * (1 - gap)
+    if not windows.decide(below_s):
+        return _bounded(best, below_s)
+    if len(windows.undecided()) > MOST_PAIRS:
+        return best
+    program = transfer_model(windows, below_s)
+    left_s = deadline.remaining_s
+    limit_s = PROGRAM_S if left_s is None else min(left_s, PROGRAM_S)
+    options = solvers.Options(time_limit_s=limit_s, mip_gap=gap)
+    outcome = solvers.solve(program.model, options, solver=solver, cancel=deadline.cancel)  # type: ignore[arg-type]
+    if outcome.status is solvers.Status.INFEASIBLE:
+        return _bounded(best, below_s, outcome.solver)
+    if outcome.bound is not None:
+        best = _bounded(best, min(outcome.bound * program.unit_s, below_s), outcome.solver)
+    if not outcome.status.has_incumbent:
+        return best
+    found = ListSchedule(0.0, program.order(outcome.values["start"])).transfers()
+    exact = predicted(plan.replace(transfer_order=found), problem)
+    assert exact.prediction is not None, "a predicted plan carries its prediction"
+    assert outcome.objective is not None, "an incumbent has an objective"
+    makespan_s = exact.prediction.makespan_s
+    if makespan_s > outcome.objective * program.unit_s * (1 + AGREEMENT):
+        raise ObjectiveMismatchError(
+            f"the transfer program says {outcome.objective * program.unit_s:.9g} s, its order takes {makespan_s:.9g} s"
+        )
+    return Settled(best.bound_s, makespan_s, exact.replace(prediction=None), outcome.solver)
+
+
+def _bounded(best: Settled, bound_s: float, solver: str = "") -> Settled:
+    return Settled(max(best.bound_s, min(bound_s, best.makespan_s)), best.makespan_s, best.plan, solver)

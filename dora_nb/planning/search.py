@@ -10,14 +10,17 @@ Rows that bound the makespan from below (the textbook ``fill + (M - 1) x max`` i
 
 * every stage: what one micro-batch needs upstream, there and back, plus all its own micro-batches;
 * every stage: the same forward only, plus its own work, plus its own sums and step;
-* the medium: all airtime, and what must come before the first and after the last transfer;
-* one switch port: everything it carries;
+* every contended resource (the medium, a gateway): all airtime, and what must come before the first and after the
+  last transfer;
+* a resource of the stage's own (a switch port): everything it carries;
 * after a partition is complete: the longest path through its operations.
+
+What follows a prompt's passes, token by token, overlaps with nothing and is added to every row.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +28,19 @@ from numpy.typing import NDArray
 from dora_nb.costs.evaluate import timing_of
 from dora_nb.costs.operations import OperationClass, Shape, operations_of
 from dora_nb.costs.table import Floats
-from dora_nb.domain.plan import HOSTED
+from dora_nb.domain.architecture import INTEGER_BYTES
+from dora_nb.domain.plan import HOSTED, Plan
 from dora_nb.formulation.columns import Columns, Screen
 from dora_nb.formulation.decode import decode
 from dora_nb.formulation.fleet import Ints
-from dora_nb.formulation.list_schedule import list_schedule
+from dora_nb.formulation.hand_overs import HandOver, HandOvers, beyond_columns_j
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.targets import Targets
+from dora_nb.planning.scheduling import quick_schedule
+from dora_nb.planning.targets import Figures, Targets
+
+#: Pairs of a label and a column that are looked at together: few enough for a processor's cache.
+_BLOCK = 100_000
 
 
 def screen(problem: Problem, targets: Targets, deadline: Deadline | None = None) -> Screen:
@@ -40,7 +48,7 @@ def screen(problem: Problem, targets: Targets, deadline: Deadline | None = None)
 
     A stage's bound holds for every plan with that stage; the bounds of stages left out are remembered like any other.
     """
-    rest, batch = problem.completion, problem.workload.batch
+    rest, batch, terms = problem.completion, problem.workload.batch, problem.terms
     layers = len(problem.workload.layers)
     # A hosted first layer runs on the last stage's devices, so it may not be counted as work for the others.
     maybe_hosted = 1 if problem.workload.trains and problem.workload.tied_parameters else 0
@@ -49,7 +57,7 @@ def screen(problem: Problem, targets: Targets, deadline: Deadline | None = None)
     )
 
     def may_matter(
-        micro_batch: int, code: int, first: Ints, stop: Ints, both_s: Floats, energy_j: Floats
+        micro_batch: int, code: int, first: Ints, stop: Ints, both_s: Floats, decode_s: Floats, energy_j: Floats
     ) -> NDArray[np.bool_]:
         def around(by_code: Floats) -> tuple[Floats, Floats]:
             return _around(by_code[code], first, stop, layers, maybe_hosted)
@@ -57,13 +65,15 @@ def screen(problem: Problem, targets: Targets, deadline: Deadline | None = None)
         before_s, after_s = around(rest.path_s)
         load_s, others_j = batch * sum(around(rest.load_s)), batch * sum(around(rest.energy_j))
         makespan_s = np.maximum(both_s + micro_batch * after_s, batch // micro_batch * both_s) + micro_batch * before_s
-        makespan_s = np.maximum(makespan_s, load_s)
+        makespan_s = np.maximum(makespan_s, load_s) + decode_s + sum(around(rest.decode_s))
         total_j = problem.energy_j(energy_j + others_j, own_idle_w[code], makespan_s)
-        possible = np.isfinite(makespan_s)
+        loads_s = np.maximum(load_s, batch // micro_batch * both_s)
+        possible = np.isfinite(makespan_s) & ~problem.overloaded(loads_s)
+        value = makespan_s if terms.is_plain else problem.value(makespan_s, total_j)
         relevant = possible & (deadline is None or not deadline.passed)
-        relevant[relevant] = targets.relevant(makespan_s[relevant], total_j[relevant])
+        relevant[relevant] = targets.relevant(makespan_s[relevant], total_j[relevant], value[relevant])
         dropped = possible & ~relevant
-        targets.set_aside(makespan_s[dropped], total_j[dropped])
+        targets.set_aside(makespan_s[dropped], total_j[dropped], value[dropped])
         return relevant
 
     return may_matter
@@ -106,14 +116,52 @@ class Candidates:
         The columns of one micro-batch size.
     chosen
         Column of each stage, first to last, shape (partitions, stages).
-    makespan_s, energy_j
-        Lower bounds by the rows alone.
+    makespan_s, energy_j, value
+        Lower bounds by the rows alone; ``value`` is the objective with what soft limits add.
     """
 
     columns: Columns
     chosen: Ints
     makespan_s: Floats
     energy_j: Floats
+    value: Floats
+
+
+@dataclass(frozen=True)
+class Open:
+    """A plan whose best transfer schedule is not known yet: somewhere between a bound and a list schedule.
+
+    Attributes
+    ----------
+    plan
+        Without a transfer order.
+    bound_s, makespan_s
+        No schedule is shorter than the one; the list schedule takes the other (infinity: none keeps up with a stream).
+    dynamic_j, idle_w
+        Joules above idling, and what the plan's devices draw when they idle.
+    cap_s
+        Longest makespan that batteries last.
+    code, battery_j, over_bytes
+        What soft limits are counted from, see :meth:`Problem.value <dora_nb.formulation.problem.Problem.value>`.
+    """
+
+    plan: Plan
+    bound_s: float
+    makespan_s: float
+    dynamic_j: Floats
+    idle_w: Floats
+    cap_s: float
+    code: Ints
+    battery_j: Floats
+    over_bytes: Floats
+
+    def figures(self, problem: Problem, makespan_s: float) -> Figures:
+        """The plan's figures with a makespan; infinite beyond its batteries."""
+        if makespan_s > self.cap_s:
+            return Figures(*(np.full(1, np.inf) for _ in Figures._fields))
+        seconds = np.array([makespan_s])
+        energy_j = problem.energy_j(self.dynamic_j, self.idle_w, seconds)
+        return Figures(seconds, energy_j, problem.value(seconds, energy_j, self.code, self.battery_j, self.over_bytes))
 
 
 @dataclass(frozen=True)
@@ -125,12 +173,15 @@ class _Labels:
     return_s: Floats  # rows that include the way back (training), or the largest stage row (inference)
     forward_s: Floats  # rows that end with a stage's own sums and step
     path_s: Floats  # one micro-batch through all stages so far, forward
-    floor_s: Floats  # rows to which nothing is added: ports
-    air_s: Floats  # airtime of activations and gradients
-    sums_s: Floats  # airtime of everything else
+    floor_s: Floats  # rows to which nothing is added: loads of stages and ports
+    air_s: Floats  # airtime of activations and gradients by contended resource, shape (labels, resources)
+    sums_s: Floats  # airtime of everything else, likewise
+    decode_s: Floats  # what follows the prompt's passes, one after another
     energy_j: Floats
     idle_w: Floats
-    receive_s: Floats  # part of the airtime across the cut in front
+    cap_s: Floats  # longest makespan that batteries last
+    battery_j: Floats  # joules above idling of devices with a priced battery limit, shape (labels, such devices)
+    over_bytes: Floats  # beyond a priced memory headroom, with the least in-flight counts
     last: Ints  # column of the last stage
     column: Ints
     parent: Ints
@@ -158,6 +209,10 @@ class Search:
         After it nothing new is looked at.
     schedules_left
         How many partitions may still be scheduled.
+    insists
+        Whether to go on after that, and after the deadline, until some plan is found.
+    open
+        Plans whose best schedule may still improve an answer; the bounds in ``targets`` do not cover them.
     """
 
     problem: Problem
@@ -166,11 +221,17 @@ class Search:
     most_labels: int
     deadline: Deadline
     schedules_left: int
+    insists: bool = True
     report: SearchReport = field(default_factory=SearchReport)
     candidates: list[Candidates] = field(default_factory=list)
+    open: list[Open] = field(default_factory=list)
+    _tables: dict[int, Floats] = field(default_factory=dict, init=False, repr=False)
 
     def run(self) -> SearchReport:
         """Search every micro-batch size; the answers and bounds are in ``targets``."""
+        # On one medium or switch what a hand-over takes is a part of each column's own.
+        by_pair = self.problem.network.single is None and len(self.problem.cluster.devices) > 1
+        self.hand_overs = HandOvers(self.problem, self.columns.choices) if by_pair and len(self.columns) else None
         for micro_batch in sorted(set(self.columns.micro_batch.tolist())):
             self._family(self.columns.take(self.columns.micro_batch == micro_batch), int(micro_batch))
         return self.report
@@ -185,9 +246,12 @@ class Search:
         self.trains = self.problem.workload.trains
         used, available = columns.fleet.used, columns.fleet.available
         self.compatible = np.asarray(((used[:, None] + used[None]) <= available).all(axis=2))
-        self.tail_s, self.sums_s = columns.tail_s(self.problem.shared), columns.sums_s
+        self.tail_s = columns.tail_s(self.problem.shared)
         inner = (self.problem.workload.cut_bytes(cut) for cut in range(1, self.layers))
         self.cut_bytes = np.array([0.0, *inner])
+        if self.problem.workload.decode_steps:
+            tokens = (self.problem.workload.token_bytes(cut) for cut in range(1, self.layers))
+            self.token_bytes = np.array([0.0, *tokens, float(INTEGER_BYTES)])  # the tokens chosen go back
         self.by_stop = [np.flatnonzero((columns.stop == cut) & ~columns.hosts) for cut in range(self.layers + 1)]
         labels = self._last_stages()
         history: list[_Labels] = []
@@ -207,7 +271,7 @@ class Search:
         c, batches = self.c, self.micro_batches
         ids = np.flatnonzero((c.stop == self.layers) & (c.most_in_flight >= 1))
         own_s = batches * (c.forward_s + c.backward_s)[ids]
-        out_s = np.where(c.output_s[ids] > 0, c.output_s[ids] + self.problem.message_s, 0.0)
+        out_s = c.output_trip_s[ids]
         host_back_s = batches * c.host_backward_s[ids]  # hosted forward passes may overlap with filling the pipeline
         host_load_s = host_back_s + batches * c.host_forward_s[ids]
         labels = _Labels(
@@ -217,11 +281,14 @@ class Search:
             forward_s=own_s + host_back_s + self.tail_s[ids] if self.trains else np.zeros(len(ids)),
             path_s=c.forward_s[ids] + out_s,
             floor_s=np.maximum(c.port_s[ids], own_s + host_load_s + self.tail_s[ids]),
-            air_s=np.zeros(len(ids)),
-            sums_s=self.sums_s[ids] + batches * (c.label_s + c.output_s)[ids],
+            air_s=np.zeros_like(c.sum_air_s[ids]),
+            sums_s=(c.sum_air_s + batches * c.output_air_s)[ids],
+            decode_s=c.decode_s[ids],
             energy_j=c.energy_j[ids],
             idle_w=c.idle_w[ids],
-            receive_s=c.receive_s[ids],
+            cap_s=c.cap_s[ids],
+            battery_j=c.battery_j[ids],
+            over_bytes=c.over_bytes_at(ids, 1),
             last=ids,
             column=ids,
             parent=np.full(len(ids), -1),
@@ -238,46 +305,119 @@ class Search:
             front = self.by_stop[cut][self.c.most_in_flight[self.by_stop[cut]] >= needed]
             if not len(front):
                 continue
-            rows = max(1, 2_000_000 // len(front))
+            rows = max(1, _BLOCK // len(front))
             for start in range(0, len(behind), rows):
                 some = behind[start : start + rows]
                 fits = self.compatible[labels.code[some][:, None], self.c.code[front][None]]
                 # A hosted first layer ends the pipeline at cut 1; nothing may run layer 0 again.
                 fits &= ~(self.c.hosts[labels.last[some]][:, None] & (self.c.first[front] == 0)[None])
-                row, column = np.nonzero(fits)
-                joined = self._joined(labels.take(some[row]), front[column], parents[some[row]])
+                row, column = np.nonzero(self._promising(labels.take(some), front, fits))
+                joined = self._joined(labels.take(some[row]), front[column], parents[some[row]], needed)
                 parts.append(self._keep(joined))
         return self._capped(_Labels.join(parts) if parts else labels.take(np.zeros(0, dtype=int)))
 
-    def _joined(self, behind: _Labels, front: Ints, parents: Ints) -> _Labels:
+    def _promising(self, behind: _Labels, front: Ints, fits: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which pipelines are worth a label, by their largest row without transfers; shape (labels, columns).
+
+        Most are not, and making a label of each takes many times as long as this.
+        """
+        c, rest, batches = self.c, self.problem.completion, self.micro_batches
+        both_s = (c.forward_s + c.backward_s)[front]
+        code = behind.code[:, None] + c.code[front][None]
+        code[~fits] = 0
+        index = self._index(c.hosts[behind.last].astype(int)[:, None], code, c.first[front][None])
+        if self.trains:
+            return_s = np.maximum(behind.return_s[:, None] + both_s[None], batches * both_s[None])
+        else:
+            own_s = batches * both_s[None] + behind.path_s[:, None]
+            return_s = np.maximum(behind.return_s[:, None] + both_s[None], own_s)
+        makespan_s = return_s + self.micro_batch * self._table(rest.path_s).take(index)
+        makespan_s = np.maximum(makespan_s, c.batch * self._table(rest.load_s).take(index))
+        energy_j = makespan_s
+        if self.asks_energy:
+            dynamic_j = behind.energy_j[:, None] + c.energy_j[front][None]
+            dynamic_j = dynamic_j + c.batch * self._table(rest.energy_j).take(index)
+            idle_w = behind.idle_w[:, None] + c.idle_w[front][None]
+            with np.errstate(invalid="ignore"):
+                energy_j = self.problem.energy_j(dynamic_j, idle_w, makespan_s)
+            energy_j = np.where(np.isnan(energy_j), np.inf, energy_j)
+        possible = fits & np.isfinite(makespan_s)
+        bounds = Figures(*(each[possible] for each in (makespan_s, energy_j, self._least_value(makespan_s, energy_j))))
+        relevant = self.targets.relevant(*bounds)
+        self.targets.set_aside(*bounds.take(~relevant))
+        possible[possible] = relevant
+        return possible
+
+    def _least_value(self, makespan_s: Floats, energy_j: Floats) -> Floats:
+        """The objective without what soft limits add."""
+        return makespan_s if self.problem.terms.is_plain else self.problem.terms.qoe.base(makespan_s, energy_j)
+
+    @property
+    def asks_energy(self) -> bool:
+        """Whether the energy of a plan matters to any question."""
+        if not self.problem.terms.is_plain or np.isfinite(self.targets.energy_limit_j):
+            return True
+        return any(
+            ladder.least == "energy_j" or (ladder.within == "energy_j" and not ladder.unlimited)
+            for ladder in self.targets.asked
+        )
+
+    def _joined(self, behind: _Labels, front: Ints, parents: Ints, in_flight: int) -> _Labels:
         c, batches = self.c, self.micro_batches
-        hold_s = self._hold(c.send_s[front], behind.receive_s)
-        transfer_s = hold_s + self.problem.message_s
+        move = self._move(front, behind.column)
         own_s = batches * (c.forward_s + c.backward_s)[front]
         if self.trains:
-            way_s = (c.forward_s + c.backward_s)[front] + 2 * transfer_s
+            way_s = (c.forward_s + c.backward_s)[front] + (move.there_s + move.back_s)
             return_s = np.maximum(behind.return_s + way_s, own_s)
-            step_rows = np.maximum(behind.forward_s + c.forward_s[front] + transfer_s, own_s + self.tail_s[front])
+            step_rows = np.maximum(behind.forward_s + c.forward_s[front] + move.there_s, own_s + self.tail_s[front])
         else:
-            return_s = np.maximum(behind.return_s + c.forward_s[front], own_s + behind.path_s) + transfer_s
+            return_s = np.maximum(behind.return_s + c.forward_s[front], own_s + behind.path_s) + move.there_s
             step_rows = behind.forward_s
-        directions = 2 if self.trains else 1
         return _Labels(
             cut=c.first[front],
             code=behind.code + c.code[front],
             return_s=return_s,
             forward_s=step_rows,
-            path_s=behind.path_s + c.forward_s[front] + transfer_s,
-            floor_s=np.maximum(behind.floor_s, c.port_s[front]),
-            air_s=behind.air_s + directions * batches * hold_s,
-            sums_s=behind.sums_s + self.sums_s[front],
-            energy_j=behind.energy_j + c.energy_j[front],
+            path_s=behind.path_s + c.forward_s[front] + move.there_s,
+            floor_s=np.maximum.reduce([behind.floor_s, c.port_s[front], own_s]),
+            air_s=behind.air_s + batches * move.air_s,
+            sums_s=behind.sums_s + c.sum_air_s[front],
+            decode_s=behind.decode_s + c.decode_s[front] + self._token_s(front, behind.column),
+            energy_j=behind.energy_j + c.energy_j[front] + batches * move.extra_j,
             idle_w=behind.idle_w + c.idle_w[front],
-            receive_s=c.receive_s[front],
+            cap_s=np.minimum(behind.cap_s, c.cap_s[front]),
+            battery_j=behind.battery_j + c.battery_j[front],
+            over_bytes=behind.over_bytes + c.over_bytes_at(front, in_flight),
             last=behind.last,
             column=front,
             parent=parents,
         )
+
+    def _token_s(self, ahead: Ints, behind: Ints) -> Floats:
+        """Seconds of the hand-overs between two columns in all steps after the first token."""
+        c, steps = self.c, self.problem.workload.decode_steps
+        if not steps:
+            return np.zeros(len(ahead))
+        if self.hand_overs is not None:
+            moved_bytes = self.micro_batches * self.token_bytes[c.stop[ahead]]
+            return steps * self.hand_overs.between(c.choice[ahead], c.choice[behind], moved_bytes).there_s
+        return self._hold(c.token_send_s[ahead], c.token_receive_s[behind]) + steps * self.problem.message_s
+
+    def _move(self, ahead: Ints, behind: Ints, *, hosted: bool = False) -> HandOver:
+        """Hand-overs of a micro-batch between columns, or from a hosted first layer to columns."""
+        c = self.c
+        if self.hand_overs is not None:
+            entering = self.cut_bytes[c.first[behind]]
+            return self.hand_overs.between(c.choice[ahead], c.choice[behind], entering)
+        hold_s = self._hold((c.host_send_s if hosted else c.send_s)[ahead], c.receive_s[behind])
+        transfer_s = hold_s + self.problem.message_s
+        return HandOver(transfer_s, transfer_s, self._one_medium_s(hold_s), np.zeros_like(hold_s))
+
+    def _one_medium_s(self, hold_s: Floats) -> Floats:
+        """Airtime of hand-overs, both directions in training: on a shared medium only, and none of a device alone."""
+        directions = 2 if self.trains else 1
+        resources = len(self.problem.network.contended)
+        return directions * hold_s[:, None] if self.problem.shared else np.zeros((len(hold_s), resources))
 
     def _hold(self, send_s: Floats, receive_s: Floats) -> Floats:
         return send_s + receive_s if self.problem.shared else np.maximum(send_s, receive_s)
@@ -287,31 +427,84 @@ class Search:
     def _complete(self, labels: _Labels) -> NDArray[np.bool_]:
         return np.asarray(labels.cut == np.where(self.c.hosts[labels.last], 1, 0))
 
-    def bounds(self, labels: _Labels) -> tuple[Floats, Floats]:
-        """Lower bounds on makespan and energy of every plan that continues a label; inf where none can."""
+    def bounds(self, labels: _Labels) -> Figures:
+        """Lower bounds on the figures of every plan that continues a label; inf where none can."""
         complete = self._complete(labels)
-        makespan_s = np.where(complete, self._complete_rows(labels), self._open_rows(labels))
+        makespan_s = self._open_rows(labels)
+        makespan_s[complete] = self._complete_rows(labels.take(np.flatnonzero(complete)))
+        if self.problem.workload.generates:
+            makespan_s = makespan_s + labels.decode_s + self._steps_left_s(labels, complete)
+        makespan_s[self._overloaded(labels, complete)] = np.inf
+        makespan_s = np.where(makespan_s <= labels.cap_s, makespan_s, np.inf)  # a battery would be empty before
         rest = self.problem.completion
         missing_j = np.where(complete, 0.0, self._rest(rest.energy_j, labels)) * self.c.batch
         missing_w = np.where(complete, 0.0, rest.idle_w[labels.code])
         with np.errstate(invalid="ignore"):
-            energy_j = self.problem.energy_j(labels.energy_j + missing_j, labels.idle_w + missing_w, makespan_s)
-        return makespan_s, np.where(np.isnan(energy_j), np.inf, energy_j)
+            dynamic_j = self._dynamic_j(labels) + missing_j
+            energy_j = self.problem.energy_j(dynamic_j, labels.idle_w + missing_w, makespan_s)
+        energy_j = np.where(np.isnan(energy_j), np.inf, energy_j)
+        return Figures(makespan_s, energy_j, self._value(makespan_s, energy_j, labels, labels.over_bytes))
+
+    def _value(self, makespan_s: Floats, energy_j: Floats, labels: _Labels, over_bytes: Floats) -> Floats:
+        """The objective with what soft limits add, of plans with the labels' devices."""
+        if self.problem.terms.is_plain:
+            return makespan_s
+        return self.problem.value(makespan_s, energy_j, labels.code, labels.battery_j, over_bytes)
+
+    def _dynamic_j(self, labels: _Labels) -> Floats:
+        """Joules above idling, with those of a hosted first layer's hand-overs where a pipeline is complete."""
+        if self.hand_overs is None:
+            return labels.energy_j
+        met = np.flatnonzero(self._complete(labels) & self.c.hosts[labels.last])
+        energy_j = labels.energy_j.copy()
+        move = self._move(labels.last[met], labels.column[met], hosted=True)
+        energy_j[met] += self.micro_batches * move.extra_j
+        return energy_j
 
     def _rest(self, by_cut: Floats, labels: _Labels) -> Floats:
         """Completion figure of the layers not placed yet (a hosted first layer is placed)."""
-        hosted = self.c.hosts[labels.last].astype(int)
-        with np.errstate(invalid="ignore"):
-            rest = by_cut[labels.code, labels.cut] - by_cut[labels.code, hosted]
-        # inf - inf: no device is left for what is missing
-        return np.where(np.isnan(rest), np.where(labels.cut > hosted, np.inf, 0.0), rest)
+        return self._table(by_cut).take(self._index(self.c.hosts[labels.last].astype(int), labels.code, labels.cut))
+
+    def _index(self, hosted: Ints, code: Ints, cut: Ints) -> Ints:
+        """Places in a :meth:`_table`."""
+        return (hosted * self.c.fleet.codes + code) * (self.layers + 1) + cut
+
+    def _table(self, by_cut: Floats) -> Floats:
+        """A completion figure of the layers up to a cut, all and without the first; shape (2 x codes x cuts,)."""
+        if id(by_cut) not in self._tables:
+            parts = []
+            for hosted in (0, 1):
+                with np.errstate(invalid="ignore"):
+                    rest = by_cut - by_cut[:, hosted : hosted + 1]
+                # inf - inf: no device is left for what is missing
+                missing = np.where(np.arange(by_cut.shape[1]) > hosted, np.inf, 0.0)[None]
+                parts.append(np.where(np.isnan(rest), missing, rest))
+            self._tables[id(by_cut)] = np.stack(parts).ravel()
+        return self._tables[id(by_cut)]
+
+    def _overloaded(self, labels: _Labels, complete: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which pipelines cannot keep up with a stream: a stage, a port or the medium needs more than a period."""
+        if self.problem.workload.arrival_s is None:
+            return np.zeros(len(labels), dtype=bool)
+        to_come_s = self.c.batch * self._rest(self.problem.completion.load_s, labels)
+        loads_s = np.maximum(labels.floor_s, np.where(complete, 0.0, to_come_s))
+        inputs_s = self.micro_batches * self.c.input_air_s[labels.column] * complete[:, None]
+        loads_s = np.maximum(loads_s, _busiest(labels.air_s + labels.sums_s + inputs_s))
+        return self.problem.overloaded(loads_s)
+
+    def _steps_left_s(self, labels: _Labels, complete: NDArray[np.bool_]) -> Floats:
+        """What a pipeline's steps after the first token take on top of its label: stages to come, and the way back."""
+        steps, message_s = self.problem.workload.decode_steps, self.problem.message_s
+        back_s = np.where(labels.column != labels.last, self._token_s(labels.last, labels.column), 0.0)
+        to_come_s = self._rest(self.problem.completion.decode_s, labels) + 2 * steps * message_s
+        return np.where(complete, back_s, to_come_s)
 
     def _open_rows(self, labels: _Labels) -> Floats:
         rest, b = self.problem.completion, self.micro_batch
         next_byte_s = rest.next_byte_s[labels.code]
         sending = b * self.cut_bytes[labels.cut % self.layers]
         with np.errstate(invalid="ignore"):
-            hold_s = self._hold(np.nan_to_num(sending * next_byte_s, posinf=0.0), labels.receive_s)
+            hold_s = self._hold(np.nan_to_num(sending * next_byte_s, posinf=0.0), self.c.receive_s[labels.column])
         transfer_s = hold_s + self.problem.message_s
         directions = 2 if self.trains else 1
         rows = [
@@ -321,23 +514,24 @@ class Search:
         ]
         if self.trains:
             rows.append(labels.forward_s + transfer_s + b * self._rest(rest.forward_s, labels))
-        if self.problem.shared:
-            rows.append(labels.air_s + labels.sums_s + directions * self.micro_batches * hold_s)
+        next_s = self._one_medium_s(hold_s)
+        if self.hand_overs is not None:
+            next_s = self.hand_overs.entering_s(self.c.choice[labels.column], self.cut_bytes[labels.cut])
+        rows.append(_busiest(labels.air_s + labels.sums_s + self.micro_batches * next_s))
         return np.asarray(np.maximum.reduce(rows))
 
     def _complete_rows(self, labels: _Labels) -> Floats:
         c, batches = self.c, self.micro_batches
         hosted = c.hosts[labels.last]
         host = np.where(hosted, labels.last, 0)
-        hold_s = np.where(hosted, self._hold(c.host_send_s[host], labels.receive_s), 0.0)
-        transfer_s = np.where(hosted, hold_s + self.problem.message_s, 0.0)
+        move = self._move(host, labels.column, hosted=True)
+        there_s, back_s = np.where(hosted, move.there_s, 0.0), np.where(hosted, move.back_s, 0.0)
         first = np.where(hosted, labels.last, labels.column)  # stage whose devices run the first layer
         first_forward_s = np.where(hosted, c.host_forward_s[host], c.forward_s[labels.column])
-        input_s = np.where(c.input_s[first] > 0, c.input_s[first] + self.problem.message_s, 0.0)
-        before_s = np.where(hosted, first_forward_s, 0.0) + transfer_s + input_s
+        input_s = c.input_trip_s[first]
+        before_s = np.where(hosted, first_forward_s, 0.0) + there_s + input_s
         if not self.trains:
-            air_s = labels.air_s + labels.sums_s + batches * c.input_s[first]
-            medium_s = air_s if self.problem.shared else 0 * air_s
+            medium_s = _busiest(labels.air_s + labels.sums_s + batches * c.input_air_s[first])
             return np.asarray(np.maximum.reduce([labels.return_s + input_s, labels.floor_s, medium_s]))
         # After the last gradient has come back: backward pass of the first layer, sums, step. The exchange of tied
         # gradients needs the other end's part as well.
@@ -345,48 +539,42 @@ class Search:
         other_part_s = np.where(labels.column != labels.last, c.tied_part_s[labels.last], 0.0) * ~hosted
         tail_s = self.tail_s[first] + (other_part_s if self.problem.shared else 0.0)
         rows = [
-            labels.return_s + before_s + np.where(hosted, transfer_s + first_backward_s, 0.0) + tail_s,
+            labels.return_s + before_s + np.where(hosted, back_s + first_backward_s, 0.0) + tail_s,
             labels.forward_s + np.where(labels.column != labels.last, before_s, input_s),
             labels.floor_s,
         ]
-        if self.problem.shared:
-            air_s = labels.air_s + 2 * batches * hold_s
-            anything_s = air_s + labels.sums_s + batches * c.input_s[first]
-            rows.append(anything_s)
-            several = air_s > 0
-            rows.append(np.where(several, input_s + first_forward_s + air_s + first_backward_s + tail_s, 0.0))
+        air_s = labels.air_s + np.where(hosted[:, None], batches * move.air_s, 0.0)
+        rows.append(_busiest(air_s + labels.sums_s + batches * c.input_air_s[first]))
+        busiest_s = _busiest(air_s)
+        around_s = input_s + first_forward_s + busiest_s + first_backward_s + tail_s
+        rows.append(np.where(busiest_s > 0, around_s, 0.0))
         return np.asarray(np.maximum.reduce(rows))
 
     def _keep(self, labels: _Labels) -> _Labels:
-        makespan_s, energy_j = self.bounds(labels)
-        possible = np.isfinite(makespan_s)
-        relevant = possible & self.targets.relevant(makespan_s, energy_j)
-        dropped = possible & ~relevant
-        self.targets.set_aside(makespan_s[dropped], energy_j[dropped])
+        bounds = self.bounds(labels)
+        possible = np.isfinite(bounds.makespan_s)
+        relevant = possible & self.targets.relevant(*bounds)
+        self.targets.set_aside(*bounds.take(possible & ~relevant))
         return labels.take(relevant)
 
     def _capped(self, labels: _Labels) -> _Labels:
         if len(labels) <= self.most_labels:
             return labels
-        makespan_s, energy_j = self.bounds(labels)
-        # Half of the places for the fastest, half for the thriftiest, when both are asked for.
+        bounds = self.bounds(labels)
+        # An equal part of the places for the best at every figure that is asked for.
         rank = np.full(len(labels), len(labels))
-        for figure in self._sought(makespan_s, energy_j):
+        for figure in self._sought(bounds):
             rank[np.argsort(figure)] = np.minimum(rank[np.argsort(figure)], np.arange(len(labels)))
         order = np.argsort(rank, kind="stable")
-        self._leave(makespan_s, energy_j, order[self.most_labels :])
+        self.targets.set_aside(*bounds.take(order[self.most_labels :]))
         return labels.take(order[: self.most_labels])
 
-    def _sought(self, makespan_s: Floats, energy_j: Floats) -> list[Floats]:
-        latency = [makespan_s] if self.targets.seek_latency else []
-        return latency + ([energy_j] if len(self.targets.latency_limits_s) else [])
+    def _sought(self, figures: Figures) -> list[Floats]:
+        return [getattr(figures, name) for name in dict.fromkeys(ladder.least for ladder in self.targets.asked)]
 
     def _give_up(self, labels: _Labels) -> None:
         if len(labels):
-            self._leave(*self.bounds(labels), np.arange(len(labels)))
-
-    def _leave(self, makespan_s: Floats, energy_j: Floats, which: Ints) -> None:
-        self.targets.set_aside(makespan_s[which], energy_j[which])
+            self.targets.set_aside(*self.bounds(labels))
 
     # ------------------------------------------------------------------ complete partitions
 
@@ -395,22 +583,22 @@ class Search:
         ids = np.flatnonzero(complete)
         if not len(ids):
             return
-        makespan_s, energy_j = self.bounds(labels)
+        bounds = self.bounds(labels).take(ids)
         chosen = np.empty((len(ids), len(history)), dtype=np.int64)
         at = ids
         for stage, level in enumerate(reversed(history)):
             chosen[:, stage] = level.column[at]
             at = level.parent[at]
         self.report.partitions += len(ids)
-        self.candidates.append(Candidates(self.c, chosen, makespan_s[ids], energy_j[ids]))
-        hosted = self.c.hosts[labels.last[ids]]
+        self.candidates.append(Candidates(self.c, chosen, *bounds))
+        labels = replace(labels, energy_j=self._dynamic_j(labels)).take(ids)
+        hosted = self.c.hosts[labels.last]
         for hosts in (False, True):
             some = np.flatnonzero(hosted == hosts)
             if len(some):
-                rows = ids[some]
-                self._schedule(chosen[some], hosts, makespan_s[rows], labels.energy_j[rows], labels.idle_w[rows])
+                self._schedule(chosen[some], hosts, bounds.makespan_s[some], labels.take(some))
 
-    def _schedule(self, chosen: Ints, hosts: bool, rows_s: Floats, dynamic_j: Floats, idle_w: Floats) -> None:
+    def _schedule(self, chosen: Ints, hosts: bool, rows_s: Floats, labels: _Labels) -> None:
         stages = chosen.shape[1]
         cases = []  # (in-flight counts, partitions, lower bounds)
         for in_flight in self.problem.space.in_flight_counts(stages, self.micro_batches):
@@ -420,17 +608,34 @@ class Search:
                 path_s = self._longest_paths(chosen[which], in_flight, hosts)
                 cases.append((in_flight, which, np.maximum(path_s, rows_s[which])))
         for in_flight, which, bound_s in cases:
-            bound_j = self.problem.energy_j(dynamic_j[which], idle_w[which], bound_s)
-            self.targets.set_aside(bound_s, bound_j)
-            orders = [np.argsort(figure) for figure in self._sought(bound_s, bound_j)]
+            possible = bound_s <= labels.cap_s[which]
+            which, bound_s = which[possible], bound_s[possible]
+            if not len(which):
+                continue
+            some = labels.take(which)
+            over_bytes = self._over_bytes(chosen[which], in_flight)
+            bound_j = self.problem.energy_j(some.energy_j, some.idle_w, bound_s)
+            bounds = Figures(bound_s, bound_j, self._value(bound_s, bound_j, some, over_bytes))
+            covered = np.ones(len(which), dtype=bool)
+            orders = [np.argsort(figure) for figure in self._sought(bounds)]
             for at in dict.fromkeys(np.stack(orders, axis=1).ravel().tolist()):
-                if not self.targets.relevant(bound_s[at : at + 1], bound_j[at : at + 1])[0]:
+                if not self.targets.relevant(*bounds.take(np.array([at])))[0]:
                     continue
                 late = self.schedules_left <= 0 or self.deadline.passed
-                if late and self.targets.latency_plan is not None:  # some plan is better than none
+                if late and (self.targets.plans or not self.insists):  # some plan is better than none
                     break
-                row = which[at]
-                self._try(chosen[row], in_flight, float(dynamic_j[row]), float(idle_w[row]))
+                tried = self._try(
+                    chosen[which[at]], in_flight, float(bound_s[at]), some.take(np.array([at])), over_bytes[at : at + 1]
+                )
+                if tried.makespan_s > tried.bound_s * (1 + self.targets.tolerance):
+                    self.open.append(tried)
+                    covered[at] = False
+            self.targets.set_aside(*bounds.take(covered))
+
+    def _over_bytes(self, chosen: Ints, in_flight: tuple[int, ...]) -> Floats:
+        """Bytes beyond a priced memory headroom, all stages together."""
+        parts = [self.c.over_bytes_at(chosen[:, stage], held) for stage, held in enumerate(in_flight)]
+        return np.asarray(np.sum(parts, axis=0))
 
     def _longest_paths(self, chosen: Ints, in_flight: tuple[int, ...], hosts: bool) -> Floats:
         c, stages, message_s = self.c, chosen.shape[1], self.problem.message_s
@@ -441,10 +646,14 @@ class Search:
             micro_batches=self.micro_batches,
             trains=self.trains,
             tied=tied if self.trains else None,  # type: ignore[arg-type]
-            replicated=(self.trains,) * stages,  # a single replica's sums take no time
+            # What sums take after the last backward pass, as one operation; none for a single replica.
+            buckets=(int(self.trains),) * stages,
+            overlap=self.problem.overlap,
             inputs=bool(c.input_s.any()),
             labels=bool(c.label_s.any()),
             outputs=bool(c.output_s.any()),
+            generates=workload.generates,
+            decodes=workload.generates,
         )
         duration_s: dict[OperationClass, Floats] = {}
 
@@ -456,35 +665,64 @@ class Search:
             duration_s[OperationClass("forward", stage)] = c.forward_s[ids]
             duration_s[OperationClass("backward", stage)] = c.backward_s[ids]
             duration_s[OperationClass("step", stage)] = c.step_s[ids]
-            duration_s[OperationClass("all-reduce", stage)] = c.sum_s[ids]
+            duration_s[OperationClass("all-reduce", stage)] = c.sum_tail_s[ids]
+            duration_s[OperationClass("decode", stage)] = c.decode_s[ids]
+            duration_s[OperationClass("token", stage)] = self._token_s(ids, chosen[:, (stage + 1) % stages])
             duration_s[OperationClass("tied-reduce", stage)] = with_latency(c.tied_gather_s[ids])
             duration_s[OperationClass("tied-broadcast", stage)] = with_latency(c.tied_spread_s[ids])
             if stage + 1 < stages:
-                hold_s = self._hold(c.send_s[ids], c.receive_s[chosen[:, stage + 1]])
-                duration_s[OperationClass("activation", stage)] = hold_s + message_s
-                duration_s[OperationClass("gradient", stage)] = hold_s + message_s
+                move = self._move(ids, chosen[:, stage + 1])
+                duration_s[OperationClass("activation", stage)] = move.there_s
+                duration_s[OperationClass("gradient", stage)] = move.back_s
         head, tail = chosen[:, 0], chosen[:, -1]
         exchange_s = self._hold(c.tied_part_s[head], c.tied_part_s[tail])
         duration_s[OperationClass("tied-exchange", stages - 1)] = with_latency(exchange_s)
         if hosts:
-            hold_s = self._hold(c.host_send_s[tail], c.receive_s[head])
+            move = self._move(tail, head, hosted=True)
             duration_s[OperationClass("forward", HOSTED)] = c.host_forward_s[tail]
             duration_s[OperationClass("backward", HOSTED)] = c.host_backward_s[tail]
-            duration_s[OperationClass("activation", HOSTED)] = hold_s + message_s
-            duration_s[OperationClass("gradient", HOSTED)] = hold_s + message_s
+            duration_s[OperationClass("activation", HOSTED)] = move.there_s
+            duration_s[OperationClass("gradient", HOSTED)] = move.back_s
         first = HOSTED if hosts else 0
-        duration_s[OperationClass("input", first)] = with_latency(c.input_s[tail if hosts else head])
-        duration_s[OperationClass("label", stages - 1)] = with_latency(c.label_s[tail])
-        duration_s[OperationClass("output", stages - 1)] = with_latency(c.output_s[tail])
+        duration_s[OperationClass("input", first)] = c.input_trip_s[tail if hosts else head]
+        duration_s[OperationClass("label", stages - 1)] = c.label_trip_s[tail]
+        duration_s[OperationClass("output", stages - 1)] = c.output_trip_s[tail]
         return operations_of(shape).longest_path(duration_s)
 
-    def _try(self, chosen: Ints, in_flight: tuple[int, ...], dynamic_j: float, idle_w: float) -> None:
+    def _try(
+        self, chosen: Ints, in_flight: tuple[int, ...], bound_s: float, label: _Labels, over_bytes: Floats
+    ) -> Open:
         problem = self.problem
         self.schedules_left -= 1
         self.report.schedules += 1
-        plan = decode(self.c, chosen.tolist(), in_flight, problem.workload, problem.cluster)
-        timing = timing_of(plan, problem.workload, problem.cluster, problem.table)
-        schedule = list_schedule(operations_of(Shape.of(plan, problem.workload)), timing)
-        energy_j = float(problem.energy_j(np.array(dynamic_j), np.array(idle_w), np.array(schedule.makespan_s)))
-        if self.targets.improves(schedule.makespan_s, energy_j):
-            self.targets.offer(schedule.makespan_s, energy_j, plan.replace(transfer_order=schedule.transfers()))
+        plan = decode(self.c, chosen.tolist(), in_flight, problem)
+        makespan_s, order = quick_schedule(plan, problem)
+        dynamic_j = label.energy_j
+        if self.hand_overs is not None:
+            timing = timing_of(plan, problem.workload, problem.cluster, problem.table)
+            dynamic_j = np.array([float(self.c.energy_j[chosen].sum()) + beyond_columns_j(plan, timing, problem)])
+        tried = Open(
+            plan=plan,
+            bound_s=bound_s,
+            makespan_s=makespan_s,
+            dynamic_j=dynamic_j,
+            idle_w=label.idle_w,
+            cap_s=float(label.cap_s[0]),
+            code=label.code,
+            battery_j=label.battery_j,
+            over_bytes=over_bytes,
+        )
+        if not np.isfinite(makespan_s):  # none was found that keeps up with a stream
+            return tried
+        figures = tried.figures(problem, makespan_s)
+        if self.targets.improves(*figures.numbers):
+            makespan_s, energy_j, value = figures.numbers
+            self.targets.offer(makespan_s, energy_j, plan.replace(transfer_order=order), value)
+        return tried
+
+
+def _busiest(air_s: Floats) -> Floats:
+    """Airtime of the resource that is held longest, 0 where there is none."""
+    if air_s.shape[1] == 1:  # the usual case, and not worth a reduction
+        return air_s[:, 0]
+    return np.asarray(air_s.max(axis=1, initial=0.0))

@@ -37,6 +37,7 @@ from dora_nb.formulation.problem import Problem
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.plan import plan
 from dora_nb.planning.search import Search, screen
+from dora_nb.planning.settle import settle_all
 from dora_nb.planning.targets import Targets
 
 #: Relative rounding between two ways of adding up the same figures.
@@ -58,7 +59,10 @@ def search(
 ) -> Targets:
     targets = Targets(np.array(limits_s, dtype=float), energy_limit_j=energy_limit_j, tolerance=tolerance)
     columns = build_columns(problem, problem.space.most_replicas, screen(problem, targets))
-    Search(problem, columns, targets, most_labels, Deadline(time.monotonic() + seconds), schedules).run()
+    deadline = Deadline(time.monotonic() + seconds)
+    hunt = Search(problem, columns, targets, most_labels, deadline, schedules)
+    hunt.run()
+    settle_all(problem, targets, hunt.open, solver="highs", deadline=deadline)
     return targets
 
 
@@ -124,6 +128,22 @@ def test_no_plan_refutes_the_bounds_on_a_switch(question: Question, accounting: 
     check_answers(targets, plans)
 
 
+NETWORKS = ("links", "cell", "mixed", "mixed")  # where hand-overs depend on both ends
+
+
+@settings(max_examples=60, **QUICK)
+@given(questions(**SMALL, kinds=NETWORKS), ACCOUNTINGS, st.sampled_from((0.0, 0.3, 0.7)), st.booleans())
+def test_no_plan_refutes_the_bounds_on_any_network(
+    question: Question, accounting: EnergyAccounting, share: float, scarce: bool
+) -> None:
+    problem = Problem.of(*question, accounting, space=default_space(*question))
+    plans = rated_plans(problem)
+    latency_s, energy_j = limits_of(plans, share)
+    targets = search(problem, (latency_s, np.inf), energy_j if scarce else np.inf)
+    check_bounds(targets, plans)
+    check_answers(targets, plans)
+
+
 @settings(max_examples=60, **QUICK)
 @given(questions(**SMALL), ACCOUNTINGS, st.sampled_from(((5, 100.0, 3), (1, 100.0, 0), (1_000, -1.0, 0))))
 def test_a_search_that_stops_early_still_returns_true_bounds(
@@ -159,9 +179,9 @@ def test_bounds_and_answers_where_memory_is_scarce(question: Question) -> None:
     check_answers(targets, plans)
 
 
-@settings(max_examples=25, **QUICK)
+@settings(max_examples=40, **QUICK)
 @given(
-    questions(**SMALL),
+    questions(**SMALL, kinds=("shared", "switch", *NETWORKS)),
     ACCOUNTINGS,
     st.sampled_from(("latency", "energy")),
     st.sampled_from((None, 0.0, 0.4)),
@@ -187,7 +207,7 @@ def test_plans_are_within_their_gap_of_the_best_of_all(
     latency_limit_s, energy_limit_j = qoe.latency_s or np.inf, qoe.energy_j or np.inf
     allowed = [rated for rated in plans if rated.energy_j <= energy_limit_j]
     try:
-        answers = plan(work, place, qoe, trade_offs=1, gap=1e-6, space=space)
+        answers = plan(work, place, qoe, most_plans=3, gap=1e-6, space=space)
     except InfeasibleError:
         assert not [rated for rated in allowed if rated.makespan_s <= latency_limit_s]
         return
@@ -211,7 +231,7 @@ def test_plans_are_within_their_gap_of_the_best_of_all(
         assert not refuted, (refuted[0].plan, certificate)
         assert certificate.gap == pytest.approx((certificate.value - certificate.bound) / certificate.value, abs=1e-12)
         if certificate.gap <= 1e-6:
-            assert certificate.value == pytest.approx(best, rel=2e-6)
+            assert certificate.value <= best * (1 + 2e-6)  # the others are only list-scheduled
 
 
 @settings(max_examples=12, **QUICK)

@@ -55,10 +55,10 @@ def predicted(each: Plan) -> tuple[float, float]:
 def test_a_plan_set_keeps_its_promises(question: tuple[Workload, Cluster], objective: str, accounting: str) -> None:
     work, place = question
     qoe = QoE(objective=objective, energy_accounting=accounting)
-    answers = plan(work, place, qoe, trade_offs=2, space=default_space(work, place))
+    answers = plan(work, place, qoe, most_plans=4, space=default_space(work, place))
     figures = []
     for each in answers.plans:
-        again = evaluate(each, work, place).prediction
+        again = evaluate(each, work, place).scheduled.prediction
         assert again == each.prediction
         certificate = each.certificate
         assert certificate is not None
@@ -99,11 +99,11 @@ def test_a_limit_equal_to_what_was_reached_can_be_kept(seed: int, accounting: st
         assert each.prediction is not None
         return each.prediction.makespan_s, each.prediction.energy_j(accounting)
 
-    reached = plan(work, place, QoE(energy_accounting=accounting), trade_offs=0, space=space)
+    reached = plan(work, place, QoE(energy_accounting=accounting), most_plans=2, space=space)
     fastest_s, thriftiest_j = figures(reached.plans[0])[0], figures(reached.plans[-1])[1]
-    again = plan(work, place, QoE(energy_accounting=accounting, latency_s=fastest_s), trade_offs=0, space=space)
+    again = plan(work, place, QoE(energy_accounting=accounting, latency_s=fastest_s), most_plans=2, space=space)
     assert figures(again.plans[0])[0] <= fastest_s
-    again = plan(work, place, QoE(energy_accounting=accounting, energy_j=thriftiest_j), trade_offs=0, space=space)
+    again = plan(work, place, QoE(energy_accounting=accounting, energy_j=thriftiest_j), most_plans=2, space=space)
     assert figures(again.plans[-1])[1] <= thriftiest_j
 
 
@@ -236,13 +236,6 @@ def test_no_time_limit_at_all() -> None:
     assert len(plan(workload(2), cluster(1), time_limit_s=math.inf)) == 1
 
 
-@pytest.mark.parametrize("mode", ["stream", "generate"])
-def test_modes_that_cannot_be_planned_yet(mode: str) -> None:
-    work = workload(2, mode=mode, new_tokens=1 if mode == "generate" else 0)
-    with pytest.raises(InputError, match=r"mode.*training or inference"):
-        plan(work, cluster(2))
-
-
 @pytest.mark.parametrize("end", ["source", "sink"])
 def test_an_unknown_source_or_sink(end: str) -> None:
     with pytest.raises(UnknownNameError, match=rf"{end}.*nobody"):
@@ -256,7 +249,7 @@ def test_an_unknown_source_or_sink(end: str) -> None:
         ("gap", 1),
         ("gap", -0.1),
         ("gap", math.nan),
-        ("trade_offs", -1),
+        ("most_plans", 0),
         ("time_limit_s", 0),
         ("time_limit_s", -1),
         ("time_limit_s", math.nan),

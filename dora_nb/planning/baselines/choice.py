@@ -6,13 +6,14 @@ from collections.abc import Iterable
 
 from dora_nb.domain.plan import Plan, Prediction
 from dora_nb.domain.qoe import QoE
+from dora_nb.domain.rating import qoe_value
 from dora_nb.formulation.problem import Problem
-from dora_nb.planning.scheduling import finish, fits_memory
+from dora_nb.planning.scheduling import finish_all, fits_memory
 
 
 def fitting(plans: Iterable[Plan], problem: Problem) -> list[Plan]:
-    """The alternatives that fit in memory, finished like our own plans."""
-    return [plan for plan in (finish(plan, problem) for plan in plans) if fits_memory(plan)]
+    """The alternatives that fit in memory and keep up with a stream, finished like our own plans."""
+    return [plan for plan in finish_all(plans, problem) if fits_memory(plan)]
 
 
 def best_of(plans: Iterable[Plan], qoe: QoE) -> Plan | None:
@@ -25,8 +26,6 @@ def best_of(plans: Iterable[Plan], qoe: QoE) -> Plan | None:
 
 def _rank(prediction: Prediction | None, qoe: QoE) -> tuple[bool, float, float]:
     assert prediction is not None, "a finished plan carries its prediction"
-    energy_j = prediction.energy_j(qoe.energy_accounting)
-    late = qoe.latency_s is not None and prediction.makespan_s > qoe.latency_s
-    costly = qoe.energy_j is not None and energy_j > qoe.energy_j
-    figures = (prediction.makespan_s, energy_j)
-    return (late or costly, *(figures if qoe.objective == "latency" else figures[::-1]))
+    rating = qoe_value(prediction, qoe)
+    other = prediction.energy_j(qoe.energy_accounting) if qoe.objective == "latency" else prediction.makespan_s
+    return not rating.keeps_hard, rating.value, other

@@ -1,0 +1,224 @@
+"""One question asked once more: what explanations and alternatives are made of.
+
+The same search as :func:`dora_nb.planning.plan.plan`, for one figure only: no trade-offs, no baselines, and no second
+computation by the partition program. Every plan is evaluated again, and every bound is as true as there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from dora_nb.domain.plan import Certificate, Plan
+from dora_nb.domain.qoe import ROUNDING, Objective, QoE
+from dora_nb.domain.rating import Rating, qoe_value
+from dora_nb.errors import InputError, ObjectiveMismatchError
+from dora_nb.formulation.columns import build_columns
+from dora_nb.planning.certify import AGREEMENT
+from dora_nb.planning.deadline import Deadline
+from dora_nb.planning.question import Question
+from dora_nb.planning.scheduling import fits_memory, predicted, scheduled
+from dora_nb.planning.search import Open, Search, screen
+from dora_nb.planning.settle import settle_all
+from dora_nb.planning.targets import Figure, Figures, Ladder, Targets
+
+#: Labels per micro-batch size and number of stages, and partitions scheduled: few to find a plan, many to prove it.
+_FEW, _MANY = (1_000, 100), (100_000, 2_000)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is known about one question.
+
+    Attributes
+    ----------
+    value
+        What was minimised, in s or J, of the best plan found; infinity where none was found.
+    bound
+        No plan within the limits can be below it; infinity where it is proven that there is no plan.
+    plan
+        That plan with its certificate; None where none was found.
+    """
+
+    value: float
+    bound: float
+    plan: Plan | None
+
+    @property
+    def impossible(self) -> bool:
+        """Whether it is proven that no plan keeps the limits."""
+        return self.plan is None and bool(np.isinf(self.bound))
+
+
+def best(
+    question: Question,
+    *,
+    gap: float,
+    deadline: Deadline,
+    figure: Literal["makespan_s", "energy_j"] | None = None,
+    known: Iterable[Plan] = (),
+) -> Answer:
+    """The best plan within the hard limits, proven to a gap.
+
+    Parameters
+    ----------
+    question
+        What is planned, and the limits to keep.
+    gap
+        Relative gap that is good enough.
+    deadline
+        When to stop; what is known by then is returned.
+    figure
+        What is minimised; None: the objective of the QoE, with what soft limits add.
+    known
+        Plans that may be as good, from other questions; those that do not fit this one are left out.
+    """
+    problem = question.problem
+    targets = _targets(question, figure or _own_figure(question), gap)
+    (ladder,) = targets.asked
+    for plan in known:
+        _offer(plan, question, targets)
+    if ladder.plans[0] is None:
+        _search(question, targets, 1, _FEW, deadline)
+        targets.forget_bounds()  # those of that search hold for one device a stage only
+    plans = _search(question, targets, problem.space.most_replicas, _MANY, deadline)
+    settle_all(problem, targets, plans, solver=question.solver, deadline=deadline)
+    found, value, bound = ladder.plans[0], float(ladder.best[0]), float(ladder.bounds[0])
+    if found is None:
+        return Answer(np.inf, bound, None)
+    plan = scheduled(found, problem)
+    _check(plan, question, ladder.least, value)
+    return Answer(value, bound, _certified(plan, question, ladder.least, bound, gap, deadline))
+
+
+def feasible(question: Question, deadline: Deadline) -> Answer:
+    """Whether any plan keeps the hard limits; the first one found will do, and carries no certificate."""
+    problem = question.problem
+    targets = _targets(question, "makespan_s", ROUNDING)
+    until_found = _UntilFound(deadline.at_s, deadline.cancel, targets)
+    _search(question, targets, 1, _FEW, until_found)
+    if targets.latency_plan is None:
+        targets.forget_bounds()
+        plans = _search(question, targets, problem.space.most_replicas, _MANY, until_found)
+        settle_all(problem, targets, plans, solver=question.solver, deadline=until_found)
+    if targets.latency_plan is None:
+        return Answer(np.inf, targets.latency_bound_s, None)
+    return Answer(targets.best_latency_s, 0.0, predicted(targets.latency_plan, problem))
+
+
+def keeps(plan: Plan, qoe: QoE) -> bool:
+    """Whether a predicted plan fits in memory and keeps the hard limits."""
+    return fits_memory(plan) and rating(plan, qoe).keeps_hard
+
+
+def rating(plan: Plan, qoe: QoE) -> Rating:
+    """What a predicted plan is worth."""
+    assert plan.prediction is not None, "predict the plan first"
+    return qoe_value(plan.prediction, qoe)
+
+
+def figures(plan: Plan, qoe: QoE) -> Figures:
+    """Makespan, energy and value of a predicted plan."""
+    assert plan.prediction is not None, "predict the plan first"
+    makespan_s, energy_j = plan.prediction.makespan_s, plan.prediction.energy_j(qoe.energy_accounting)
+    return Figures(*(np.array([each]) for each in (makespan_s, energy_j, rating(plan, qoe).value)))
+
+
+def _own_figure(question: Question) -> Figure:
+    if not question.problem.terms.is_plain:
+        return "value"
+    return "makespan_s" if question.qoe.objective == "latency" else "energy_j"
+
+
+def _targets(question: Question, figure: Figure, tolerance: float) -> Targets:
+    """One question after the least of one figure: bounds beyond the hard limits are dropped at once."""
+    terms, unlimited = question.problem.terms, np.array([np.inf])
+    return Targets(
+        unlimited if figure == "energy_j" else np.zeros(0),
+        energy_limit_j=terms.energy_limit_j,
+        makespan_limit_s=terms.makespan_limit_s,
+        tolerance=tolerance,
+        seek_latency=figure == "makespan_s",
+        further=(Ladder("value", "makespan_s", unlimited),) if figure == "value" else (),
+    )
+
+
+@dataclass(frozen=True)
+class _UntilFound(Deadline):
+    """Passed as soon as there is a plan."""
+
+    targets: Targets | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether to stop."""
+        return (self.targets is not None and self.targets.latency_plan is not None) or super().passed
+
+
+def _search(
+    question: Question, targets: Targets, replicas: int, size: tuple[int, int], deadline: Deadline
+) -> list[Open]:
+    """Search all plans with so many replicas; returns those whose schedules are still to be settled."""
+    problem = question.problem
+    columns = build_columns(problem, replicas, screen(problem, targets, deadline))
+    most_labels, schedules = size
+    search = Search(problem, columns, targets, most_labels, deadline, schedules, insists=False)
+    search.run()
+    return search.open
+
+
+def _offer(plan: Plan, question: Question, targets: Targets) -> None:
+    if not set(plan.devices) <= set(question.cluster.device_ids):
+        return
+    try:
+        again = predicted(plan, question.problem)
+    except InputError:  # transfers of a stream, in an order that cannot repeat at this rate on this network
+        return
+    if keeps(again, question.qoe):
+        makespan_s, energy_j, value = figures(again, question.qoe).numbers
+        targets.offer(makespan_s, energy_j, again, value)
+
+
+def _check(plan: Plan, question: Question, figure: Figure, claimed: float) -> None:
+    """What the search says of a plan must be what its prediction alone says.
+
+    Raises
+    ------
+    ObjectiveMismatchError
+        If it is not.
+    """
+    computed = float(getattr(figures(plan, question.qoe), figure)[0])
+    if abs(claimed - computed) > AGREEMENT * max(abs(computed), AGREEMENT):
+        raise ObjectiveMismatchError(f"the search says {claimed:.9g}, the plan {computed:.9g}")
+    if not keeps(plan, question.qoe):
+        raise ObjectiveMismatchError(f"the plan breaks a limit: {rating(plan, question.qoe).broken!r}")
+
+
+def _certified(plan: Plan, question: Question, figure: Figure, bound: float, gap: float, deadline: Deadline) -> Plan:
+    qoe, terms = question.qoe, question.problem.terms
+    by_figure: dict[Figure, Objective] = {"makespan_s": "latency", "energy_j": "energy", "value": qoe.objective}
+    objective = by_figure[figure]
+    value = float(getattr(figures(plan, qoe), figure)[0])
+    bound = min(bound, value)
+    reached = (value - bound) / value if value else 0.0
+    stopped = ("cancelled" if deadline.cancelled else "time limit") if deadline.passed else "feasible"
+    return plan.replace(
+        certificate=Certificate(
+            objective=objective,
+            unit="s" if objective == "latency" else "J",
+            latency_limit_s=terms.makespan_limit_s if np.isfinite(terms.makespan_limit_s) else None,
+            energy_limit_j=terms.energy_limit_j if np.isfinite(terms.energy_limit_j) else None,
+            limits=rating(plan, qoe).limits,
+            with_prices=figure == "value" and terms.is_soft,
+            value=value,
+            bound=bound,
+            gap=reached,
+            status="optimal" if reached <= gap * (1 + 1e-6) else stopped,
+            scope=question.space.describe(),
+            solver="bounding search",
+            solver_reason="asked again for an explanation; not checked by the partition program",
+        ),
+    )

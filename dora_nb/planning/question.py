@@ -1,0 +1,196 @@
+"""A question in one piece, and the ways to change it: other limits, more memory, other rates, other devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from dora_nb.costs.table import CostTable
+from dora_nb.domain.cluster import Cluster, ContentionDomain, Device
+from dora_nb.domain.qoe import QoE
+from dora_nb.domain.workload import Workload
+from dora_nb.formulation.problem import Problem
+from dora_nb.formulation.space import SearchSpace
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked, the plans to consider included, so that changed questions consider the same ones.
+
+    Attributes
+    ----------
+    workload, cluster, qoe
+        What to run, on what, and how well.
+    table
+        Measured compute times of the cluster's devices; None: the roofline estimate.
+    space
+        Plans to consider.
+    overlap
+        Whether stages compute while they send.
+    solver
+        For transfer schedules that bounds leave open.
+    """
+
+    workload: Workload
+    cluster: Cluster
+    qoe: QoE
+    table: CostTable | None
+    space: SearchSpace
+    overlap: bool = True
+    solver: str = "auto"
+
+    @classmethod
+    def of(
+        cls,
+        workload: Workload,
+        cluster: Cluster,
+        qoe: QoE,
+        table: CostTable | None = None,
+        space: SearchSpace | None = None,
+        overlap: bool = True,
+        solver: str = "auto",
+    ) -> Question:
+        """A question about the given space, or the default one of this workload on this cluster."""
+        space = Problem.of(workload, cluster, qoe.energy_accounting, qoe=qoe, table=table, space=space).space
+        return cls(workload, cluster, qoe, table, space, overlap, solver)
+
+    @cached_property
+    def problem(self) -> Problem:
+        """What a search reads."""
+        return Problem.of(
+            self.workload,
+            self.cluster,
+            self.qoe.energy_accounting,
+            qoe=self.qoe,
+            table=self.table,
+            space=self.space,
+            overlap=self.overlap,
+        )
+
+    def with_qoe(self, qoe: QoE) -> Question:
+        """The same under other limits."""
+        return replace(self, qoe=qoe)
+
+    def with_memory(self, usable_bytes: Mapping[str, float]) -> Question:
+        """The same with so many usable bytes on some devices."""
+        devices = tuple(
+            device.replace(memory_bytes=usable_bytes[device.id], usable_memory_fraction=1.0)
+            if device.id in usable_bytes
+            else device
+            for device in self.cluster.devices
+        )
+        return replace(self, cluster=self.cluster.replace(devices=devices))
+
+    def with_rates(self, faster: Callable[[float], float], device: str | None = None) -> Question:
+        """The same with other rates: all of the network, or those at which one device reaches its own medium.
+
+        Gateways and links count among all rates. A device whose links are its own has no single rate to change.
+        """
+
+        def changed(rates: Mapping[str, float]) -> dict[str, float]:
+            return {name: faster(rate) if device in (None, name) else rate for name, rate in rates.items()}
+
+        domains = tuple(
+            domain.replace(
+                rates_bytes_per_s=changed(domain.rates_bytes_per_s),
+                down_rates_bytes_per_s=changed(domain.down_rates_bytes_per_s),
+                links_bytes_per_s={
+                    a: changed(to) if device is None else to for a, to in domain.links_bytes_per_s.items()
+                },
+            )
+            for domain in self.cluster.domains
+        )
+        return replace(self, cluster=self.cluster.replace(domains=domains))
+
+    def without(self, names: Collection[str]) -> Question:
+        """The same on a cluster that some devices have left, and their limits with them."""
+        ids = self.cluster.device_ids
+        stay = [index for index, name in enumerate(ids) if name not in names]
+        domains = self.cluster.domains
+        for name in set(ids) & set(names):
+            domains = _without(domains, name)
+        battery_j = {name: joules for name, joules in self.qoe.battery_j.items() if name not in names}
+        price = self.qoe.battery_price if battery_j else None
+        reduced = self.with_qoe(self.qoe.replace(battery_j=battery_j, battery_price=price))
+        return reduced._on(stay, [self.cluster.devices[index] for index in stay], domains)
+
+    def with_another(self, name: str) -> Question:
+        """The same with one more device like a given one: on the same medium at the same rate, on as large a battery.
+
+        Where a stage may have all devices as replicas, it may have the new one too. Among links of their own it has
+        the same to all others, and to the given one, our own choice, the slowest of them.
+        """
+        ids = self.cluster.device_ids
+        taken = {*ids, *(domain.id for domain in self.cluster.domains)}
+        added = next(f"{name}-{n}" for n in range(2, len(taken) + 3) if f"{name}-{n}" not in taken)
+        members = [*self.cluster.devices, self.cluster.device(name).replace(id=added)]
+        domains = tuple(
+            _with_another(domain, name, added) if name in domain.members else domain for domain in self.cluster.domains
+        )
+        grown = self._on([*range(len(ids)), ids.index(name)], members, domains)
+        if name in self.qoe.battery_j:
+            grown = grown.with_qoe(self.qoe.replace(battery_j=self.qoe.battery_j | {added: self.qoe.battery_j[name]}))
+        if self.space.most_replicas < len(ids):
+            return grown
+        return replace(grown, space=replace(self.space, most_replicas=len(members)))
+
+    def _on(self, like: list[int], members: list[Device], domains: tuple[ContentionDomain, ...]) -> Question:
+        """Other devices; ``like`` says after which present one each is modelled."""
+        table = self.table
+        if table is not None:
+            columns = np.array(like)
+            table = replace(
+                table,
+                forward_s=table.forward_s[:, columns],
+                backward_s=table.backward_s[:, columns],
+                step_s=table.step_s[:, columns],
+                token_s=None if table.token_s is None else table.token_s[:, columns],
+            )
+        return replace(self, cluster=self.cluster.replace(devices=tuple(members), domains=domains), table=table)
+
+
+def _without(domains: tuple[ContentionDomain, ...], name: str) -> tuple[ContentionDomain, ...]:
+    """A tree of domains that a device or a domain has left; what has no members goes as well.
+
+    Links need two members: where one is left, that one takes their place in the tree.
+    """
+    home = next((domain for domain in domains if name in domain.members), None)
+    if home is None:
+        return domains
+    rest = [member for member in home.members if member != name]
+    if len(rest) < (2 if home.kind == "links" else 1):
+        others = tuple(domain for domain in domains if domain is not home)
+        return others if home.kind == "links" else _without(others, home.id)
+    left = home.replace(
+        rates_bytes_per_s=_but(home.rates_bytes_per_s, name),
+        down_rates_bytes_per_s=_but(home.down_rates_bytes_per_s, name),
+        links_bytes_per_s={
+            a: links for a, to in home.links_bytes_per_s.items() if a != name and (links := _but(to, name))
+        },
+    )
+    return tuple(left if domain is home else domain for domain in domains)
+
+
+def _but(rates: Mapping[str, float], name: str) -> dict[str, float]:
+    return {each: rate for each, rate in rates.items() if each != name}
+
+
+def _with_another(domain: ContentionDomain, name: str, added: str) -> ContentionDomain:
+    """A domain with one more member that is attached as a present one is."""
+    if domain.kind != "links":
+        rates, down = domain.rates_bytes_per_s, domain.down_rates_bytes_per_s
+        return domain.replace(
+            rates_bytes_per_s=rates | {added: rates[name]},
+            down_rates_bytes_per_s=down | {added: down[name]} if down else down,
+        )
+    links, link = {a: dict(to) for a, to in domain.links_bytes_per_s.items()}, domain.link_bytes_per_s
+    others = [other for other in domain.members if other != name]
+    away = {other: link(name, other) or 0.0 for other in others}
+    back = {other: link(other, name) or 0.0 for other in others}
+    for other in others:
+        links.setdefault(other, {})[added] = back[other]
+    links[added] = away | {name: min(*away.values(), *back.values())}
+    return domain.replace(links_bytes_per_s=links)
