@@ -18,9 +18,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dora_nb.catalog import load_cluster, load_device, load_workload
-    from dora_nb.costs import CostTable, cost_table, evaluate
+    from dora_nb.catalog import load_cluster, load_conditions, load_device, load_workload
+    from dora_nb.costs.evaluate import evaluate
+    from dora_nb.costs.table import CostTable, cost_table
     from dora_nb.domain.cluster import Cluster, ContentionDomain, Device
+    from dora_nb.domain.composition import Composition
+    from dora_nb.domain.conditions import Condition, Conditions
     from dora_nb.domain.layer import Layer
     from dora_nb.domain.plan import Plan
     from dora_nb.domain.plan_file import load_plan, save_plan
@@ -30,12 +33,19 @@ if TYPE_CHECKING:
     from dora_nb.domain.workload import Workload
     from dora_nb.executor.launch import execute
     from dora_nb.formulation.space import SearchSpace
+    from dora_nb.planning.alternatives import alternatives
+    from dora_nb.planning.compose import compose
+    from dora_nb.planning.explain import explain
+    from dora_nb.planning.pace import fastest_stream
     from dora_nb.planning.plan import plan
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Cluster": "domain.cluster",
+    "Composition": "domain.composition",
+    "Condition": "domain.conditions",
+    "Conditions": "domain.conditions",
     "ContentionDomain": "domain.cluster",
     "CostTable": "costs",
     "Device": "domain.cluster",
@@ -46,10 +56,15 @@ _HOMES = {
     "RunRecord": "domain.run_record",
     "SearchSpace": "formulation.space",
     "Workload": "domain.workload",
+    "alternatives": "planning.alternatives",
+    "compose": "planning.compose",
     "cost_table": "costs",
     "evaluate": "costs",
     "execute": "executor.launch",
+    "explain": "planning.explain",
+    "fastest_stream": "planning.pace",
     "load_cluster": "catalog",
+    "load_conditions": "catalog",
     "load_device": "catalog",
     "load_plan": "domain.plan_file",
     "load_workload": "catalog",
@@ -59,6 +74,9 @@ _HOMES = {
 
 __all__ = [
     "Cluster",
+    "Composition",
+    "Condition",
+    "Conditions",
     "ContentionDomain",
     "CostTable",
     "Device",
@@ -69,10 +87,15 @@ __all__ = [
     "RunRecord",
     "SearchSpace",
     "Workload",
+    "alternatives",
+    "compose",
     "cost_table",
     "evaluate",
     "execute",
+    "explain",
+    "fastest_stream",
     "load_cluster",
+    "load_conditions",
     "load_device",
     "load_plan",
     "load_workload",

@@ -1,4 +1,4 @@
-"""The command line: ``demo``, ``plan``, ``execute``, ``doctor``.
+"""The command line: ``demo``, ``plan``, ``explain``, ``compose``, ``execute``, ``doctor``.
 
 People read what goes to standard output; with ``--json`` that is one JSON object and nothing else, while progress
 goes to standard error. Whatever goes wrong ends in one message and a non-zero exit status.
@@ -7,25 +7,31 @@ goes to standard error. Whatever goes wrong ends in one message and a non-zero e
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from dora_nb.errors import DocumentError, DoraError
+from dora_nb.errors import DocumentError, DoraError, InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from dora_nb.domain.cluster import Cluster
+    from dora_nb.domain.composition import Composition
+    from dora_nb.domain.explanation import Explanation
     from dora_nb.domain.plan import Plan
     from dora_nb.domain.plan_set import PlanSet
+    from dora_nb.domain.qoe import QoE
     from dora_nb.domain.run_record import RunRecord
+    from dora_nb.domain.workload import Workload
 
 app = typer.Typer(
     name="dora-nb",
@@ -39,6 +45,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+#: What a price of a soft limit is, as the help of each says.
+_PRICE = "what each unit beyond it adds to the objective"
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
@@ -70,6 +79,19 @@ def _command(function: Command) -> Command:
 
     app.command()(tidy)
     return function
+
+
+def _options_of(like: Callable[..., None], but: set[str]) -> Callable[[Command], Command]:
+    """Give a command that takes any options the options of another one, some left out."""
+
+    def dressed(function: Command) -> Command:
+        known = inspect.signature(like, eval_str=True).parameters.values()
+        taken = [parameter for parameter in known if parameter.name not in but]
+        function.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
+        function.__annotations__ = {parameter.name: parameter.annotation for parameter in taken}
+        return function
+
+    return dressed
 
 
 def _fail(message: str, status: int) -> None:
@@ -137,6 +159,98 @@ def plan(
     cluster: Annotated[str, typer.Option(help="Deployment in the catalogue, or a JSON file of the same form.")],
     workload: Annotated[str, typer.Option(help="Model in the catalogue, or a JSON file of the same form.")],
     mode: Annotated[
+        Literal["training", "inference", "stream", "generate"],
+        typer.Option(help="A training iteration, an inference batch, requests at a rate, or tokens one at a time."),
+    ] = "inference",
+    batch: Annotated[int, typer.Option(help="Samples per iteration, batch or request.")] = 1,
+    rate: Annotated[str | None, typer.Option(help="How often requests arrive (mode stream), e.g. '5 /s'.")] = None,
+    new_tokens: Annotated[int, typer.Option(help="Tokens to generate per sample (mode generate; Qwen models).")] = 0,
+    sequence: Annotated[int | None, typer.Option(help="Tokens per sample (language models; default 128).")] = None,
+    image_px: Annotated[int | None, typer.Option("--image-px", help="Side of the input image (vision models).")] = None,
+    precision: Annotated[Literal["fp64", "fp32", "fp16"], typer.Option(help="Number format.")] = "fp32",
+    source: Annotated[str | None, typer.Option(help="Device that holds inputs and labels.")] = None,
+    sink: Annotated[str | None, typer.Option(help="Device that needs the outputs.")] = None,
+    latency: Annotated[str | None, typer.Option(help="Longest makespan allowed, e.g. '30 s' or '80 ms'.")] = None,
+    energy: Annotated[str | None, typer.Option(help="Largest energy allowed, e.g. '900 J'.")] = None,
+    throughput: Annotated[str | None, typer.Option(help="Least throughput, e.g. '2 samples/s'.")] = None,
+    battery: Annotated[
+        list[str] | None, typer.Option(help="Most a device may draw, e.g. 'phone=300 J'; once for each device.")
+    ] = None,
+    headroom: Annotated[
+        str | None, typer.Option(help="Usable memory to keep free on every device, e.g. '10%' or '500 MB'.")
+    ] = None,
+    objective: Annotated[str, typer.Option(help="latency, energy, or a price between them.")] = "latency",
+    joules_per_second: Annotated[
+        str | None, typer.Option(help="What a second is worth in joules, for '--objective price', e.g. 5 or '5 J/s'.")
+    ] = None,
+    latency_price: Annotated[
+        str | None, typer.Option(help=f"Softens the latency limit: {_PRICE}, e.g. '5 J/s'.")
+    ] = None,
+    throughput_price: Annotated[
+        str | None, typer.Option(help=f"Softens the throughput limit: {_PRICE}, e.g. '5 J/(samples/s)'.")
+    ] = None,
+    energy_price: Annotated[
+        str | None, typer.Option(help=f"Softens the energy limit: {_PRICE}, e.g. '0.1 s/J'.")
+    ] = None,
+    battery_price: Annotated[
+        str | None, typer.Option(help=f"Softens every battery limit: {_PRICE}, e.g. '2 J/J'.")
+    ] = None,
+    headroom_price: Annotated[str | None, typer.Option(help=f"Softens the headroom: {_PRICE}, e.g. '3 J/GB'.")] = None,
+    accounting: Annotated[str, typer.Option(help="Whose energy counts: participating or all-on.")] = "participating",
+    most_plans: Annotated[
+        int, typer.Option(help="How many plans to show; they cover the trade-offs as well as so many can.")
+    ] = 5,
+    gap: Annotated[float, typer.Option(help="Relative gap that is good enough.")] = 1e-4,
+    time_limit: Annotated[str, typer.Option(help="After this the best so far is returned with its gap.")] = "60 s",
+    solver: Annotated[
+        Literal["auto", "gurobi", "highs"], typer.Option(help="auto: Gurobi where licensed, else HiGHS.")
+    ] = "auto",
+    algorithm: Annotated[
+        Literal["auto", "decomposed", "monolithic"],
+        typer.Option(help="monolithic: the joint program as it stands, for small questions; auto: decomposed."),
+    ] = "auto",
+    overlap: Annotated[
+        bool, typer.Option(help="Whether devices compute while they send, or wait until all has arrived.")
+    ] = True,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the best plan to this plan file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find plans for a workload on a cluster, each with a bound and a gap."""
+    started = time.monotonic()
+    job, devices, qoe = _question(locals())
+    from dora_nb.domain.plan_file import save_plan
+    from dora_nb.planning.plan import plan as make_plan
+    from dora_nb.units import parse_field
+
+    say = _Talk(as_json)
+    _check_folder(out)
+    say.lines(_setting(job, devices, qoe))
+    with say.progress("planning") as update:
+        plans = make_plan(
+            job,
+            devices,
+            qoe,
+            most_plans=most_plans,
+            gap=gap,
+            time_limit_s=parse_field("time_limit", time_limit, "time"),
+            solver=solver,
+            algorithm=algorithm,
+            overlap=overlap,
+            on_progress=update,
+        )
+    say.plans(plans)
+    if out is not None:
+        save_plan(out, plans.best, job, devices, qoe)
+        say.lines([f"{out}  the best plan; run it with: dora-nb execute '{out}'"])
+    say.json(_plans_json(plans) | {"wall_s": time.monotonic() - started})
+
+
+@_command
+def compose(
+    cluster: Annotated[str, typer.Option(help="Deployment in the catalogue, or a JSON file of the same form.")],
+    workload: Annotated[str, typer.Option(help="Model in the catalogue, or a JSON file of the same form.")],
+    conditions: Annotated[str, typer.Option(help="Conditions in the catalogue, or a JSON file of the same form.")],
+    mode: Annotated[
         Literal["training", "inference"], typer.Option(help="A training iteration or an inference batch.")
     ] = "inference",
     batch: Annotated[int, typer.Option(help="Samples per iteration or batch.")] = 1,
@@ -145,29 +259,30 @@ def plan(
     precision: Annotated[Literal["fp64", "fp32", "fp16"], typer.Option(help="Number format.")] = "fp32",
     source: Annotated[str | None, typer.Option(help="Device that holds inputs and labels.")] = None,
     sink: Annotated[str | None, typer.Option(help="Device that needs the outputs.")] = None,
-    latency: Annotated[str | None, typer.Option(help="Longest makespan allowed, e.g. '30 s' or '80 ms'.")] = None,
-    energy: Annotated[str | None, typer.Option(help="Largest energy allowed, e.g. '900 J'.")] = None,
-    objective: Annotated[str, typer.Option(help="latency or energy.")] = "latency",
+    latency: Annotated[str | None, typer.Option(help="Latency to keep, e.g. '30 s' or '80 ms'.")] = None,
+    energy: Annotated[str | None, typer.Option(help="Energy to keep, e.g. '900 J'.")] = None,
+    objective: Annotated[str, typer.Option(help="latency or energy.")] = "energy",
     accounting: Annotated[str, typer.Option(help="Whose energy counts: participating or all-on.")] = "participating",
-    trade_offs: Annotated[int, typer.Option(help="Plans between the fastest and the thriftiest.")] = 3,
-    gap: Annotated[float, typer.Option(help="Relative gap that is good enough.")] = 1e-4,
+    keep: Annotated[
+        Literal["mean", "tail"], typer.Option(help="Keep limits on the mean, or request by request but for a share.")
+    ] = "mean",
+    missed_share: Annotated[float, typer.Option(help="That share.")] = 0.05,
+    most_plans: Annotated[int, typer.Option(help="Plans that may be resident.")] = 3,
+    window: Annotated[int, typer.Option(help="Requests over which counts are whole numbers.")] = 20,
+    gap: Annotated[float, typer.Option(help="Relative gap that is good enough.")] = 1e-3,
     time_limit: Annotated[str, typer.Option(help="After this the best so far is returned with its gap.")] = "60 s",
     solver: Annotated[
         Literal["auto", "gurobi", "highs"], typer.Option(help="auto: Gurobi where licensed, else HiGHS.")
     ] = "auto",
-    out: Annotated[Path | None, typer.Option("--out", help="Write the best plan to this plan file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Find plans for a workload on a cluster, each with a bound and a gap."""
-    started = time.monotonic()
+    """Choose a few plans and how often to use each in which condition, with a bound and a gap."""
     from dora_nb import catalog
-    from dora_nb.domain.plan_file import save_plan
     from dora_nb.domain.qoe import QoE
-    from dora_nb.planning.plan import plan as make_plan
+    from dora_nb.planning.compose import compose as mix_plans
     from dora_nb.units import parse_field
 
     say = _Talk(as_json)
-    _check_folder(out)
     devices = catalog.load_cluster(cluster)
     job = catalog.load_workload(
         workload,
@@ -179,29 +294,76 @@ def plan(
         source=source,
         sink=sink,
     )
-    qoe = QoE(
-        latency_s=latency,
-        energy_j=energy,
-        objective=objective,
-        energy_accounting=accounting,
-    )
-    say.lines(_setting(job, devices, qoe))
-    with say.progress("planning") as update:
-        plans = make_plan(
+    qoe = QoE(latency_s=latency, energy_j=energy, objective=objective, energy_accounting=accounting)
+    with say.progress("composing") as update:
+        mix = mix_plans(
             job,
             devices,
             qoe,
-            trade_offs=trade_offs,
+            catalog.load_conditions(conditions),
+            most_plans=most_plans,
+            window=window,
+            keep=keep,
+            missed_share=missed_share,
             gap=gap,
             time_limit_s=parse_field("time_limit", time_limit, "time"),
             solver=solver,
             on_progress=update,
         )
-    say.plans(plans)
-    if out is not None:
-        save_plan(out, plans.best, job, devices, qoe)
-        say.lines([f"{out}  the best plan; run it with: dora-nb execute '{out}'"])
-    say.json(_plans_json(plans) | {"wall_s": time.monotonic() - started})
+    say.lines(repr(mix).splitlines())
+    say.json(_composition_json(mix))
+
+
+@_command
+@_options_of(plan, but={"most_plans", "algorithm", "out"})
+def explain(**options: Any) -> None:
+    """What more of each limit, device and rate is worth; where no plan keeps the limits, what would have to give."""
+    started = time.monotonic()
+    job, devices, qoe = _question(options)
+    from dora_nb.planning.explain import explain as make_explanation
+    from dora_nb.units import parse_field
+
+    say = _Talk(options["as_json"])
+    with say.progress("explaining") as update:
+        explanation = make_explanation(
+            job,
+            devices,
+            qoe,
+            gap=options["gap"],
+            time_limit_s=parse_field("time_limit", options["time_limit"], "time"),
+            solver=options["solver"],
+            overlap=options["overlap"],
+            on_progress=update,
+        )
+    say.lines([repr(explanation)])
+    say.json(_explanation_json(explanation) | {"wall_s": time.monotonic() - started})
+
+
+def _question(options: Mapping[str, Any]) -> tuple[Workload, Cluster, QoE]:
+    """What the options of ``plan`` and ``explain`` ask."""
+    from dora_nb import catalog
+    from dora_nb.domain.qoe import QoE
+
+    cluster = catalog.load_cluster(options["cluster"])
+    names = ("mode", "batch", "sequence", "image_px", "precision", "new_tokens", "source", "sink")
+    chosen = {name: options[name] for name in names}
+    workload = catalog.load_workload(options["workload"], requests_per_s=options["rate"], **chosen)
+    qoe = QoE(
+        objective=options["objective"],
+        joules_per_s=options["joules_per_second"],
+        latency_s=options["latency"],
+        latency_price=options["latency_price"],
+        samples_per_s=options["throughput"],
+        throughput_price=options["throughput_price"],
+        energy_j=options["energy"],
+        energy_price=options["energy_price"],
+        battery_j=_batteries(options["battery"] or []),
+        battery_price=options["battery_price"],
+        **_headroom(options["headroom"]),
+        headroom_price=options["headroom_price"],
+        energy_accounting=options["accounting"],
+    )
+    return workload, cluster, qoe
 
 
 @_command
@@ -313,17 +475,39 @@ class _Talk:
 
 
 def _setting(workload: Any, cluster: Any, qoe: Any) -> list[str]:
-    from dora_nb.units import format_joules, format_seconds
+    from dora_nb.render.words import demand_words, qoe_words
 
     size = f"{workload.sequence} tokens" if workload.sequence else f"{workload.image_px} px images"
-    limits = [f"latency at most {format_seconds(qoe.latency_s)}"] if qoe.latency_s is not None else []
-    limits += [f"energy at most {format_joules(qoe.energy_j)}"] if qoe.energy_j is not None else []
+    size += "".join(f", {part}" for part in demand_words(workload))
     return [
         f"  workload  {workload.name}, {workload.mode}, batch {workload.batch} x {size}, {workload.precision}: "
         f"{len(workload.layers)} layers, {workload.parameters / 1e6:,.0f} M parameters",
         f"  cluster   {cluster.name}: {', '.join(cluster.device_ids)}",
-        f"  QoE       {', '.join(limits) or 'no limits'}; least {qoe.objective}",
+        f"  QoE       {qoe_words(qoe).removeprefix('Asked for: ')}",
     ]
+
+
+def _batteries(written: list[str]) -> dict[str, str]:
+    """Battery limits by device."""
+    limits: dict[str, str] = {}
+    for each in written:
+        device, found, limit = each.rpartition("=")
+        if not found or not device or device in limits:
+            raise InputError("battery", each, "device=energy, e.g. 'phone=300 J', once for each device")
+        limits[device] = limit
+    return limits
+
+
+def _headroom(written: str | None) -> dict[str, float]:
+    """Headroom as a share, where it is written as one, or in bytes."""
+    from dora_nb.units import parse, parse_field
+
+    if written is None:
+        return {}
+    try:
+        return {"headroom_fraction": parse(written, "fraction")}
+    except ValueError:
+        return {"headroom_bytes": parse_field("headroom", written, "size")}
 
 
 def _check_folder(path: Path | None) -> None:
@@ -337,16 +521,65 @@ def _indented(text: str) -> list[str]:
 
 
 def _plans_json(plans: PlanSet) -> dict[str, Any]:
-    accounting = plans.qoe.energy_accounting
+    accounting, certificate = plans.qoe.energy_accounting, plans.best.certificate
+    assert certificate is not None, "the best plan carries its certificate"
     return {
+        **certificate.model_dump(
+            include={"objective", "value", "bound", "unit", "gap", "status", "algorithm", "solver"}
+        ),
         "workload": {
-            key: getattr(plans.workload, key) for key in ("name", "mode", "batch", "sequence", "image_px", "precision")
+            key: getattr(plans.workload, key)
+            for key in ("name", "mode", "batch", "sequence", "image_px", "precision", "new_tokens", "requests_per_s")
         },
         "cluster": plans.cluster.name,
         "qoe": plans.qoe.model_dump(),
         "plans": [_plan_json(each, accounting) for each in plans.plans],
         "baselines": [_plan_json(each, accounting) for each in plans.baselines],
+        "best": plans.best.label,
+        "coverage": plans.coverage
+        and {
+            "delta": plans.coverage.delta,
+            "most_plans": plans.coverage.most_plans,
+            "proven": plans.coverage.proven,
+        },
         "planning_wall_s": plans.wall_s,
+    }
+
+
+def _composition_json(mix: Composition) -> dict[str, Any]:
+    proof = mix.certificate
+    return {
+        "cluster": mix.cluster.name,
+        "qoe": mix.qoe.model_dump(),
+        "keep": mix.keep,
+        "missed_share": mix.missed_share,
+        "window": mix.window,
+        **proof.model_dump(include={"objective", "unit", "value", "bound", "gap", "status", "scope", "solver"}),
+        "plans": [_plan_json(each, mix.qoe.energy_accounting) for each in mix.plans],
+        "conditions": [
+            {
+                "name": condition.name,
+                "probability": condition.probability,
+                "weights": list(figures.weights),
+                "counts": list(figures.counts),
+                "order": list(figures.order),
+                "makespan_s": list(figures.makespan_s),
+                "energy_j": list(figures.energy_j),
+                "mean_s": figures.mean_s,
+                "mean_j": figures.mean_j,
+                "switch_s": figures.switch_s,
+                "missed_share": figures.missed_share,
+                "kept": figures.kept,
+                "bound": figures.bound,
+            }
+            for condition, figures in zip(mix.conditions.conditions, mix.figures, strict=True)
+        ],
+        "expected_s": mix.expected_s,
+        "expected_j": mix.expected_j,
+        "single": None if mix.single is None else {"label": mix.single.label, "value": mix.single_value},
+        "resident_bytes": mix.resident_bytes,
+        "usable_bytes": mix.usable_bytes,
+        "wall_s": mix.wall_s,
     }
 
 
@@ -357,19 +590,47 @@ def _plan_json(each: Plan, accounting: Any) -> dict[str, Any]:
         "label": each.label,
         "makespan_s": each.prediction.makespan_s,
         "period_s": each.prediction.period_s,
+        "first_token_s": each.prediction.first_token_s,
+        "token_s": each.prediction.token_s,
         "energy_j": each.prediction.energy_j(accounting),
         "energy_accounting": accounting,
         "devices": list(each.devices),
         "micro_batch": each.micro_batch,
         "micro_batches": each.micro_batches,
         "tied": each.tied,
+        "overlap": each.overlap,
+        "chunks": each.chunks,
         "stages": [stage.model_dump() for stage in each.stages],
+        "schedule": [transfer.model_dump() for transfer in each.prediction.schedule],
     }
     if certificate is not None:
-        facts |= certificate.model_dump(
-            include={"objective", "unit", "value", "bound", "gap", "status", "solver", "solver_reason", "scope"}
-        )
+        facts |= certificate.model_dump()
     return facts
+
+
+def _explanation_json(explanation: Explanation) -> dict[str, Any]:
+    accounting = explanation.qoe.energy_accounting
+    facts: dict[str, Any] = {
+        "workload": explanation.workload.name,
+        "cluster": explanation.cluster.name,
+        "qoe": explanation.qoe.model_dump(),
+        "feasible": explanation.feasible,
+        "solves": explanation.solves,
+        "stopped": explanation.stopped,
+    }
+    if explanation.best is not None:
+        margins = [
+            each.model_dump(exclude={"plan"})
+            | {name: getattr(each, name) for name in ("change", "per_unit", "uncertainty", "proven", "binds")}
+            for each in explanation.margins
+        ]
+        return facts | {"best": _plan_json(explanation.best, accounting), "margins": margins}
+    relaxations = [
+        {"changes": [change.model_dump() for change in each.changes], "plan": _plan_json(each.plan, accounting)}
+        for each in explanation.relaxations
+    ]
+    ruled_out = [each.model_dump() for each in explanation.ruled_out]
+    return facts | {"message": explanation.message, "relaxations": relaxations, "ruled_out": ruled_out}
 
 
 def _run_json(record: RunRecord) -> dict[str, Any]:

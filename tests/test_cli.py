@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import time
 import pytest
 
 SMART_HOME = ["--cluster", "smart-home", "--workload", "qwen3-0.6b", "--mode", "training", "--batch", "16"]
-SMALL = ["--cluster", "traffic-analytics", "--workload", "vit-b-16", "--batch", "4", "--trade-offs", "0"]
+SMALL = ["--cluster", "traffic-analytics", "--workload", "vit-b-16", "--batch", "4", "--most-plans", "2"]
 
 
 def run(*arguments, cwd=None, prelude="", **environment):
@@ -34,7 +35,7 @@ def refused(outcome, *words):
     assert status not in (0, 130), err
     assert out == ""
     assert "Traceback" not in err
-    message = [line for line in err.splitlines() if not line.startswith("  planning:")]
+    message = [line for line in err.splitlines() if not line.startswith(("  planning:", "  composing:"))]
     assert message, err
     for word in words:
         assert word in " ".join(message), (word, err)
@@ -58,6 +59,46 @@ def test_the_smart_home_question_is_answered_with_a_bound_and_a_small_gap():
         assert plan["period_s"] > 0
     single = next(each for each in answer["baselines"] if each["label"].startswith("best single device"))
     assert min(plan["makespan_s"] for plan in answer["plans"]) < single["makespan_s"]
+
+
+def test_a_composition_is_answered_with_weights_counts_and_a_bound(tmp_path):
+    question = ["--cluster", "smart-home", "--workload", "bert-base", "--batch", "4", "--source", "phone"]
+    options = ["--conditions", "smart-home-evening", "--latency", "400 ms", "--window", "10", "--json"]
+    status, out, err = run("compose", *question, *options)
+    assert status == 0, err
+    answer = json.loads(out)
+    assert [each["name"] for each in answer["conditions"]] == ["calm", "busy Wi-Fi", "laptop away"]
+    for each in answer["conditions"]:
+        assert sum(each["counts"]) == 10
+        assert each["weights"] == [count / 10 for count in each["counts"]]
+        assert len(each["counts"]) == len(each["makespan_s"]) == len(answer["plans"])
+        assert each["kept"]
+        assert each["mean_s"] <= 0.4 * (1 + 1e-6)
+    shares = [each["probability"] * each["mean_j"] for each in answer["conditions"]]
+    assert sum(shares) == pytest.approx(answer["value"])
+    assert 0 < answer["bound"] <= answer["value"]
+    assert answer["gap"] == pytest.approx(1 - answer["bound"] / answer["value"])
+    refused(run("compose", *question, "--conditions", "smart-home-morning"), "conditions", "smart-home-evening")
+
+
+def test_tokens_are_planned_and_their_pace_is_told(tmp_path):
+    asked = ["--cluster", "smart-home", "--workload", "qwen3-0.6b", "--mode", "generate", "--new-tokens", "16"]
+    status, out, err = run("plan", *asked, "--most-plans", "2", "--out", "plan.json", "--json", cwd=tmp_path)
+    assert status == 0, err
+    answer = json.loads(out)
+    assert answer["workload"]["new_tokens"] == 16
+    for plan in answer["plans"]:
+        assert plan["makespan_s"] == pytest.approx(plan["first_token_s"] + 15 * plan["token_s"])
+    refused(run("execute", "plan.json", cwd=tmp_path), "workload.mode", "generate", "the modes the executor runs")
+
+
+def test_a_stream_is_planned_and_its_pace_is_told(tmp_path):
+    asked = ["--cluster", "traffic-analytics", "--workload", "vit-b-16", "--mode", "stream", "--rate", "50 /s"]
+    status, out, err = run("plan", *asked, "--most-plans", "2", "--out", "plan.json", cwd=tmp_path)
+    assert status == 0, err
+    assert "a request every 20 ms" in out
+    assert "would keep up with a request every" in out
+    refused(run("execute", "plan.json", cwd=tmp_path), "workload.mode", "stream", "the modes the executor runs")
 
 
 def test_without_gurobi_highs_answers_and_says_why():
@@ -100,9 +141,28 @@ def test_without_torch_planning_works_and_running_says_what_to_install(tmp_path)
         (["--energy", "100 J"], ["energy of 100 J is impossible", "the thriftiest plan takes"]),
         (["--latency", "80 MB"], ["latency_s", "80 MB", "ms"]),
         (["--energy=-3"], ["energy_j", "-3"]),
+        (["--throughput", "9 samples/s"], ["throughput of 9 samples/s", "is impossible: the best plan takes 1"]),
+        (["--throughput", "9 J"], ["samples_per_s", "9 J", "samples/s"]),
+        (["--battery", "phone"], ["battery", "phone=300 J"]),
+        (["--battery", "toaster=3 J"], ["battery_j", "toaster", "laptop"]),
+        (["--battery", "phone=3 s"], ["battery_j", "3 s", "kJ"]),
+        (
+            [part for name in ("phone", "laptop", "minipc", "tvbox", "hub") for part in ("--battery", f"{name}=1 J")],
+            ["battery limits", "is impossible", "without that the best plan takes 1"],
+        ),
+        (["--headroom", "10 J"], ["headroom", "10 J", "GB"]),
+        (["--headroom", "99.9%"], ["keeps the memory headroom is impossible"]),
+        (["--objective", "price"], ["joules_per_s", "exactly when"]),
+        (["--joules-per-second", "5"], ["joules_per_s", "exactly when"]),
+        (["--latency-price", "5"], ["latency_price", "next to the limit"]),
+        (["--latency", "20 s", "--latency-price", "5 J/s"], ["latency_price", "'J' is not a unit of time"]),
+        (["--most-plans", "0"], ["most_plans", "1 or more"]),
         (["--cluster", "smart-hom"], ["smart-hom", "smart-home"]),
         (["--workload", "gpt"], ["gpt", "qwen3-0.6b"]),
-        (["--mode", "generate"], ["generate", "training", "inference"]),
+        (["--mode", "generate"], ["new_tokens", "at least 1 in mode 'generate'"]),
+        (["--mode", "stream"], ["requests_per_s", "a rate in mode 'stream'"]),
+        (["--mode", "stream", "--rate", "5 W"], ["requests_per_s", "5 W", "/s"]),
+        (["--mode", "stream", "--rate", "1000 /s"], ["keeps up with a request every 1 ms", "none can keep up"]),
         (["--batch", "0"], ["batch", "0"]),
         (["--source", "toaster"], ["source", "toaster", "laptop"]),
         (["--precision", "fp8"], ["precision", "fp8"]),
@@ -117,6 +177,27 @@ def test_without_torch_planning_works_and_running_says_what_to_install(tmp_path)
 def test_what_cannot_be_planned_is_one_clear_message(arguments, words, tmp_path):
     refused(run("plan", *SMART_HOME, "--out", "plan.json", "--json", *arguments, cwd=tmp_path), *words)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_term_of_the_qoe(tmp_path):
+    terms = ["--objective", "price", "--joules-per-second", "5 J/s", "--latency", "14 s", "--latency-price", "40 J/s"]
+    terms += ["--throughput", "0.5 samples/s", "--battery", "phone=400 J", "--headroom", "10%", "--energy", "2 kJ"]
+    status, out, err = run("plan", *SMART_HOME, *terms, "--most-plans", "3", "--json", cwd=tmp_path)
+    assert status == 0, err
+    facts = json.loads(out)
+    assert 1 <= len(facts["plans"]) <= 3
+    assert facts["coverage"]["most_plans"] == 3
+    assert facts["coverage"]["proven"]
+    assert facts["coverage"]["delta"] >= 0
+    best = next(plan for plan in facts["plans"] if plan["label"] == facts["best"])
+    assert (best["objective"], best["unit"], best["with_prices"]) == ("price", "J", True)
+    limits = {limit["term"]: limit for limit in best["limits"]}
+    assert set(limits) == {"latency", "throughput", "energy", "battery", "headroom"}
+    assert all(limit["kept"] for limit in best["limits"] if limit["price"] is None)
+    late_s = max(0.0, best["makespan_s"] - 14)
+    assert best["value"] == pytest.approx(best["energy_j"] + 5 * best["makespan_s"] + 40 * late_s)
+    assert best["bound"] <= best["value"]
+    assert best["gap"] <= 0.15
 
 
 def test_damaged_files_are_one_clear_message(tmp_path):
@@ -218,3 +299,36 @@ def test_help_teaches():
     assert "dora-nb demo" in out
     for command in ("demo", "plan", "execute", "doctor"):
         assert run(command, "--help")[0] == 0
+
+
+def test_a_feasible_question_is_explained_in_units():
+    status, out, err = run("explain", *SMALL[:-2], "--json")
+    assert status == 0, err
+    answer = json.loads(out)
+    assert answer["feasible"]
+    assert answer["best"]["makespan_s"] > 0
+    kinds = {each["of"] for each in answer["margins"]}
+    assert kinds == {"memory", "bandwidth", "device"}
+    for each in answer["margins"]:
+        assert each["unit"] in ("bytes", "bytes/s", "devices")
+        assert each["proven"] in ("better", "worse", "nothing", "impossible")
+        assert each["proven"] != "nothing" or abs(each["change"]) <= each["uncertainty"] + 1e-12
+
+
+def test_an_infeasible_question_is_explained_and_that_is_no_failure():
+    status, out, err = run("explain", *SMALL[:-2], "--latency", "20 ms")
+    assert status == 0, err
+    assert "latency of 20 ms is impossible" in " ".join(out.split())
+    assert "It becomes possible with a latency of" in out
+    status, out, err = run("explain", *SMALL[:-2], "--latency", "20 ms", "--json")
+    assert status == 0, err
+    (relaxation,) = json.loads(out)["relaxations"]
+    (change,) = relaxation["changes"]
+    assert (change["limit"], change["unit"], change["asked"]) == ("latency", "s", 0.02)
+    assert change["needed"] == pytest.approx(relaxation["plan"]["makespan_s"])
+
+
+def test_explain_takes_the_options_of_plan():
+    options = [set(re.findall(r"--[a-z-]+", run(command, "--help")[1])) for command in ("plan", "explain")]
+    assert options[0] - options[1] == {"--algorithm", "--most-plans", "--out"}
+    refused(run("explain", "--cluster", "nowhere", "--workload", "vit-b-16"), "nowhere", "smart-home")

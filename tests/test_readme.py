@@ -42,8 +42,8 @@ def test_python_example_runs(tmp_path, monkeypatch):
 
 def test_planning_commands_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    commands = re.findall(r"^dora-nb (plan .*)$", README, flags=re.MULTILINE)
-    assert len(commands) >= 2
+    commands = re.findall(r"^dora-nb ((?:plan|explain|compose) .*)$", README.replace("\\\n", " "), flags=re.MULTILINE)
+    assert len(commands) >= 4
     for command in commands:
         ran = CliRunner().invoke(app, shlex.split(command))
         assert ran.exit_code == 0, (command, ran.output, ran.exception)

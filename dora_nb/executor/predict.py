@@ -117,5 +117,5 @@ def _as_ready(operations: Operations, timing: Timing) -> tuple[Transfer, ...]:
     first_to_last = sorted(operations.transfers, key=lambda each: (ready_s[each], each))
     return tuple(
         Transfer(kind=kind, stage=stage, micro_batch=micro_batch)
-        for kind, stage, micro_batch in (operations.operations[each] for each in first_to_last)
+        for kind, stage, micro_batch, _ in (operations.operations[each] for each in first_to_last)
     )

@@ -16,7 +16,7 @@ from dora_nb.domain.architecture import (
     VisionTransformerArchitecture,
 )
 from dora_nb.domain.layer import BYTES_PER_ELEMENT
-from dora_nb.domain.plan import Plan, Stage
+from dora_nb.domain.plan import Plan, Stage, Transfer
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 
@@ -73,8 +73,23 @@ def scale_down(plan: Plan, workload: Workload) -> tuple[Workload, Plan]:
     stages, blocks = _small_stages(plan, architecture.blocks)
     tokens = min(max(MICRO_BATCH_TOKENS // plan.micro_batch, FEWEST_TOKENS), MOST_TOKENS)
     small = _small_workload(workload, _small_architecture(architecture, blocks, tokens), tokens)
-    order = tuple(each for each in plan.transfer_order if each.kind not in ("input", "label", "output"))
-    return small, plan.replace(stages=stages, transfer_order=order, prediction=None, certificate=None)
+    return small, plan.replace(
+        stages=stages,
+        overlap=True,  # the executor never waits for what it sends
+        chunks=1,
+        transfer_order=_whole_transfers(plan),
+        prediction=None,
+        certificate=None,
+    )
+
+
+def _whole_transfers(plan: Plan) -> tuple[Transfer, ...]:
+    """The order without inputs, labels and outputs, and each transfer whole, where its first part was."""
+    return tuple(
+        each.replace(part=0)
+        for each in plan.transfer_order
+        if each.kind not in ("input", "label", "output") and each.part <= 1
+    )
 
 
 def for_inference(plan: Plan, workload: Workload) -> tuple[Plan, Workload]:
@@ -111,7 +126,10 @@ def _small_stages(plan: Plan, blocks: int) -> tuple[tuple[Stage, ...], int]:
         in_stage = max(0, min(stage.stop_layer, blocks + 1) - max(stage.first_layer, 1))
         kept = max(1, round(in_stage / divisor)) if in_stage else 0
         ends = int(stage.first_layer == 0) + int(stage.stop_layer == blocks + 2)
-        stages.append(stage.replace(first_layer=position, stop_layer=position + kept + ends))
+        # The executor sums gradients when a device has nothing left to compute: one bucket.
+        all_reduce = None if stage.all_reduce is None else stage.all_reduce.replace(buckets=1)
+        cut = {"first_layer": position, "stop_layer": position + kept + ends, "all_reduce": all_reduce}
+        stages.append(stage.replace(**cut))
         position += kept + ends
         kept_in_all += kept
     return tuple(stages), kept_in_all

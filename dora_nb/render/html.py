@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from dora_nb.domain.plan import Certificate, Plan
+from dora_nb.domain.plan import Certificate, Plan, SecondSolve
 from dora_nb.domain.plan_set import PlanSet
 from dora_nb.render import words
 from dora_nb.render.front import front_svg
@@ -61,7 +61,7 @@ def plan_set_html(plan_set: PlanSet) -> str:
         f'<p class="dora-faint">{asked}<br>{limits}. All figures are predicted.</p>',
         f'<div class="dora-scroll">{_table(plan_set)}</div>',
         f"<div>{front_svg(plan_set)}</div>",
-        _items(words.comparison_lines(plan_set)),
+        _items([*words.pace_lines(plan_set), *words.comparison_lines(plan_set)]),
         _details("Who runs what", "".join(_who(plan, plan_set) for plan in plan_set.plans)),
         _details("What the bounds rest on", _items(words.solved_lines(plan_set))),
     ]
@@ -73,6 +73,7 @@ def plan_html(plan: Plan) -> str:
     facts = [f"{words.count(plan.micro_batches, 'micro-batch')} of {words.count(plan.micro_batch, 'sample')}"]
     if plan.prediction is not None:
         facts.append(f"latency {words.seconds_words(plan.prediction.makespan_s)}")
+        facts.extend(filter(None, [words.pace_words(plan, "")]))
         for accounting, counted in words.COUNTED.items():
             facts.append(f"{words.joules_words(plan.prediction.energy_j(accounting))} {counted}")
     if plan.certificate is not None:
@@ -92,25 +93,40 @@ def certificate_html(certificate: Certificate) -> str:
         (certificate.latency_limit_s, "latency at most {} s"),
         (certificate.energy_limit_j, "energy at most {} J"),
     ]
+    within = [text.format(f"{limit:.6g}") for limit, text in limits if limit is not None]
+    then = certificate.then
     rows = [
-        ("minimised", f"{certificate.objective}, in {unit}"),
-        ("limits", ", ".join(text.format(f"{limit:.6g}") for limit, text in limits if limit is not None) or "none"),
+        ("minimised", f"{certificate.objective}, in {unit}{', soft limits priced' if certificate.with_prices else ''}"),
+        ("within", ", ".join(within) or "no limit on the whole plan"),
+        ("limits asked for", "; ".join(map(words.limit_words, certificate.limits)) or "none"),
         ("this plan", f"{certificate.value:.6g} {unit}"),
         ("bound", f"{certificate.bound:.6g} {unit}: no plan considered can be below it"),
         ("gap", f"{100 * certificate.gap:.4f} % ({certificate.status})"),
+        *([] if then is None else [("then", _second_words(then))]),
         ("considered", certificate.scope),
         ("proved by", f"{certificate.solver} ({certificate.solver_reason})"),
     ]
     return fragment([pairs(rows)])
 
 
+def _second_words(then: SecondSolve) -> str:
+    """The tie-break in words."""
+    say = words.seconds_words if then.unit == "s" else words.joules_words
+    return (
+        f"of equally good plans the least {then.objective}: {say(then.value)}, bound {say(then.bound)}, gap "
+        f"{100 * then.gap:.4f} %"
+    )
+
+
 def _heading(plan_set: PlanSet) -> str:
     best, qoe = plan_set.best, plan_set.qoe
-    figure = (
-        f"lowest latency {words.seconds_words(words.makespan_s(best))}"
-        if qoe.objective == "latency"
-        else f"least energy {words.joules_words(words.energy_of(qoe.energy_accounting)(best))}"
-    )
+    seconds = words.seconds_words(words.makespan_s(best))
+    joules = words.joules_words(words.energy_of(qoe.energy_accounting)(best))
+    figure = {
+        "latency": f"lowest latency {seconds}",
+        "energy": f"least energy {joules}",
+        "price": f"lowest price: {seconds}, {joules}",
+    }[qoe.objective]
     proof = "" if best.certificate is None else f", gap {words.gap_words(best)}"
     plans = words.count(len(plan_set), "plan")
     return f"{plans} for {plan_set.workload.name} on {plan_set.cluster.name}: {figure}{proof}"

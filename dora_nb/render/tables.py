@@ -35,6 +35,8 @@ _DTYPES: dict[str, Any] = {
     "plan": "str",
     "makespan_s": "float64",
     "period_s": "float64",
+    "first_token_s": "float64",
+    "token_s": "float64",
     "energy_participating_j": "float64",
     "energy_all_on_j": "float64",
     "devices": "int64",
@@ -59,6 +61,8 @@ def _row(plan: Plan, kind: str) -> dict[str, object]:
         "plan": plan.label,
         "makespan_s": words.makespan_s(plan),
         "period_s": math.nan if plan.prediction is None else plan.prediction.period_s,
+        "first_token_s": None if plan.prediction is None else plan.prediction.first_token_s,
+        "token_s": None if plan.prediction is None else plan.prediction.token_s,
         "energy_participating_j": words.energy_of("participating")(plan),
         "energy_all_on_j": words.energy_of("all-on")(plan),
         "devices": len(plan.devices),
@@ -89,7 +93,12 @@ def plan_text(plan_set: PlanSet) -> str:
 
 def plan_sentences(plan_set: PlanSet) -> list[str]:
     """What the table alone does not say: the comparison with baselines, and what the bounds rest on."""
-    lines = [*words.comparison_lines(plan_set), *words.solved_lines(plan_set), "All figures are predicted."]
+    lines = [
+        *words.pace_lines(plan_set),
+        *words.comparison_lines(plan_set),
+        *words.solved_lines(plan_set),
+        "All figures are predicted.",
+    ]
     return [words.one_line(line) for line in lines]
 
 

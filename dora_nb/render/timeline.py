@@ -9,19 +9,21 @@ from typing import Protocol
 from dora_nb.domain.plan import Plan
 from dora_nb.render import svg, words
 from dora_nb.render.svg import attribute
-from dora_nb.render.trace import Span, places_of, stage_words
+from dora_nb.render.trace import Span, places_of, stage_words, turn_words
 
 #: Bars that a timeline draws at most.
 MOST_BARS = 3_000
+
+_LONGEST_NAME = 24  # characters of a lane's name
 
 _SUMS = ("all-reduce", "tied-reduce", "tied-exchange", "tied-broadcast", "tied-sum")
 
 #: Groups of kinds in a timeline: heading in the legend, colour, colour of text on it, kinds.
 _GROUPS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
-    ("forward", "#0072b2", "#ffffff", ("forward",)),
+    ("forward", "#0072b2", "#ffffff", ("forward", "decode")),
     ("backward", "#e69f00", "#000000", ("backward",)),
     ("step", "#cc79a7", "#000000", ("step",)),
-    ("activations", "#56b4e9", "#000000", ("activation", "send", "receive")),
+    ("activations", "#56b4e9", "#000000", ("activation", "token", "send", "receive")),
     ("gradients", "#d55e00", "#ffffff", ("gradient",)),
     ("sums of gradients", "#009e73", "#ffffff", _SUMS),
     ("inputs, labels, outputs", "#999999", "#000000", ("input", "label", "output")),
@@ -70,7 +72,7 @@ class _Timeline:
         devices = [device for device in plan.devices if device in found]
         self.media = sorted(place for place in found if place not in plan.devices)
         self.lanes = {place: index for index, place in enumerate([*devices, *self.media])}
-        self.names = {place: words.shorten(words.one_line(place), 22) for place in self.lanes}
+        self.names = {place: words.shorten_middle(words.one_line(place), _LONGEST_NAME) for place in self.lanes}
         self.left = 16 + max([svg.text_width(name) for name in self.names.values()], default=0.0)
         self.end_s = max([span.end_s for span, _ in self.bars], default=0.0)
 
@@ -120,7 +122,7 @@ class _Timeline:
             wide = self.axis.at(end_s) - x
             gap = 0.5 if wide > 3 else 0.0  # neighbours stay apart
             times = f"{words.seconds_words(span.start_s)} to {words.seconds_words(span.end_s)}"
-            tip = attribute(f"{span.kind}, {stage_words(span.stage)}, micro-batch {span.micro_batch}: {times}")
+            tip = attribute(f"{span.kind}, {stage_words(span.stage)}, {turn_words(span)}: {times}")
             parts = groups.setdefault(group, [])
             parts.append(
                 f'<rect x="{svg.number(x)}" y="{svg.number(y)}" width="{svg.number(max(wide - gap, 0.3))}" '

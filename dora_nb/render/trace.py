@@ -99,6 +99,11 @@ def trace_events(timeline: Iterable[Span], process_name: str, pid: int) -> list[
     return metadata + slices
 
 
+def turn_words(span: Span) -> str:
+    """Which micro-batch, or which token after the first one."""
+    return f"{'step' if span.kind in ('decode', 'token') else 'micro-batch'} {span.micro_batch}"
+
+
 def write_trace(path: str | Path, processes: Iterable[Sequence[dict[str, Any]]]) -> Path:
     """Write a trace file, as a whole or not at all.
 
@@ -146,7 +151,7 @@ def _slice(span: Span, start: int, end: int, pid: int, tid: int) -> dict[str, An
     if step is not None:
         args["step"] = step
     return {
-        "name": f"{span.kind}, {stage_words(span.stage)}, micro-batch {span.micro_batch}",
+        "name": f"{span.kind}, {stage_words(span.stage)}, {turn_words(span)}",
         "cat": span.kind,
         "ph": "X",
         "ts": start / _NS_PER_US,

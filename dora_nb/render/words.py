@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.coverage import Coverage
+from dora_nb.domain.limit import Limit
 from dora_nb.domain.plan import Plan, Stage
 from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import EnergyAccounting, QoE
+from dora_nb.domain.rating import qoe_value
 from dora_nb.domain.workload import Workload
-from dora_nb.units import format_joules, format_seconds
+from dora_nb.units import format_bytes, format_joules, format_rate, format_seconds
 
 #: What a cell says when there is no figure.
 NOTHING = "-"
@@ -27,13 +31,20 @@ _NUMBERED = re.compile(r"(.*?)(\d+)")
 
 def asked_lines(plan_set: PlanSet) -> list[str]:
     """What was asked: the workload on the cluster, and the limits."""
-    cluster, domain = plan_set.cluster, plan_set.cluster.domain
-    medium = f" on {domain.id}" if domain is not None else ""
-    devices = count(len(cluster.devices), "device")
+    devices = count(len(plan_set.cluster.devices), "device")
     return [
-        f"{workload_words(plan_set.workload)}; {cluster.name}: {devices}{medium}",
+        f"{workload_words(plan_set.workload)}; {plan_set.cluster.name}: {devices}{network_words(plan_set.cluster)}",
         qoe_words(plan_set.qoe),
     ]
+
+
+def network_words(cluster: Cluster) -> str:
+    """What the devices are on: `` on wifi``, or `` on lan, with wifi and cell behind it``; nothing for one device."""
+    top = cluster.domain
+    if top is None:
+        return ""
+    behind = [domain.id for domain in cluster.domains if domain is not top]
+    return f" on {top.id}, with {sentence(behind)} behind it" if behind else f" on {top.id}"
 
 
 def workload_words(workload: Workload) -> str:
@@ -43,18 +54,84 @@ def workload_words(workload: Workload) -> str:
         parts.append(f"{workload.sequence} tokens")
     if workload.image_px is not None:
         parts.append(f"{workload.image_px} px images")
-    return ", ".join([*parts, workload.precision])
+    return ", ".join([*parts, *demand_words(workload), workload.precision])
+
+
+def demand_words(workload: Workload) -> list[str]:
+    """How much is to be generated, or how often requests arrive."""
+    words = [count(workload.new_tokens, "new token")] if workload.generates else []
+    if workload.arrival_s is not None:
+        words.append(f"a request every {format_seconds(workload.arrival_s)}")
+    return words
 
 
 def qoe_words(qoe: QoE) -> str:
     """The objective, the limits and whose energy counts."""
-    limits = []
+    aim = {"latency": "lowest latency", "energy": "least energy"}.get(qoe.objective)
+    if qoe.joules_per_s is not None:
+        aim = f"lowest price of energy and latency at {qoe.joules_per_s:.6g} J/s"
+    limits = sentence(_limit_words(qoe)) or "no limits"
+    return f"Asked for: {aim}, {limits}; energy {COUNTED[qoe.energy_accounting]}"
+
+
+def _limit_words(qoe: QoE) -> Iterator[str]:
     if qoe.latency_s is not None:
-        limits.append(f"latency at most {format_seconds(qoe.latency_s)}")
+        yield f"latency at most {format_seconds(qoe.latency_s)}{_price(qoe.latency_price, qoe, 's')}"
+    if qoe.samples_per_s is not None:
+        price = _price(qoe.throughput_price, qoe, "(samples/s)")
+        yield f"throughput at least {format_rate(qoe.samples_per_s)}{price}"
     if qoe.energy_j is not None:
-        limits.append(f"energy at most {format_joules(qoe.energy_j)}")
-    aim = "lowest latency" if qoe.objective == "latency" else "least energy"
-    return f"Asked for: {aim}, {' and '.join(limits) or 'no limits'}; energy {COUNTED[qoe.energy_accounting]}"
+        yield f"energy at most {format_joules(qoe.energy_j)}{_price(qoe.energy_price, qoe, 'J')}"
+    for device, joules in qoe.battery_j.items():
+        yield f"battery of {device} at most {format_joules(joules)}{_price(qoe.battery_price, qoe, 'J')}"
+    if qoe.headroom_bytes is not None:
+        free = f"{format_bytes(qoe.headroom_bytes)} free on every device"
+        yield free + _price(qoe.headroom_price, qoe, "GB", 1e9)
+    if qoe.headroom_fraction is not None:
+        free = f"{100 * qoe.headroom_fraction:.3g} % of usable memory free on every device"
+        yield free + _price(qoe.headroom_price, qoe, "GB", 1e9)
+
+
+def _price(price: float | None, qoe: QoE, per: str, units: float = 1.0) -> str:
+    """What going beyond a limit costs; nothing for a hard one."""
+    return "" if price is None else f" (soft, {price * units:.6g} {qoe.unit}/{per} beyond)"
+
+
+def limit_words(limit: Limit) -> str:
+    """A limit with what a plan reaches: ``battery of phone at most 300 J: 280 J, kept``."""
+    say = {"s": format_seconds, "J": format_joules, "samples/s": format_rate, "bytes": format_bytes}[limit.unit]
+    name = {"battery": "battery of {}", "headroom": "memory of {}"}.get(limit.term, limit.term).format(limit.device)
+    side = "at least" if limit.term == "throughput" else "at most"
+    state = "kept" if limit.kept else f"not kept, costs {limit.cost:.6g}" if limit.price is not None else "broken"
+    return f"{name} {side} {say(limit.limit)}: {say(limit.value)}, {state}"
+
+
+def value_lines(plan_set: PlanSet) -> list[str]:
+    """What plans are worth at an objective that no column shows: a price, or with soft limits priced."""
+    lines = []
+    for plan in plan_set.plans:
+        proof = plan.certificate
+        if proof is None or not (proof.with_prices or proof.objective == "price"):
+            continue
+        say = seconds_words if proof.unit == "s" else joules_words
+        beyond = [limit_words(limit) for limit in proof.limits if not limit.kept]
+        costs = f" ({'; '.join(beyond)})" if beyond else ""
+        lines.append(
+            f"'{plan.label}' is worth {say(proof.value)} at the objective, its bound {say(proof.bound)}{costs}."
+        )
+    return lines
+
+
+def coverage_words(coverage: Coverage) -> str:
+    """What a set of plans stands for."""
+    allowed = f"at most {count(coverage.most_plans, 'plan')}"
+    if coverage.delta is None:
+        return f"How much of all trade-offs the set covers is not proven ({allowed} asked for)."
+    percent = 100 * coverage.delta
+    return (
+        f"Whatever plan there is within the limits, one of these is at most {percent:.2g} % slower and at most "
+        f"{percent:.2g} % hungrier: proven, with {allowed}."
+    )
 
 
 def solved_lines(plan_set: PlanSet) -> list[str]:
@@ -64,7 +141,28 @@ def solved_lines(plan_set: PlanSet) -> list[str]:
     scopes = dict.fromkeys(each.scope for each in certificates)
     lines = [f"Bound: no plan considered can be below it ({scope})." for scope in scopes]
     found = f"Found in {format_seconds(plan_set.wall_s)}"
+    lines.extend(value_lines(plan_set))
+    if plan_set.coverage is not None and plan_set.plans:
+        lines.append(coverage_words(plan_set.coverage))
     return [*lines, f"{found} by {'; '.join(solvers)}." if solvers else f"{found}."]
+
+
+def pace_lines(plan_set: PlanSet) -> list[str]:
+    """Of plans that generate, when tokens come; of plans for a stream, how close together requests may be."""
+    return [f"'{plan.label}': {pace}." for plan in plan_set.plans if (pace := pace_words(plan, plan_set.workload.mode))]
+
+
+def pace_words(plan: Plan, mode: str) -> str:
+    """The pace of one plan; nothing in other modes."""
+    figures = plan.prediction
+    if figures is None:
+        return ""
+    if mode == "stream":
+        return f"would keep up with a request every {format_seconds(figures.period_s)}"
+    if figures.first_token_s is None:
+        return ""
+    further = "" if figures.token_s is None else f", then one every {format_seconds(figures.token_s)}"
+    return f"first token after {format_seconds(figures.first_token_s)}{further}"
 
 
 def comparison_lines(plan_set: PlanSet) -> list[str]:
@@ -144,12 +242,12 @@ def status_words(plan: Plan, qoe: QoE) -> str:
     """How a plan is proven; of a plan without a proof, which limits it misses."""
     if plan.certificate is not None:
         return plan.certificate.status
-    missed = []
-    if qoe.latency_s is not None and makespan_s(plan) > qoe.latency_s:
-        missed.append("latency")
-    if qoe.energy_j is not None and energy_of(qoe.energy_accounting)(plan) > qoe.energy_j:
-        missed.append("energy")
-    return f"misses {'both limits' if len(missed) > 1 else missed[0]}" if missed else NOTHING
+    if plan.prediction is None:
+        return NOTHING
+    missed = list(dict.fromkeys(limit.term for limit in qoe_value(plan.prediction, qoe).broken))
+    if len(missed) > 1:
+        return f"misses {'both' if len(missed) == 2 else len(missed)} limits"
+    return f"misses {missed[0]}" if missed else NOTHING
 
 
 def describe_stages(plan: Plan, names: Sequence[str]) -> list[str]:
@@ -194,6 +292,12 @@ def count(number: int, noun: str) -> str:
 def shorten(text: str, longest: int) -> str:
     """Text of at most so many characters."""
     return text if len(text) <= longest else f"{text[: longest - 3].rstrip()}..."
+
+
+def shorten_middle(text: str, longest: int) -> str:
+    """Text of at most so many characters, its end kept: ports of one switch differ there."""
+    end = longest // 2
+    return text if len(text) <= longest else f"{text[: longest - end - 3].rstrip()}...{text[-end:]}"
 
 
 def one_line(text: str) -> str:

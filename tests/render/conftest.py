@@ -17,7 +17,7 @@ NASTY = "<script>alert(\"1\")</script> & 'x'\n\x1b[31m ]]> \u2028"
 def plans() -> PlanSet:
     """Plans for training a small network at home, within a latency limit."""
     work = load_workload("bert-base", mode="training", batch=4)
-    return plan(work, load_cluster("smart-home"), QoE(latency_s=4, objective="energy"), trade_offs=2, solver="highs")
+    return plan(work, load_cluster("smart-home"), QoE(latency_s=4, objective="energy"), most_plans=4, solver="highs")
 
 
 @pytest.fixture(scope="session")

@@ -230,9 +230,9 @@ class Odd:
 
 def test_a_timeline_of_microseconds_of_something_new_and_of_nothing() -> None:
     plan = pipeline((0, 1, {"<phone>": 1}))
-    root = figure(timeline_svg(Evaluation(plan, None, (Odd(),)), plan))  # type: ignore[arg-type]
+    root = figure(timeline_svg(Evaluation(plan, None, None, lambda: (Odd(),)), plan))  # type: ignore[arg-type]
     assert {"<phone>", "time (us)"} <= set(texts(root))
-    root = figure(timeline_svg(Evaluation(plan, None, ()), plan))  # type: ignore[arg-type]
+    root = figure(timeline_svg(Evaluation(plan, None, None, tuple), plan))  # type: ignore[arg-type]
     assert texts(root) == ["Predicted schedule of a plan: nothing to show"]
 
 

@@ -10,9 +10,11 @@ import pytest
 from builders import pipeline, workload
 from rich.console import Console
 
+from dora_nb.domain.coverage import Coverage
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import QoE
+from dora_nb.domain.rating import qoe_value
 from dora_nb.render import words
 from dora_nb.render.tables import describe_plan, plan_frame, plan_sentences, plan_text, rich_table
 from dora_nb.units import format_joules, format_seconds
@@ -21,6 +23,8 @@ COLUMNS = [
     "plan",
     "makespan_s",
     "period_s",
+    "first_token_s",
+    "token_s",
     "energy_participating_j",
     "energy_all_on_j",
     "devices",
@@ -141,11 +145,13 @@ def rated(label: str, makespan_s: float, participating_j: float, all_on_j: float
         prediction={
             "makespan_s": makespan_s,
             "period_s": makespan_s,
+            "samples_per_s": 4 / makespan_s,
             "energy_participating_j": participating_j,
             "energy_all_on_j": all_on_j,
             "network_bytes": 0,
             "airtime_s": 0,
             "devices": (),
+            "idle": (),
         }
     )
 
@@ -233,3 +239,30 @@ def test_counts_and_marks() -> None:
     assert marks[:2] == ["a", "b"]
     assert len(set(marks)) == 60
     assert words.seconds_words(math.nan) == words.NOTHING
+
+
+def test_limits_prices_and_coverage_in_words(plans: PlanSet) -> None:
+    qoe = QoE(
+        objective="price",
+        joules_per_s=5,
+        latency_s=8,
+        latency_price="40 J/s",
+        samples_per_s=2,
+        battery_j={"phone": 300},
+        headroom_fraction=0.1,
+        headroom_price="3 J/GB",
+    )
+    assert words.qoe_words(qoe) == (
+        "Asked for: lowest price of energy and latency at 5 J/s, latency at most 8 s (soft, 40 J/s beyond), throughput "
+        "at least 2 samples/s, battery of phone at most 300 J and 10 % of usable memory free on every device (soft, "
+        "3 J/GB beyond); energy counting the plan's devices"
+    )
+    late = qoe_value(rated("slow", 10, 5, 5).prediction, qoe).broken[0]  # type: ignore[arg-type]
+    assert words.limit_words(late) == "latency at most 8 s: 10 s, not kept, costs 80"
+    assert words.coverage_words(Coverage(0.074, 5)) == (
+        "Whatever plan there is within the limits, one of these is at most 7.4 % slower and at most 7.4 % hungrier: "
+        "proven, with at most 5 plans."
+    )
+    assert "not proven" in words.coverage_words(Coverage(None, 5))
+    assert plans.coverage is not None
+    assert words.coverage_words(plans.coverage) in words.solved_lines(plans)
