@@ -240,11 +240,11 @@ def build_columns(
     builder = _Builder(problem, screen or _everything, beaten)
     workload = problem.workload
     choices: list[Choice] = []
-    parts: list[dict[str, NDArray[np.generic]]] = []
+    parts: list[dict[str, NDArray[np.generic]]] = []  # the first may be empty: it says which figures there are
     for micro_batch in problem.space.micro_batch_sizes:
         for group in problem.fleet.groups(min(most_replicas, problem.space.most_replicas, micro_batch)):
             for hosts in (False, True) if workload.trains and workload.tied_parameters else (False,):
-                for algorithm, part, shares in builder.columns(micro_batch, group, hosts):
+                for algorithm, part, shares in builder.columns(micro_batch, group, hosts, skip_empty=bool(parts)):
                     used, place = np.unique(part["choice"], return_inverse=True)
                     part["choice"] = place + len(choices)
                     choices.extend(
@@ -305,14 +305,19 @@ class _Builder:
         self.resources = self.network.contended
 
     def columns(
-        self, micro_batch: int, group: Group, hosts: bool
+        self, micro_batch: int, group: Group, hosts: bool, *, skip_empty: bool
     ) -> Iterator[tuple[Algorithm, dict[str, NDArray[np.generic]], Ints]]:
-        """Columns of one group by all-reduce algorithm, and the share vectors that their ``choice`` counts."""
+        """Columns of one group by all-reduce algorithm, and the share vectors that their ``choice`` counts.
+
+        With ``skip_empty`` nothing comes of a group that is in no column.
+        """
         eligible = self._may_matter(micro_batch, group)
         if hosts:
             eligible &= (self.stop == self.layers) & (self.first >= 2)  # at least one stage is left between the ends
         first, stop = self.first[eligible], self.stop[eligible]
         shares = np.zeros((0, len(group.devices)), dtype=np.int64)
+        if skip_empty and not len(first):
+            return
         if len(first):
             shares = _share_vectors(group, micro_batch, ordered=self._is_separable(group))
         micro_batches = self.workload.batch // micro_batch
@@ -321,6 +326,8 @@ class _Builder:
         dynamic_j = figures["compute_j"]
         kept = self.screen(micro_batch, group.code, first, stop, both_s, figures["decode_s"], dynamic_j)
         rows = np.asarray(kept.any(axis=1))  # share vectors that no range needs are not looked at again
+        if skip_empty and not rows.any():
+            return
         shares, kept = shares[rows], kept[rows]
         figures = {name: values[rows] if len(values) == len(rows) else values for name, values in figures.items()}
         figures["most_in_flight"] = self._most_in_flight(group, shares, first, stop, micro_batches, hosts)

@@ -281,6 +281,7 @@ class _Hunt:
         self.solved_by, self.reason = "bounding search", "no partition was left to check by a program"
         self.stopped: StoppedBy | None = None
         self.nodes, self.proven = 0, False
+        self._finished: dict[int, tuple[Plan, Plan]] = {}
         if self.monolithic and not self.problem.terms.is_plain:
             raise InputError(
                 "algorithm", "monolithic", "'decomposed' or 'auto' where limits or the objective have prices"
@@ -308,7 +309,7 @@ class _Hunt:
         limits_s = np.array([self.latency_limit_s])
         thriftiest = self.targets.energy_plans[-1]
         if thriftiest is not None and self.most_plans > 1:
-            slowest_s = min(self._figures(predicted(thriftiest, self.problem))[0], self.latency_limit_s)
+            slowest_s = min(self._figures(self._predicted(thriftiest))[0], self.latency_limit_s)
             if slowest_s > self.targets.best_latency_s:
                 more = self.most_plans if self.monolithic else _LIMITS_PER_PLAN * self.most_plans
                 between = np.geomspace(self.targets.best_latency_s, slowest_s, more + 2)[1:]
@@ -429,14 +430,14 @@ class _Hunt:
         Where no plan lies between two neighbours, the limit just below the slower one proves it.
         """
         front = self._front()
-        shown = [self._figures(predicted(self._incumbent(question), self.problem)) for question in self.questions]
+        shown = [self._figures(self._predicted(self._incumbent(question))) for question in self.questions]
         ratios = np.array([front.ratios(*each) for each in shown]).min(axis=0)
         limits_s: list[float] = []
         for step in np.argsort(-ratios)[: self.most_plans].tolist():
             plan = self.targets.energy_plans[step]
             if ratios[step] <= 1 + _GOOD_DELTA or plan is None:
                 continue
-            lower_s, upper_s = front.edges_s[step], self._figures(predicted(plan, self.problem))[0]
+            lower_s, upper_s = front.edges_s[step], self._figures(self._predicted(plan))[0]
             inner = (math.sqrt(lower_s * upper_s), upper_s * (1 - 2 * self.gap))
             limits_s.extend(limit for limit in inner if limit > lower_s * (1 + self.gap))
         return np.unique(limits_s)
@@ -455,7 +456,7 @@ class _Hunt:
             if found is not None
         ]
         every = [*self.questions, *between]
-        figures = [self._figures(predicted(self._incumbent(question), self.problem)) for question in every]
+        figures = [self._figures(self._predicted(self._incumbent(question))) for question in every]
         chosen = self._front().choose(figures, range(len(self.questions)), self.most_plans)
         self.questions = [every[place] for place in chosen]
 
@@ -504,11 +505,11 @@ class _Hunt:
 
     def check_by_program(self) -> None:
         """The partition program for every question, over the partitions that bounds left; its plans count too."""
-        if self.deadline.cancelled:
-            self.reason = "cancelled before the check by the partition program"
-            return
         self.say(f"checking {len(self.questions)} answers with the partition program")
         for question in self.questions:
+            if self.deadline.cancelled:
+                self.reason = "cancelled before the check by the partition program was over"
+                return
             try:
                 verdict = check_by_program(
                     self.problem,
@@ -576,11 +577,17 @@ class _Hunt:
 
     def _offer(self, targets: Targets, plans: list[Plan]) -> None:
         for each in plans:
-            finished = predicted(each, self.problem)
+            finished = self._predicted(each)
             rating = self._rating(finished)
             own = [limit for limit in rating.limits if limit.term in ("battery", "headroom") and limit.price is None]
             if all(limit.kept for limit in own):
                 targets.offer(*self._figures(finished), each, rating.value)
+
+    def _predicted(self, each: Plan) -> Plan:
+        """The plan with its figures predicted, once; it is kept beside them, so that its id stays its own."""
+        if id(each) not in self._finished:
+            self._finished[id(each)] = (each, predicted(each, self.problem))
+        return self._finished[id(each)][1]
 
     def _figures(self, each: Plan) -> tuple[float, float]:
         """Makespan in seconds and energy in joules of a predicted plan."""
@@ -625,7 +632,7 @@ class _Hunt:
         equal, tie_bound = self._equal(question), None
         self._check_incumbent(question)
         offered = self.targets.plans if self.ties is None else [*self.targets.plans, *self.ties.plans]
-        known = [predicted(each, self.problem) for each in offered]
+        known = [self._predicted(each) for each in offered]
         if self.ties is not None:
             ties = next(e for e in self.ties.further if (e.least, e.within) == (question.other, question.figure))
             tie_bound = float(ties.bounds[np.flatnonzero(ties.limits == equal)[0]])
@@ -649,7 +656,7 @@ class _Hunt:
             If it is not.
         """
         ladder, place = self._ladder(question)
-        plan = predicted(self._incumbent(question), self.problem)
+        plan = self._predicted(self._incumbent(question))
         claimed, computed = float(ladder.best[place]), self._figure(plan, question.figure)
         if abs(claimed - computed) > AGREEMENT * max(abs(computed), AGREEMENT):
             raise ObjectiveMismatchError(f"{question.label}: the search says {claimed:.9g}, the plan {computed:.9g}")

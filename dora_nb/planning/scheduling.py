@@ -25,7 +25,7 @@ from dora_nb.planning.deadline import Deadline
 ROUNDS = 24
 
 #: Open pairs of transfers up to which the program is worth its time, and transfers up to which looking for them is.
-MOST_PAIRS, MOST_TRANSFERS = 1_500, 250
+MOST_PAIRS, MOST_TRANSFERS = 1_500, 600
 
 #: Seconds a single transfer program gets.
 PROGRAM_S = 20.0
