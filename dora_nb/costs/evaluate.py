@@ -152,23 +152,43 @@ def timing_of(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable
 def _compute_times(
     plan: Plan, workload: Workload, cluster: Cluster, table: CostTable
 ) -> Iterable[tuple[OperationClass, float]]:
+    for kind, by_device in compute_seconds(plan, workload, cluster, table):
+        yield kind, max(by_device.values())
+
+
+def compute_seconds(
+    plan: Plan, workload: Workload, cluster: Cluster, table: CostTable
+) -> Iterable[tuple[OperationClass, dict[str, float]]]:
+    """Seconds of every computing class on each device that takes part; the slowest decides how long it takes.
+
+    The parts of a backward pass are given as shares of the slowest replica's: each replica takes as much less time for
+    a part as for the whole pass (our own choice; when a bucket is full only the slowest decides).
+    """
     for index, stage in enumerate(plan.stages):
-        own = [_replica_times(stage, place, table, cluster) for place in range(len(stage.replicas))]
-        yield OperationClass("forward", index), max(times.forward_s for times in own)
+        own = {each: _replica_times(stage, place, table, cluster) for place, each in enumerate(stage.devices)}
+        yield OperationClass("forward", index), {name: times.forward_s for name, times in own.items()}
         if workload.trains:
-            yield OperationClass("backward", index), max(times.backward_s for times in own)
+            whole_s = {name: times.backward_s for name, times in own.items()}
+            slowest_s = max(whole_s.values())
+            yield OperationClass("backward", index), whole_s
             for part, seconds in enumerate(parts_of_backward(stage, workload, cluster, table), start=1):
-                yield OperationClass("backward", index, part), seconds
-            steps = (_step_s(plan, index, device, workload, cluster, table) for device in stage.devices)
-            yield OperationClass("step", index), max(steps)
+                shares = {name: each / slowest_s if slowest_s else 1.0 for name, each in whole_s.items()}
+                yield OperationClass("backward", index, part), {name: seconds * share for name, share in shares.items()}
+            steps = {name: _step_s(plan, index, name, workload, cluster, table) for name in stage.devices}
+            yield OperationClass("step", index), steps
         if workload.decode_steps:
-            steps = (_decode_s(plan, index, place, workload, cluster, table) for place in range(len(stage.replicas)))
-            yield OperationClass("decode", index), max(steps)
+            steps = {
+                name: _decode_s(plan, index, place, workload, cluster, table)
+                for place, name in enumerate(stage.devices)
+            }
+            yield OperationClass("decode", index), steps
     if plan.tied == "hosted":
-        hosts = [_hosted_times(replica.device, replica.samples, table, cluster) for replica in plan.stages[-1].replicas]
-        yield OperationClass("forward", HOSTED), max(times.forward_s for times in hosts)
+        hosts = {
+            each.device: _hosted_times(each.device, each.samples, table, cluster) for each in plan.stages[-1].replicas
+        }
+        yield OperationClass("forward", HOSTED), {name: times.forward_s for name, times in hosts.items()}
         if workload.trains:
-            yield OperationClass("backward", HOSTED), max(times.backward_s for times in hosts)
+            yield OperationClass("backward", HOSTED), {name: times.backward_s for name, times in hosts.items()}
 
 
 def parts_of_backward(stage: Stage, workload: Workload, cluster: Cluster, table: CostTable) -> list[float]:

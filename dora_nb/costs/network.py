@@ -163,6 +163,18 @@ class Network:
                 names.extend(hop(domain, name).resource for name in members for hop in (_up, _down))
         return tuple(dict.fromkeys(names))
 
+    @cached_property
+    def domain_of(self) -> dict[str, str]:
+        """The domain that every resource belongs to."""
+        found: dict[str, str] = {}
+        for domain in self.domains:
+            if domain.kind == "links":
+                hops = [_across(domain, a, b) for a, b in itertools.permutations(domain.members, 2)]
+            else:
+                hops = [hop(domain, name) for name in domain.members for hop in (_up, _down)]
+            found |= dict.fromkeys((hop.resource for hop in hops), domain.id)
+        return found
+
     def alike(self, a: str, b: str) -> bool:
         """Whether swapping two devices would change nothing on the network."""
         domain = self._home.get(a)

@@ -1,0 +1,271 @@
+"""Many steps one after the other, each with the plan that a controller chooses, while the world changes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, field, replace
+
+from dora_nb.costs.conditions import under
+from dora_nb.costs.switching import Switch, switch
+from dora_nb.costs.table import CostTable, cost_table
+from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.conditions import Condition
+from dora_nb.domain.controller import Controller, Static, StepReport
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.qoe import QoE
+from dora_nb.domain.workload import Workload
+from dora_nb.errors import InputError
+from dora_nb.simulation.engine import Sharing, StepResult, run_step
+from dora_nb.simulation.record import PlanChange, SimulationRecord, Waiting, ledger
+from dora_nb.simulation.steps import StepModel
+from dora_nb.simulation.world import State, World
+from dora_nb.units import format_seconds
+
+
+def simulate(
+    workload: Workload,
+    world: World,
+    controller: Controller | Plan,
+    qoe: QoE | None = None,
+    *,
+    horizon_s: float,
+    window_s: float,
+    every_s: float = 0.0,
+    table: CostTable | None = None,
+    sharing: Sharing = "ordered",
+) -> SimulationRecord:
+    """Run steps until the time is over.
+
+    A device that leaves stops computing at once, and the step is lost; in training it hands its state over before it
+    goes (our own reading: leaving is announced, as in :func:`~dora_nb.domain.conditions.handover`). A step under way
+    at the end is cut off and not counted.
+
+    Parameters
+    ----------
+    workload
+        What every step is.
+    world
+        The cluster and its changes; the last values hold where a trace has ended.
+    controller
+        Chooses the plans; a plan alone: always that one.
+    qoe
+        What is to be kept in every window; None: nothing.
+    horizon_s, window_s
+        How long to go on, and how long a window of the ledger is.
+    every_s
+        A step is asked for every so many seconds and waits for those before it; 0: the next one as soon as one ends.
+    table
+        Compute times without any influence; None: the roofline estimate.
+    sharing
+        ``ordered``: transfers in each plan's own order. ``fair``: nobody schedules them, the airtime is shared fairly.
+
+    Raises
+    ------
+    InputError
+        If something given cannot be used.
+    """
+    for name, value in (("horizon_s", horizon_s), ("window_s", window_s)):
+        if not 0 < value < math.inf:
+            raise InputError(name, value, "more than 0 seconds, and finite")
+    if not 0 <= every_s < math.inf:
+        raise InputError("every_s", every_s, "0 seconds or more, and finite")
+    run = _Run(
+        workload,
+        world,
+        Static(controller) if isinstance(controller, Plan) else controller,
+        QoE() if qoe is None else qoe,
+        horizon_s,
+        every_s,
+        cost_table(workload, world.cluster) if table is None else table,
+        sharing,
+    )
+    run.go()
+    return run.record(window_s)
+
+
+@dataclass
+class _Run:
+    workload: Workload
+    world: World
+    controller: Controller
+    qoe: QoE
+    horizon_s: float
+    every_s: float
+    table: CostTable
+    sharing: Sharing
+    now_s: float = 0.0
+    plan: Plan | None = None
+    steps: list[StepReport] = field(default_factory=list)
+    lost: list[StepReport] = field(default_factory=list)
+    changes: list[PlanChange] = field(default_factory=list)
+    waits: list[Waiting] = field(default_factory=list)
+    asked_s: list[float] = field(default_factory=list)
+    dynamic_j: float = 0.0
+    participating_idle_j: float = 0.0
+    events: int = 0
+
+    def __post_init__(self) -> None:
+        self.cluster: Cluster = self.world.cluster
+        self.names = (*self.cluster.device_ids, *(domain.id for domain in self.cluster.domains))
+        self.models: dict[int, StepModel] = {}
+        self.replays: dict[tuple[int, State], StepResult] = {}
+
+    def go(self) -> None:
+        """Step after step, each asked for in its turn."""
+        for number in itertools.count():
+            arrival_s = number * self.every_s if self.every_s else self.now_s
+            if max(arrival_s, self.now_s) >= self.horizon_s:
+                return
+            self.now_s = max(self.now_s, arrival_s)
+            self.asked_s.append(arrival_s)
+            while not self._step(arrival_s):
+                if self.now_s >= self.horizon_s:
+                    return
+
+    def _step(self, arrival_s: float) -> bool:
+        """Try to complete one step; whether it was."""
+        present = self._present()
+        plan = self.controller.next_plan(self.now_s, present)
+        if plan is None or not present.issuperset(self._needed(plan)):
+            self._wait(f"no plan could run; there were {', '.join(sorted(present)) or 'no devices'}")
+            return False
+        self._change_to(plan)
+        if self.now_s >= self.horizon_s:
+            return False
+        result = self._run(self._model(plan))
+        self.now_s = result.end_s
+        self.events += result.events
+        self._account(plan, result)
+        if result.lost_to == "":
+            if result.end_s < self.horizon_s:
+                self.waits.append(Waiting(result.end_s, self.horizon_s, "nothing moved any more"))
+            self.now_s = self.horizon_s
+            return False
+        report = self._report(plan, arrival_s, result)
+        (self.steps if report.completed else self.lost).append(report)
+        self.controller.observe(report)
+        return report.completed
+
+    def _present(self) -> frozenset[str]:
+        there = self.world.states[self.world.index_at(self.now_s)].present
+        return frozenset(name for name, here in zip(self.cluster.device_ids, there, strict=True) if here)
+
+    def _needed(self, plan: Plan) -> list[str]:
+        return [self.cluster.device_ids[place] for place in self._model(plan).devices]
+
+    def _wait(self, why: str) -> None:
+        """Until something changes."""
+        row = self.world.index_at(self.now_s) + 1
+        until_s = float(self.world.times_s[row]) if row < len(self.world.times_s) else self.horizon_s
+        until_s = min(until_s, self.horizon_s)
+        if self.waits and self.waits[-1].end_s == self.now_s and self.waits[-1].why == why:
+            self.waits[-1] = replace(self.waits[-1], end_s=until_s)
+        else:
+            self.waits.append(Waiting(self.now_s, until_s, why))
+        self.now_s = until_s
+
+    def _change_to(self, plan: Plan) -> None:
+        """Go on with a plan, and pay for what has to change place."""
+        if self.plan is not None and plan is not self.plan and plan.decisions() != self.plan.decisions():
+            cost = self._switch(self.plan, plan)
+            self.changes.append(
+                PlanChange(self.now_s, self.plan, plan, cost.size_bytes, cost.duration_s, cost.energy_j)
+            )
+            idle_w = sum(self.cluster.device(name).idle_w for name in {*self.plan.devices, *plan.devices})
+            self.participating_idle_j += idle_w * cost.duration_s
+            self.dynamic_j += cost.energy_j - idle_w * cost.duration_s
+            self.now_s = min(self.now_s + cost.duration_s, self.horizon_s)
+        self.plan = plan
+
+    def _switch(self, before: Plan, after: Plan) -> Switch:
+        """At the rates of the moment; what stands still is taken at its usual rate, so that no change takes forever."""
+        if not self.workload.trains:
+            return Switch(0.0, 0.0, 0.0)
+        state = self.world.states[self.world.index_at(self.now_s)]
+        rates = {domain.id: rate for domain, rate in zip(self.cluster.domains, state.domain_rates, strict=True) if rate}
+        own = dict(zip(self.cluster.device_ids, state.device_rates, strict=True))
+        condition = Condition(name="now", probability=1.0, domain_rate_factors=rates, device_rate_factors=own)
+        return switch(before, after, self.workload, under(self.cluster, self.table, condition).cluster, "participating")
+
+    def _model(self, plan: Plan) -> StepModel:
+        if id(plan) not in self.models:
+            self.models[id(plan)] = StepModel(plan, self.workload, self.cluster, self.table)
+        return self.models[id(plan)]
+
+    def _run(self, model: StepModel) -> StepResult:
+        """Simulate a step, or repeat one that met the same state and no change."""
+        row = self.world.index_at(self.now_s)
+        key = (id(model), self.world.states[row])
+        change_s = float(self.world.times_s[row + 1]) if row + 1 < len(self.world.times_s) else math.inf
+        known = self.replays.get(key)
+        if known is not None and self.now_s + known.duration_s < min(change_s, self.horizon_s):
+            return replace(known, start_s=self.now_s, end_s=self.now_s + known.duration_s)
+        result = run_step(model, self.world, self.now_s, sharing=self.sharing, until_s=self.horizon_s)
+        if result.completed and result.end_s < change_s:
+            self.replays[key] = result
+        return result
+
+    def _account(self, plan: Plan, result: StepResult) -> None:
+        self.dynamic_j += self._dynamic_j(result)
+        self.participating_idle_j += self._idle_w(plan) * result.duration_s
+
+    def _dynamic_j(self, result: StepResult) -> float:
+        """Joules above idling."""
+        computing = sum(
+            (device.active_w - device.idle_w) * busy_s
+            for device, busy_s in zip(self.cluster.devices, result.busy_s, strict=True)
+        )
+        return computing + result.network_j
+
+    def _idle_w(self, plan: Plan) -> float:
+        return sum(self.cluster.device(name).idle_w for name in plan.devices)
+
+    def _report(self, plan: Plan, arrival_s: float, result: StepResult) -> StepReport:
+        idle_w = self._idle_w(plan)
+        if self.qoe.energy_accounting == "all-on":
+            idle_w = sum(device.idle_w for device in self.cluster.devices)
+        told = [place for place, work_s in enumerate(result.work_s) if work_s > 0]
+        return StepReport(
+            plan,
+            arrival_s,
+            result.start_s,
+            result.end_s,
+            result.lost_to,
+            self._dynamic_j(result) + idle_w * result.duration_s,
+            {self.names[place]: result.work_s[place] for place in told},
+            {self.names[place]: result.took_s[place] for place in told},
+        )
+
+    def record(self, window_s: float) -> SimulationRecord:
+        """Everything that happened."""
+        self.steps.sort(key=lambda step: step.end_s)
+        notes = []
+        if self.world.known_until_s < self.horizon_s:
+            at = format_seconds(self.world.known_until_s)
+            notes.append(f"a trace ends at {at}; from then on its last value was held")
+        return SimulationRecord(
+            qoe=self.qoe,
+            horizon_s=self.horizon_s,
+            window_s=window_s,
+            steps=tuple(self.steps),
+            lost=tuple(self.lost),
+            changes=tuple(self.changes),
+            waits=tuple(self.waits),
+            windows=ledger(self.steps, self.asked_s, self.qoe, window_s, self.horizon_s),
+            energy_participating_j=self.dynamic_j + self.participating_idle_j,
+            energy_all_on_j=self.dynamic_j + self._all_idle_j(),
+            events=self.events,
+            notes=tuple(notes),
+        )
+
+    def _all_idle_j(self) -> float:
+        """Joules of every device idling while it is there."""
+        total_j, until = 0.0, [*self.world.times_s[1:].tolist(), math.inf]
+        for start_s, end_s, state in zip(self.world.times_s.tolist(), until, self.world.states, strict=True):
+            lasted_s = min(end_s, self.horizon_s) - start_s
+            if lasted_s <= 0:
+                break
+            there = zip(self.cluster.devices, state.present, strict=True)
+            total_j += lasted_s * sum(device.idle_w for device, here in there if here)
+        return total_j

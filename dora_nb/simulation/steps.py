@@ -1,0 +1,155 @@
+"""One iteration, batch or request of a plan, split into parts that progress at the speeds of devices and media.
+
+A computation has a part on every device that shares in it, a transfer one on every resource it holds; what is left of
+a part melts at the speed of its channel (a device or a contention domain), so speeds may change at any moment. The
+seconds of the parts come from :mod:`dora_nb.costs`; when and in which order they are worked off does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from dora_nb.costs.conditions import under
+from dora_nb.costs.evaluate import compute_seconds, timing_of
+from dora_nb.costs.network import Network
+from dora_nb.costs.operations import Operation, Operations, Shape, operations_of
+from dora_nb.costs.table import CostTable
+from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.conditions import Condition
+from dora_nb.domain.fits import check_fits
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.workload import Workload
+from dora_nb.errors import InputError
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a plan's operations, with the seconds they take at full speed.
+
+    Attributes
+    ----------
+    of
+        Parts of each operation.
+    operation, channel, work_s
+        Of each part: what it belongs to, whose speed it progresses at, and its seconds.
+    resource
+        The resource that a part holds; -1 for a computation.
+    latency_s
+        Of each operation: what passes after its last part, holding nothing.
+    """
+
+    of: tuple[tuple[int, ...], ...]
+    operation: tuple[int, ...]
+    channel: tuple[int, ...]
+    resource: tuple[int, ...]
+    work_s: tuple[float, ...]
+    latency_s: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class StepModel:
+    """What one step of a plan consists of.
+
+    Channels are the cluster's devices, then its contention domains.
+
+    Attributes
+    ----------
+    plan, workload, cluster, table
+        What is simulated; without any influence.
+    """
+
+    plan: Plan
+    workload: Workload
+    cluster: Cluster
+    table: CostTable
+    _parts: dict[tuple[float, ...], Parts] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.workload.mode == "stream":
+            raise InputError(
+                "mode", "stream", "training, inference or generate: overlapping requests are not simulated yet"
+            )
+        check_fits(self.plan, self.workload, self.cluster)
+
+    @cached_property
+    def operations(self) -> Operations:
+        """What has to be done, and what before what."""
+        return operations_of(Shape.of(self.plan, self.workload))
+
+    @cached_property
+    def resources(self) -> tuple[str, ...]:
+        """Names of everything that transfers hold."""
+        return tuple(self._network.domain_of)
+
+    @cached_property
+    def turns(self) -> tuple[tuple[int, ...], ...]:
+        """Operations in the order in which they enter each resource, by the plan's own order of transfers."""
+        parts = self.parts((1.0,) * len(self.cluster.devices))
+        turns: list[list[int]] = [[] for _ in self.resources]
+        missing = set(self.operations.transfers)
+        for transfer in self.plan.transfer_order:
+            key = Operation(transfer.kind, transfer.stage, transfer.micro_batch, transfer.part)
+            index = self.operations.index.get(key)
+            if index is None or index not in missing:
+                raise InputError("transfer_order", tuple(key), "each transfer of the plan once, and no other")
+            missing.remove(index)
+            for part in parts.of[index]:
+                turns[parts.resource[part]].append(index)
+        if missing:
+            absent = tuple(self.operations.operations[min(missing)])
+            raise InputError("transfer_order", None, f"each transfer of the plan once; {absent} is missing")
+        return tuple(tuple(each) for each in turns)
+
+    @cached_property
+    def network_j(self) -> tuple[float, ...]:
+        """Joules of carrying each operation's bytes; 0 for computations."""
+        holds = timing_of(self.plan, self.workload, self.cluster, self.table).holds
+        return tuple(holds[kind].energy_j if kind in holds else 0.0 for kind in self.operations.classes)
+
+    @cached_property
+    def devices(self) -> tuple[int, ...]:
+        """Places in the cluster of the devices without which no step can end: the plan's, the source and the sink."""
+        ends = (self.workload.source, self.workload.sink)
+        needed = {*self.plan.devices, *(each for each in ends if each is not None)}
+        return tuple(place for place, name in enumerate(self.cluster.device_ids) if name in needed)
+
+    @cached_property
+    def _network(self) -> Network:
+        return Network.of(self.cluster)
+
+    def parts(self, device_rates: Sequence[float]) -> Parts:
+        """The parts when devices reach their media at rates multiplied by these factors."""
+        key = tuple(device_rates)
+        if key not in self._parts:
+            self._parts[key] = self._split(dict(zip(self.cluster.device_ids, key, strict=True)))
+        return self._parts[key]
+
+    def _split(self, device_rates: dict[str, float]) -> Parts:
+        slowed = {name: factor for name, factor in device_rates.items() if factor != 1.0}
+        cluster = self.cluster
+        if slowed:
+            state = Condition(name="rates", probability=1.0, device_rate_factors=slowed)
+            cluster = under(cluster, self.table, state).cluster
+        timing = timing_of(self.plan, self.workload, cluster, self.table)
+        computing = dict(compute_seconds(self.plan, self.workload, cluster, self.table))
+        device = {name: place for place, name in enumerate(cluster.device_ids)}
+        domain = {each.id: len(device) + place for place, each in enumerate(cluster.domains)}
+        channel_of = {name: domain[home] for name, home in self._network.domain_of.items()}
+        resource = {name: place for place, name in enumerate(self.resources)}
+        of: list[tuple[int, ...]] = []
+        parts: list[tuple[int, int, int, float]] = []
+        latency_s = []
+        for index, kind in enumerate(self.operations.classes):
+            first, latency = len(parts), 0.0
+            if kind in timing.holds:
+                hold = timing.holds[kind]
+                parts.extend((index, channel_of[name], resource[name], held) for name, held in hold.seconds.items())
+                latency = hold.duration_s - max(hold.seconds.values(), default=0.0)
+            else:
+                parts.extend((index, device[name], -1, seconds) for name, seconds in computing[kind].items())
+            of.append(tuple(range(first, len(parts))))
+            latency_s.append(latency)
+        operation, channel, held_by, work_s = zip(*parts, strict=True)
+        return Parts(tuple(of), operation, channel, held_by, work_s, tuple(latency_s))

@@ -1,0 +1,45 @@
+"""Random plans to simulate, and worlds that change around them."""
+
+from __future__ import annotations
+
+from builders import Dice, random_plan, random_question
+
+from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.workload import Workload
+from dora_nb.formulation.problem import Problem
+from dora_nb.planning.scheduling import finish
+from dora_nb.simulation import Trace, World
+
+Case = tuple[Workload, Cluster, Plan]
+
+
+def scheduled(work: Workload, place: Cluster, plan: Plan) -> Plan:
+    return finish(plan, Problem.of(work, place, "participating", overlap=plan.overlap))
+
+
+def random_case(dice: Dice) -> Case:
+    work, place = random_question(
+        dice,
+        modes=("training", "inference", "generate"),
+        layers=(2, 4),
+        kinds=("shared", "switch", "cell", "mixed", "links"),
+    )
+    return work, place, scheduled(work, place, random_plan(dice, work, place))
+
+
+def changing(dice: Dice, place: Cluster, least: float = 0.2) -> World:
+    """Speeds and rates that jump at random moments."""
+    world = World(place)
+    for quantity, names in (
+        ("domain rate", [domain.id for domain in place.domains]),
+        ("device speed", place.device_ids),
+        ("device rate", place.device_ids),
+    ):
+        name, at, steps = dice.pick(names), 0.0, []
+        for _ in range(dice.number(1, 4)):
+            slowest = least if quantity != "device rate" else max(least, 0.2)
+            steps.append((at, dice.pick((slowest, 0.5, 1.0, 2.0))))
+            at += dice.pick((0.05, 0.3, 1.7))
+        world = world.having(quantity, name, Trace.steps(steps))  # type: ignore[arg-type]
+    return world
