@@ -18,7 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dora_nb.catalog import load_cluster, load_conditions, load_device, load_workload
+    from dora_nb.catalog import load_cluster, load_conditions, load_device, load_dynamics, load_workload
     from dora_nb.costs.evaluate import evaluate
     from dora_nb.costs.table import CostTable, cost_table
     from dora_nb.domain.cluster import Cluster, ContentionDomain, Device
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dora_nb.planning.explain import explain
     from dora_nb.planning.pace import fastest_stream
     from dora_nb.planning.plan import plan
+    from dora_nb.simulation import Trace, World, load_trace, save_trace, simulate
 
 __version__ = "0.1.0"
 
@@ -55,7 +56,9 @@ _HOMES = {
     "QoE": "domain.qoe",
     "RunRecord": "domain.run_record",
     "SearchSpace": "formulation.space",
+    "Trace": "simulation",
     "Workload": "domain.workload",
+    "World": "simulation",
     "alternatives": "planning.alternatives",
     "compose": "planning.compose",
     "cost_table": "costs",
@@ -66,10 +69,14 @@ _HOMES = {
     "load_cluster": "catalog",
     "load_conditions": "catalog",
     "load_device": "catalog",
+    "load_dynamics": "catalog",
     "load_plan": "domain.plan_file",
+    "load_trace": "simulation",
     "load_workload": "catalog",
     "plan": "planning.plan",
     "save_plan": "domain.plan_file",
+    "save_trace": "simulation",
+    "simulate": "simulation",
 }
 
 __all__ = [
@@ -86,7 +93,9 @@ __all__ = [
     "QoE",
     "RunRecord",
     "SearchSpace",
+    "Trace",
     "Workload",
+    "World",
     "alternatives",
     "compose",
     "cost_table",
@@ -97,10 +106,14 @@ __all__ = [
     "load_cluster",
     "load_conditions",
     "load_device",
+    "load_dynamics",
     "load_plan",
+    "load_trace",
     "load_workload",
     "plan",
     "save_plan",
+    "save_trace",
+    "simulate",
 ]
 
 

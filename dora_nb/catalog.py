@@ -1,4 +1,4 @@
-"""Devices, models, deployments and conditions that come with dora_nb, and files of the same form.
+"""Devices, models, deployments, conditions and dynamics that come with dora_nb, and files of the same form.
 
 Every number in those files is a quantity: an object with ``value``, ``unit``, ``status`` and ``source`` (``note`` if
 there is more to say). Reading turns it into the SI number of its field and keeps the rest as
@@ -18,12 +18,13 @@ from dora_nb.domain.architecture import (
 )
 from dora_nb.domain.cluster import Cluster, ContentionDomain, Device, Provenance
 from dora_nb.domain.conditions import Condition, Conditions
+from dora_nb.domain.dynamics import MarkovChain, MarkovState
 from dora_nb.domain.layer import BYTES_PER_ELEMENT, Precision
 from dora_nb.domain.workload import MODES, Mode, Workload
 from dora_nb.errors import DocumentError, InputError, UnknownNameError
 from dora_nb.units import parse, units_of
 
-Kind = Literal["devices", "models", "deployments", "conditions"]
+Kind = Literal["devices", "models", "deployments", "conditions", "dynamics"]
 
 #: Tokens per sample of a language model when none are given.
 DEFAULT_SEQUENCE = 128
@@ -50,6 +51,7 @@ _CONDITION_DIMENSIONS = {
     "device_rate_factors": "fraction",
     "device_speed_factors": "fraction",
 }
+_STATE_DIMENSIONS = {"level": "fraction", "to": "fraction"}
 #: Levels of names above the quantities of a field that holds more than one.
 _LEVELS = {
     "flops_per_s": 2,
@@ -59,6 +61,7 @@ _LEVELS = {
     "domain_rate_factors": 1,
     "device_rate_factors": 1,
     "device_speed_factors": 1,
+    "to": 1,
 }
 _ARCHITECTURES: dict[str, Any] = {
     cls.model_fields["family"].default: cls for cls in get_args(get_args(Architecture)[0])
@@ -86,7 +89,7 @@ def names(kind: Kind) -> tuple[str, ...]:
     Parameters
     ----------
     kind
-        ``devices``, ``models``, ``deployments`` or ``conditions``.
+        ``devices``, ``models``, ``deployments``, ``conditions`` or ``dynamics``.
 
     Raises
     ------
@@ -246,14 +249,42 @@ def load_conditions(name_or_path: str | Path) -> Conditions:
     InputError
         If a field of it cannot be used.
     """
-    document = _load("conditions", name_or_path)
-    document.pop("status", None)  # of the set as such: for the reader of the file
-    document.pop("source", None)
+    document = _without_origin(_load("conditions", name_or_path))
     entries = tuple(
         _under(f"conditions[{index}]", Condition, _numbers(entry, _CONDITION_DIMENSIONS, f"conditions[{index}]"))
         for index, entry in enumerate(_objects(document, "conditions"))
     )
     return Conditions(**_numbers(document | {"conditions": entries}, {"windows_per_change": "count"}, ""))
+
+
+def load_dynamics(name_or_path: str | Path) -> MarkovChain:
+    """How a quantity changes over time, from the catalogue or a file of the same form.
+
+    Parameters
+    ----------
+    name_or_path
+        Name in the catalogue, e.g. ``wifi-neighbours``, or path of a JSON file.
+
+    Raises
+    ------
+    UnknownNameError
+        If the catalogue has no such name.
+    DocumentError
+        If the file cannot be read.
+    InputError
+        If a field of it cannot be used.
+    """
+    document = _without_origin(_load("dynamics", name_or_path))
+    states = tuple(
+        _under(f"states[{index}]", MarkovState, _numbers(entry, _STATE_DIMENSIONS, f"states[{index}]"))
+        for index, entry in enumerate(_objects(document, "states"))
+    )
+    return MarkovChain(**_numbers(document | {"states": states}, {"step_s": "time"}, ""))
+
+
+def _without_origin(document: dict[str, Any]) -> dict[str, Any]:
+    """Without where a document as such comes from, which is for the reader of the file."""
+    return {name: value for name, value in document.items() if name not in ("status", "source")}
 
 
 def _load(kind: Kind, name_or_path: str | Path) -> dict[str, Any]:
@@ -265,7 +296,7 @@ def _load(kind: Kind, name_or_path: str | Path) -> dict[str, Any]:
     elif isinstance(name_or_path, Path) or text.endswith(".json") or "/" in text or "\\" in text:
         path = Path(name_or_path)
     else:
-        raise UnknownNameError(kind if kind == "conditions" else kind.removesuffix("s"), text, known)
+        raise UnknownNameError(kind if kind in ("conditions", "dynamics") else kind.removesuffix("s"), text, known)
     return _read(path)
 
 

@@ -45,4 +45,5 @@ def test_events_a_second(case: str, changes: bool, sharing: Sharing, benchmark: 
 
     rate = benchmark.pedantic(steps, rounds=5, warmup_rounds=1)
     what = "a rate that changes" if changes else "nothing changes"
-    print(f"\n{case}, {sharing}, {what}: {rate:,.0f} events a second, {STEPS} steps in {benchmark.stats.stats.median:.3f} s")
+    median_s = benchmark.stats.stats.median
+    print(f"\n{case}, {sharing}, {what}: {rate:,.0f} events a second, {STEPS} steps in {median_s:.3f} s")
