@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from dora_nb.costs.conditions import under
-from dora_nb.costs.switching import Switch, switch
+from dora_nb.costs.evaluate import evaluate
+from dora_nb.costs.resident import Residents, held_units
+from dora_nb.costs.switching import Switch, move
 from dora_nb.costs.table import CostTable, cost_table
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.conditions import Condition
 from dora_nb.domain.controller import Controller, Static, StepReport
 from dora_nb.domain.plan import Plan
-from dora_nb.domain.qoe import QoE
+from dora_nb.domain.qoe import ROUNDING, QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.simulation.engine import Sharing, StepResult, run_step
@@ -32,6 +37,7 @@ def simulate(
     horizon_s: float,
     window_s: float,
     every_s: float = 0.0,
+    resident: Iterable[Plan] = (),
     table: CostTable | None = None,
     sharing: Sharing = "ordered",
 ) -> SimulationRecord:
@@ -39,7 +45,8 @@ def simulate(
 
     A device that leaves stops computing at once, and the step is lost; in training it hands its state over before it
     goes (our own reading: leaving is announced, as in :func:`~dora_nb.domain.conditions.handover`). A step under way
-    at the end is cut off and not counted.
+    at the end is cut off and not counted. In inference a plan that was never resident first moves the parameters that
+    its devices lack; where memory is short, the plans that were not used for longest make room.
 
     Parameters
     ----------
@@ -55,6 +62,8 @@ def simulate(
         How long to go on, and how long a window of the ledger is.
     every_s
         A step is asked for every so many seconds and waits for those before it; 0: the next one as soon as one ends.
+    resident
+        Plans whose parameters are in place from the start (inference); the first that runs always is.
     table
         Compute times without any influence; None: the roofline estimate.
     sharing
@@ -77,6 +86,7 @@ def simulate(
         QoE() if qoe is None else qoe,
         horizon_s,
         every_s,
+        list(resident),
         cost_table(workload, world.cluster) if table is None else table,
         sharing,
     )
@@ -92,6 +102,7 @@ class _Run:
     qoe: QoE
     horizon_s: float
     every_s: float
+    resident: list[Plan]
     table: CostTable
     sharing: Sharing
     now_s: float = 0.0
@@ -167,26 +178,51 @@ class _Run:
 
     def _change_to(self, plan: Plan) -> None:
         """Go on with a plan, and pay for what has to change place."""
-        if self.plan is not None and plan is not self.plan and plan.decisions() != self.plan.decisions():
-            cost = self._switch(self.plan, plan)
-            self.changes.append(
-                PlanChange(self.now_s, self.plan, plan, cost.size_bytes, cost.duration_s, cost.energy_j)
-            )
-            idle_w = sum(self.cluster.device(name).idle_w for name in {*self.plan.devices, *plan.devices})
-            self.participating_idle_j += idle_w * cost.duration_s
-            self.dynamic_j += cost.energy_j - idle_w * cost.duration_s
-            self.now_s = min(self.now_s + cost.duration_s, self.horizon_s)
-        self.plan = plan
+        before, self.plan = self.plan, plan
+        if plan is before:
+            return
+        cost = self._moved(before, plan)
+        if before is None or plan.decisions() == before.decisions():
+            return
+        self.changes.append(PlanChange(self.now_s, before, plan, cost.size_bytes, cost.duration_s, cost.energy_j))
+        idle_w = sum(self.cluster.device(name).idle_w for name in {*before.devices, *plan.devices})
+        self.participating_idle_j += idle_w * cost.duration_s
+        self.dynamic_j += cost.energy_j - idle_w * cost.duration_s
+        self.now_s = min(self.now_s + cost.duration_s, self.horizon_s)
 
-    def _switch(self, before: Plan, after: Plan) -> Switch:
-        """At the rates of the moment; what stands still is taken at its usual rate, so that no change takes forever."""
-        if not self.workload.trains:
+    def _moved(self, before: Plan | None, plan: Plan) -> Switch:
+        """What changes place, at the rates of the moment; what stands still is taken at its usual rate."""
+        workload = self.workload
+        known = [before] if workload.trains and before is not None else self.resident
+        had: dict[str, set[int]] = {}
+        for each in known:
+            for name, units in held_units(each, workload).items():
+                had.setdefault(name, set()).update(units)
+        self._make_resident(plan)
+        if before is None or not known:
             return Switch(0.0, 0.0, 0.0)
         state = self.world.states[self.world.index_at(self.now_s)]
         rates = {domain.id: rate for domain, rate in zip(self.cluster.domains, state.domain_rates, strict=True) if rate}
         own = dict(zip(self.cluster.device_ids, state.device_rates, strict=True))
         condition = Condition(name="now", probability=1.0, domain_rate_factors=rates, device_rate_factors=own)
-        return switch(before, after, self.workload, under(self.cluster, self.table, condition).cluster, "participating")
+        place = under(self.cluster, self.table, condition).cluster
+        return move(had, plan, workload, place, {*before.devices, *plan.devices})
+
+    def _make_resident(self, plan: Plan) -> None:
+        """Hold a plan's parameters, and let go of the plans used least recently if memory is short."""
+        others = [each for each in self.resident if each.decisions() != plan.decisions()]
+        usable_bytes = np.array([device.usable_memory_bytes for device in self.cluster.devices])
+        while others:
+            held = Residents(self.workload, tuple(map(self._predicted, [*others, plan])), self.cluster.device_ids)
+            if (held.resident_bytes(range(len(others) + 1)) <= usable_bytes * (1 + ROUNDING)).all():
+                break
+            others.pop(0)
+        self.resident = [*others, plan]
+
+    def _predicted(self, plan: Plan) -> Plan:
+        if plan.prediction is not None:
+            return plan
+        return plan.replace(prediction=evaluate(plan, self.workload, self.cluster, self.table).prediction)
 
     def _model(self, plan: Plan) -> StepModel:
         if id(plan) not in self.models:

@@ -133,7 +133,7 @@ def test_a_device_that_leaves_costs_the_step_and_comes_back() -> None:
     work, place, plans = home()
     world = World(place).having("presence", "b", Trace.steps([(0, 1), (5, 0), (14, 1)]))
     controller = Fallback([plans["b"], plans["a"]])
-    record = simulate(work, world, controller, horizon_s=20, window_s=10)
+    record = simulate(work, world, controller, horizon_s=20, window_s=10, resident=plans.values())
     assert [(step.plan.label, step.end_s) for step in record.steps] == [
         *(("b", 2.0), ("b", 4.0), ("a", 9.0), ("a", 13.0), ("a", 17.0), ("b", 19.0))
     ]
@@ -162,6 +162,35 @@ def test_in_training_a_change_moves_the_state() -> None:
     )
     after = next(step for step in record.steps if step.plan.label == "a")
     assert after.start_s == pytest.approx(change.at_s + cost.duration_s)
+
+
+def test_a_plan_that_was_never_resident_moves_its_parameters_once() -> None:
+    """1 MB of parameters a layer, and b at first has both: 2 MB to a take 4 s over the two hops, and only once."""
+    work, place, plans = home(parameters=250_000)
+    world = World(place).having("presence", "b", Trace.steps([(0, 1), (5, 0), (14, 1), (20, 0)]))
+    record = simulate(work, world, Fallback([plans["b"], plans["a"]]), horizon_s=40, window_s=10)
+    assert [(change.after.label, change.size_bytes) for change in record.changes] == [("a", 2e6), ("b", 0), ("a", 0)]
+    assert record.changes[0].duration_s == pytest.approx(4.0)
+    assert record.steps[2].end_s == pytest.approx(5 + 4 + 4)
+
+
+def test_where_memory_is_short_a_plan_makes_room() -> None:
+    """Each device holds one layer of 1 MB and its buffers, not two: what was moved away has to be moved back."""
+    work, place, plans = home(parameters=250_000)
+    need_bytes = max(each.memory_bytes for each in plans["both"].prediction.devices)
+    small = place.replace(devices=tuple(each.replace(memory_bytes=need_bytes + 5e5) for each in place.devices))
+    turned = scheduled(work, small, pipeline((0, 1, {"b": 1}), (1, 2, {"a": 1}))).replace(label="turned")
+
+    class InTurns(Fallback):
+        def next_plan(self, now_s: float, present: frozenset[str]) -> Plan | None:
+            return self.plans[len(self.reports) % 2]
+
+    order = [scheduled(work, small, plans["both"].replace(transfer_order=(), prediction=None)), turned]
+    record = simulate(work, World(small), InTurns(order), horizon_s=40, window_s=10)
+    assert len(record.changes) > 2
+    assert {change.size_bytes for change in record.changes} == {2e6}
+    roomy = simulate(work, World(place), InTurns(order), horizon_s=40, window_s=10)
+    assert [change.size_bytes for change in roomy.changes[:3]] == [2e6, 0, 0]
 
 
 # ------------------------------------------------------------------ whatever happens
