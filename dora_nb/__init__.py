@@ -18,6 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dora_nb.adaptation import Adapter
     from dora_nb.catalog import load_cluster, load_conditions, load_device, load_dynamics, load_workload
     from dora_nb.costs.evaluate import evaluate
     from dora_nb.costs.table import CostTable, cost_table
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Adapter": "adaptation",
     "Cluster": "domain.cluster",
     "Composition": "domain.composition",
     "Condition": "domain.conditions",
@@ -80,6 +82,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Adapter",
     "Cluster",
     "Composition",
     "Condition",

@@ -1,0 +1,345 @@
+"""The runtime adapter: keeps the QoE with a few resident plans while networks and devices change.
+
+Mechanism (iii) of the paper, our own design. At every step boundary it estimates the present condition from what the
+last steps were measured to take, predicts what each resident plan would do in it, and decides how the next steps are
+shared out. It is a :class:`~dora_nb.domain.controller.Controller`: the same object drives the simulator and the
+executor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from dora_nb.adaptation.estimate import Estimator
+from dora_nb.adaptation.log import AdapterEvent, EventKind
+from dora_nb.adaptation.mix import cheapest_mix
+from dora_nb.adaptation.replanning import Replanner
+from dora_nb.adaptation.window import RunningWindow
+from dora_nb.costs.conditions import under
+from dora_nb.costs.switching import switch
+from dora_nb.costs.table import CostTable, Floats, cost_table
+from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.composition import Composition
+from dora_nb.domain.conditions import Condition
+from dora_nb.domain.controller import StepReport
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.qoe import ROUNDING, QoE
+from dora_nb.domain.workload import Workload
+from dora_nb.errors import InputError
+from dora_nb.units import format_seconds
+
+#: Resident plans at most, those that re-planning added included.
+MOST_RESIDENT = 6
+
+#: Part of a limit that is kept in reserve, because estimates lag behind and the rest of a window may be worse: all of
+#: it while the window is all ahead, none at its end.
+MARGIN = 0.1
+
+#: In training a switch must save more than it costs by this part of what the present plan takes.
+WORTH = 0.05
+
+#: Change of a plan's share that is worth a line in the log.
+TELLING_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class _Outlook:
+    """What the resident plans would do now, as arrays over them; infinite where one cannot run."""
+
+    makespan_s: Floats
+    energy_j: Floats
+
+
+class Adapter:
+    """Chooses the plan of every step.
+
+    Parameters
+    ----------
+    workload, cluster
+        What runs, and on what.
+    qoe
+        Limits on the mean latency and energy of every window; the objective is minimised within them.
+    plans
+        A composition, or resident plans with transfer orders.
+    window_s, every_s
+        As in :func:`dora_nb.simulate`.
+    table
+        Compute times as planned; None: the roofline estimate.
+    replanner
+        Makes plans for states that the resident ones do not master; None: nobody does.
+    confirm, forget_s
+        See :class:`~dora_nb.adaptation.estimate.Estimator`; None: as long as a window.
+
+    Attributes
+    ----------
+    log
+        What was done, when and why.
+    resident
+        The plans to choose from.
+
+    Raises
+    ------
+    InputError
+        If there is no plan, or the QoE has limits that the adapter does not keep.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        cluster: Cluster,
+        qoe: QoE,
+        plans: Composition | Iterable[Plan],
+        *,
+        window_s: float,
+        every_s: float = 0.0,
+        table: CostTable | None = None,
+        replanner: Replanner | None = None,
+        confirm: int = 2,
+        forget_s: float | None = None,
+    ) -> None:
+        self.workload, self.cluster, self.qoe = workload, cluster, qoe
+        self.table = cost_table(workload, cluster) if table is None else table
+        self.resident = list(plans.plans if isinstance(plans, Composition) else plans)
+        if not self.resident:
+            raise InputError("plans", (), "at least one plan")
+        kept = QoE(
+            objective=qoe.objective,
+            latency_s=qoe.latency_s,
+            energy_j=qoe.energy_j,
+            energy_accounting=qoe.energy_accounting,
+            joules_per_s=qoe.joules_per_s,
+        )
+        if kept != qoe:
+            raise InputError("qoe", repr(qoe), "hard limits on latency and energy only")
+        self.window = RunningWindow(qoe, window_s, every_s)
+        self.estimator = Estimator(cluster, confirm=confirm, forget_s=window_s if forget_s is None else forget_s)
+        self.replanner = replanner
+        self.log: list[AdapterEvent] = []
+        self._present: frozenset[str] = frozenset(cluster.device_ids)
+        self._running: Plan | None = None
+        self._credit: dict[int, float] = {}
+        self._told_shares: dict[int, float] = {}
+        self._outlooks: dict[Hashable, _Outlook] = {}
+        self._asked: set[Hashable] = set()
+        self._numbers = {id(plan): number for number, plan in enumerate(self.resident, start=1)}
+        for plan in self.resident:
+            self._note(0.0, "resident", self._described(plan))
+
+    # ------------------------------------------------------------------ the controller
+
+    def observe(self, report: StepReport) -> None:
+        """Learn from a step."""
+        if report.completed:
+            self.window.observe(report)
+        changed = self.estimator.observe(report)
+        if changed:
+            slow = [f"{name} is {_times(self.estimator.channels[name].slowness)}" for name in changed]
+            self._note(report.end_s, "change", f"measured: {', '.join(slow)}")
+
+    def next_plan(self, now_s: float, present: frozenset[str]) -> Plan | None:
+        """The plan of the next step; None if none can run."""
+        self._note_presence(now_s, present)
+        self._take_new_plans(now_s)
+        for name in self.estimator.forget(now_s):
+            self._note(now_s, "change", f"{name} was not measured for long: taken to be as planned again")
+        condition = self.estimator.condition([name for name in self.cluster.device_ids if name not in present])
+        outlook = self._outlook(condition)
+        if not np.isfinite(outlook.makespan_s).any():
+            self._ask_for_plans(condition, now_s, "no resident plan can run without the devices that left")
+            self._say_once(now_s, "waiting", "no resident plan can run")
+            return None
+        if self.workload.trains:
+            chosen = self._chosen_to_stay(outlook, condition, now_s)
+        else:
+            chosen = self._chosen_by_shares(outlook, condition, now_s)
+        plan = self.resident[chosen]
+        before = self._running
+        # In inference plans take turns all the time; only that one had to give way is worth a line.
+        if before not in (None, plan) and (self.workload.trains or not present.issuperset(before.devices)):
+            self._note(now_s, "switch", f"from {self._name(before)} to {self._name(plan)}")
+        self._running = plan
+        return plan
+
+    # ------------------------------------------------------------------ what is known
+
+    def _note_presence(self, now_s: float, present: frozenset[str]) -> None:
+        for name in sorted(self._present - present):
+            self._note(now_s, "left", f"{name} is away; going on with a resident plan that does without it")
+        for name in sorted(present - self._present):
+            self._note(now_s, "back", f"{name} is there again")
+        self._present = present
+
+    def _outlook(self, condition: Condition) -> _Outlook:
+        """What every resident plan would do in a condition."""
+        key = _key(condition)
+        if key not in self._outlooks:
+            if set(condition.absent_devices) >= set(self.cluster.device_ids):
+                nothing = np.full(len(self.resident), math.inf)
+                return _Outlook(nothing, nothing)
+            place = under(self.cluster, self.table, condition)
+            found = [
+                place.retimed(plan, self.workload) if self._can_run(plan, condition) else None for plan in self.resident
+            ]
+            accounting = self.qoe.energy_accounting
+            self._outlooks[key] = _Outlook(
+                np.array([math.inf if each is None else each.makespan_s for each in found]),
+                np.array([math.inf if each is None else each.energy_j(accounting) for each in found]),
+            )
+        return self._outlooks[key]
+
+    def _can_run(self, plan: Plan, condition: Condition) -> bool:
+        ends = [name for name in (self.workload.source, self.workload.sink) if name is not None]
+        return not {*plan.devices, *ends} & set(condition.absent_devices)
+
+    def _cost(self, outlook: _Outlook) -> Floats:
+        """What is minimised, for every plan."""
+        if self.qoe.objective == "price":
+            return outlook.energy_j + (self.qoe.joules_per_s or 0.0) * outlook.makespan_s
+        return outlook.makespan_s if self.qoe.objective == "latency" else outlook.energy_j
+
+    # ------------------------------------------------------------------ the choice
+
+    def _chosen_by_shares(self, outlook: _Outlook, condition: Condition, now_s: float) -> int:
+        """Inference: shares of the next steps by the small program, dispatched as evenly as whole steps allow."""
+        able = np.flatnonzero(np.isfinite(outlook.makespan_s))
+        makespan_s, energy_j = outlook.makespan_s[able], outlook.energy_j[able]
+        limits = self._limits_now(now_s, outlook)
+        shares = cheapest_mix(self._cost(outlook)[able], [makespan_s, energy_j], limits)
+        self._check_reach(outlook, condition, now_s)
+        by_plan = dict(zip(able.tolist(), shares.tolist(), strict=True))
+        self._tell_shares(by_plan, now_s)
+        for index, share in by_plan.items():
+            self._credit[index] = self._credit.get(index, 0.0) + share
+        chosen = max((index for index, share in by_plan.items() if share > 0), key=lambda index: self._credit[index])
+        self._credit = {index: credit for index, credit in self._credit.items() if index in by_plan}
+        self._credit[chosen] -= 1.0
+        return chosen
+
+    def _limits_now(self, now_s: float, outlook: _Outlook) -> tuple[float, float]:
+        """Means that steps may have from now on.
+
+        What is left of the window, some of it kept in reserve. Where no plan can still save the window it is given up,
+        and what holds for a fresh one counts: haste would take energy and bring nothing.
+        """
+        able = np.isfinite(outlook.makespan_s)
+        latency_s = self.window.latency_left_s(now_s)
+        energy_j = self.window.energy_left_j(now_s, float(outlook.makespan_s[able].mean()))
+        if outlook.makespan_s.min() > latency_s:
+            latency_s = self.qoe.latency_s or math.inf
+        if outlook.energy_j.min() > energy_j:
+            energy_j = self.qoe.energy_j or math.inf
+        tight = 1 - MARGIN * self.window.share_left(now_s)
+        return latency_s * tight, energy_j * tight
+
+    def _chosen_to_stay(self, outlook: _Outlook, condition: Condition, now_s: float) -> int:
+        """Training: the plan that costs least over the coming window, the switch to it included."""
+        able = np.flatnonzero(np.isfinite(outlook.makespan_s)).tolist()
+        latency_s, limit_j = self._limits_now(now_s, outlook)
+        over, cost = {}, {}
+        for index in able:
+            step_s, step_j = float(outlook.makespan_s[index]), float(outlook.energy_j[index])
+            switch_s, switch_j = self._switch(self.resident[index], condition)
+            steps = max(self.window.window_s / step_s, 1.0)
+            mean = _Outlook(np.array([step_s + switch_s / steps]), np.array([step_j + switch_j / steps]))
+            over[index] = max(float(mean.makespan_s[0]) / latency_s, float(mean.energy_j[0]) / limit_j)
+            cost[index] = float(self._cost(mean)[0])
+        within = [index for index in able if over[index] <= 1]
+        self._check_reach(outlook, condition, now_s)
+        what = cost if within else over  # beyond the limits whatever comes nearest
+        # Another plan must be worth its switch, lest they flap.
+        return min(
+            within or able, key=lambda index: what[index] * (1 - WORTH * (self.resident[index] is self._running))
+        )
+
+    def _switch(self, plan: Plan, condition: Condition) -> tuple[float, float]:
+        """Seconds and joules of going on with another plan; a device that has left hands over before it goes."""
+        if self._running is None or plan is self._running:
+            return 0.0, 0.0
+        place = under(self.cluster, self.table, condition.replace(absent_devices=()))
+        cost = switch(self._running, plan, self.workload, place.cluster, self.qoe.energy_accounting)
+        return cost.duration_s, cost.energy_j
+
+    # ------------------------------------------------------------------ new plans
+
+    def _check_reach(self, outlook: _Outlook, condition: Condition, now_s: float) -> None:
+        """Ask for new plans where no mix of the resident ones keeps the limits of a fresh window."""
+        able = np.isfinite(outlook.makespan_s)
+        figures = [outlook.makespan_s[able], outlook.energy_j[able]]
+        limits = [self.qoe.latency_s or math.inf, self.qoe.energy_j or math.inf]
+        shares = cheapest_mix(self._cost(outlook)[able], figures, limits)
+        if any(float(shares @ each) > limit * (1 + ROUNDING) for each, limit in zip(figures, limits, strict=True)):
+            self._ask_for_plans(condition, now_s, "no resident plan keeps the limits in the present condition")
+
+    def _ask_for_plans(self, condition: Condition, now_s: float, why: str) -> None:
+        if self.replanner is None or _key(condition) in self._asked:
+            return
+        if set(condition.absent_devices) >= set(self.cluster.device_ids):
+            return
+        self._asked.add(_key(condition))
+        self.replanner.ask(condition.replace(name=format_seconds(now_s)), now_s)
+        self._note(now_s, "re-plan", f"asked for: {why}")
+
+    def _take_new_plans(self, now_s: float) -> None:
+        found = None if self.replanner is None else self.replanner.poll(now_s)
+        if found is None:
+            return
+        if isinstance(found, str):
+            self._note(now_s, "re-plan", f"found nothing: {found}")
+            return
+        known = {plan.decisions() for plan in self.resident}
+        fresh = [plan for plan in found if plan.decisions() not in known]
+        if not fresh:
+            self._note(now_s, "re-plan", "found nothing better than the resident plans")
+            return
+        self.resident.extend(fresh)
+        for plan in fresh:
+            self._numbers[id(plan)] = max(self._numbers.values()) + 1
+            self._note(now_s, "resident", self._described(plan))
+        while len(self.resident) > MOST_RESIDENT:  # the oldest re-planned one goes first, given ones last
+            old = next((each for each in self.resident if each.label.startswith("re-planned")), self.resident[-1])
+            self.resident.remove(old)
+        self._outlooks.clear()
+        self._credit.clear()
+
+    # ------------------------------------------------------------------ the log
+
+    def _tell_shares(self, by_plan: dict[int, float], now_s: float) -> None:
+        shares = {self._numbers[id(self.resident[index])]: share for index, share in by_plan.items() if share > 0}
+        told = self._told_shares
+        if max(abs(shares.get(each, 0.0) - told.get(each, 0.0)) for each in {*shares, *told}) < TELLING_SHARE:
+            return
+        self._told_shares = shares
+        words = ", ".join(f"{share:.0%} plan {number}" for number, share in shares.items())
+        limit_s = self.window.latency_left_s(now_s)
+        aim = f", within {format_seconds(limit_s)} a step until the window ends" if math.isfinite(limit_s) else ""
+        self._note(now_s, "weights", f"{words}{aim}")
+
+    def _described(self, plan: Plan) -> str:
+        label = f" ({plan.label})" if plan.label else ""
+        return f"{self._name(plan)} on {', '.join(plan.devices)}{label}"
+
+    def _name(self, plan: Plan) -> str:
+        return f"plan {self._numbers[id(plan)]}"
+
+    def _note(self, at_s: float, kind: EventKind, text: str) -> None:
+        self.log.append(AdapterEvent(at_s, kind, text))
+
+    def _say_once(self, at_s: float, kind: EventKind, text: str) -> None:
+        if not self.log or (self.log[-1].kind, self.log[-1].text) != (kind, text):
+            self._note(at_s, kind, text)
+
+
+def _key(condition: Condition) -> Hashable:
+    """What tells two conditions apart."""
+    factors = (condition.domain_rate_factors, condition.device_speed_factors)
+    return (*(tuple(sorted(each.items())) for each in factors), condition.absent_devices)
+
+
+def _times(slowness: float) -> str:
+    if slowness >= 1:
+        return f"{slowness:.2g} times slower than planned" if slowness > 1.05 else "as planned"
+    return f"{1 / slowness:.2g} times faster than planned" if slowness < 0.95 else "as planned"

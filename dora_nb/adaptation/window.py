@@ -1,0 +1,75 @@
+"""The ledger as it fills: what the rest of a window may take so that its mean keeps the limits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from dora_nb.domain.controller import StepReport
+from dora_nb.domain.qoe import QoE
+
+
+@dataclass
+class RunningWindow:
+    """The window of the QoE ledger that is under way.
+
+    Attributes
+    ----------
+    qoe, window_s, every_s
+        What is kept on the mean of every window, how long one is, and how often steps are asked for (0: one follows the
+        other).
+    """
+
+    qoe: QoE
+    window_s: float
+    every_s: float = 0.0
+    index: int = 0
+    steps: int = 0
+    latency_s: float = 0.0
+    energy_j: float = 0.0
+
+    def observe(self, report: StepReport) -> None:
+        """Enter a completed step where it ended."""
+        self._turn_to(report.end_s)
+        self.steps += 1
+        self.latency_s += report.latency_s
+        self.energy_j += report.energy_j
+
+    def _turn_to(self, time_s: float) -> None:
+        index = max(math.ceil(time_s / self.window_s) - 1, 0)  # what ends with a window belongs to it
+        if index != self.index:
+            self.index, self.steps, self.latency_s, self.energy_j = index, 0, 0.0, 0.0
+
+    def share_left(self, now_s: float) -> float:
+        """How much of the window is still ahead, 1 at its start."""
+        self._turn_to(now_s)
+        return min(max(self.index + 1 - now_s / self.window_s, 0.0), 1.0)
+
+    def latency_left_s(self, now_s: float) -> float:
+        """The mean latency that steps may have from now on; infinite without a limit, 0 if it cannot be kept any more.
+
+        With S seconds of n steps behind and R seconds ahead, steps of T seconds one after the other are R / T more:
+        (S + R) / (n + R / T) <= L. Steps at a rate are as many as are asked for.
+        """
+        limit_s = self.qoe.latency_s
+        if limit_s is None:
+            return math.inf
+        self._turn_to(now_s)
+        left_s = (self.index + 1) * self.window_s - now_s
+        if left_s <= 0:
+            return limit_s
+        if self.every_s:
+            asked = max(round(left_s / self.every_s), 1)
+            return max((limit_s * (self.steps + asked) - self.latency_s) / asked, 0.0)
+        more = (self.latency_s + left_s) / limit_s - self.steps
+        return left_s / more if more > 0 else math.inf
+
+    def energy_left_j(self, now_s: float, step_s: float) -> float:
+        """The mean energy that steps of a length may take from now on; infinite without a limit."""
+        limit_j = self.qoe.energy_j
+        if limit_j is None:
+            return math.inf
+        self._turn_to(now_s)
+        left_s = max((self.index + 1) * self.window_s - now_s, 0.0)
+        more = max(left_s / max(step_s, self.every_s), 1.0)
+        return max((limit_j * (self.steps + more) - self.energy_j) / more, 0.0)

@@ -1,0 +1,72 @@
+"""What the rest of a window may take: spent to the last, the mean is the limit."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from builders import Dice, pipeline, seeded
+from hypothesis import given, settings
+
+from dora_nb.adaptation.window import RunningWindow
+from dora_nb.domain.controller import StepReport
+from dora_nb.domain.qoe import QoE
+
+
+def step(start_s: float, end_s: float, energy_j: float = 0.0) -> StepReport:
+    return StepReport(pipeline((0, 1, {"a": 1})), start_s, start_s, end_s, None, energy_j, {}, {})
+
+
+@settings(max_examples=100, deadline=None)
+@given(seeded(lambda dice: dice))
+def test_one_after_the_other_the_rest_makes_up_for_what_was(dice: Dice) -> None:
+    window = RunningWindow(QoE(latency_s=4.0), 60.0)
+    now_s = 0.0
+    for _ in range(dice.number(0, 6)):
+        took_s = dice.pick((1.0, 3.0, 5.0, 7.0))
+        window.observe(step(now_s, now_s + took_s))
+        now_s += took_s
+    left_s = window.latency_left_s(now_s)
+    more = (60 - now_s) / left_s
+    assert (window.latency_s + more * left_s) / (window.steps + more) == pytest.approx(4.0)
+
+
+def test_a_window_that_is_far_ahead_may_take_anything() -> None:
+    """55 steps of 1 s and 5 s to go: even without another one the mean is below 4 s."""
+    window = RunningWindow(QoE(latency_s=4.0), 60.0)
+    for number in range(55):
+        window.observe(step(number, number + 1))
+    assert math.isinf(window.latency_left_s(55.0))
+
+
+def test_at_a_rate_the_steps_to_come_are_known() -> None:
+    """Asked for every 10 s; two took 6 s each, so the four to come may take 3 s each to make it 4 on the mean."""
+    window = RunningWindow(QoE(latency_s=4.0), 60.0, every_s=10.0)
+    window.observe(step(0, 6))
+    window.observe(step(10, 16))
+    assert window.latency_left_s(20.0) == pytest.approx(3.0)
+
+
+def test_what_ends_with_a_window_belongs_to_it() -> None:
+    window = RunningWindow(QoE(latency_s=4.0), 10.0)
+    window.observe(step(0, 10))
+    assert (window.index, window.steps) == (0, 1)
+    window.observe(step(10, 10.5))
+    assert (window.index, window.steps) == (1, 1)
+    assert window.latency_left_s(31.0) == pytest.approx(4.0)
+    assert (window.index, window.steps) == (3, 0)
+
+
+def test_energy_left() -> None:
+    """Two steps took 30 J each of 20 on the mean; four of 10 s to come may take 15 J each."""
+    window = RunningWindow(QoE(energy_j=20.0), 60.0)
+    window.observe(step(0, 10, 30))
+    window.observe(step(10, 20, 30))
+    assert window.energy_left_j(20.0, 10.0) == pytest.approx(15.0)
+    assert math.isinf(window.latency_left_s(20.0))
+    assert math.isinf(RunningWindow(QoE(), 60.0).energy_left_j(0.0, 1.0))
+
+
+def test_how_much_is_ahead() -> None:
+    window = RunningWindow(QoE(), 10.0)
+    assert [window.share_left(at) for at in (0.0, 2.5, 10.0, 15.0)] == [1.0, 0.75, 0.0, 0.5]
