@@ -48,8 +48,9 @@ class RunningWindow:
     def latency_left_s(self, now_s: float) -> float:
         """The mean latency that steps may have from now on; infinite without a limit, 0 if it cannot be kept any more.
 
-        With S seconds of n steps behind and R seconds ahead, steps of T seconds one after the other are R / T more:
-        (S + R) / (n + R / T) <= L. Steps at a rate are as many as are asked for.
+        Steps at a rate are as many as are asked for. Steps of T seconds one after the other are k = R / T more in the
+        R seconds ahead: S + k T <= L (n + k), with S seconds of n steps behind. Where there is something to make up
+        for, one step less is counted on, since the last one may end with the next window.
         """
         limit_s = self.qoe.latency_s
         if limit_s is None:
@@ -58,9 +59,13 @@ class RunningWindow:
         left_s = (self.index + 1) * self.window_s - now_s
         if left_s <= 0:
             return limit_s
+        behind_s = self.latency_s - limit_s * self.steps
         if self.every_s:
             asked = max(round(left_s / self.every_s), 1)
-            return max((limit_s * (self.steps + asked) - self.latency_s) / asked, 0.0)
+            return max(limit_s - behind_s / asked, 0.0)
+        if behind_s > 0:  # (R / T - 1) (L - T) >= what is behind: the smaller root
+            half = (left_s + limit_s + behind_s) / 2
+            return half - math.sqrt(half**2 - left_s * limit_s)
         more = (self.latency_s + left_s) / limit_s - self.steps
         return left_s / more if more > 0 else math.inf
 

@@ -126,13 +126,13 @@ def test_all_devices_leave() -> None:
 
 
 def test_a_lost_window_is_not_paid_for() -> None:
-    """A step that waits 50 s for its input ends in the second window and loses it: the rest is run as in a fresh one."""
+    """A step that waits 90 s for its input ends in the second window and loses it: the rest is as in a fresh one."""
     work, place, plans = home()
     work = work.replace(source="b", input_bytes=1e3)
     ready = [scheduled(work, place, plan.replace(transfer_order=(), prediction=None)) for plan in plans.values()]
     qoe = QoE(objective="energy", latency_s=4.5)
     adapter = Adapter(work, place, qoe, ready, window_s=60, confirm=99)
-    world = World(place).having("domain rate", "net", Trace.steps([(0, 1), (8, 0), (58, 1)]))
+    world = World(place).having("domain rate", "net", Trace.steps([(0, 1), (8, 0), (98, 1)]))
     record = run(adapter, world, qoe, 120)
     assert [window.kept for window in record.windows] == [True, False]
     assert all(step.plan.devices == ("a",) for step in record.steps)
@@ -142,7 +142,7 @@ def test_a_lost_window_is_not_paid_for() -> None:
 
 
 def test_training_stays_with_a_plan_unless_another_is_worth_the_switch() -> None:
-    """b slows down to 0.4 of its speed: a is faster then, but with a large state moving it takes longer than it saves."""
+    """b slows down to 0.4 of its speed: a is faster then, but a large state takes longer to move than it saves."""
     for parameters, switches in ((25_000_000, 0), (250, 1)):
         work, place, plans = home("training", parameters)
         qoe = QoE(objective="latency")
