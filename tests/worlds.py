@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from builders import Dice, random_plan, random_question
+from builders import Dice, cluster, device, layer, pipeline, random_plan, random_question, workload
 
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
@@ -43,3 +43,15 @@ def changing(dice: Dice, place: Cluster, least: float = 0.2) -> World:
             at += dice.pick((0.05, 0.3, 1.7))
         world = world.having(quantity, name, Trace.steps(steps))  # type: ignore[arg-type]
     return world
+
+
+def two_ways(mode: str = "inference", parameters: int = 0) -> tuple[Workload, Cluster, dict[str, Plan]]:
+    """Two devices, and a plan for each alone: a step takes 4 s on a at 12 J, or 2 s on b at 40 J.
+
+    Idle they draw 1 W, busy 3 W and 20 W. In training everything takes three times as long.
+    """
+    layers = [layer("l0", flops=2e9, parameters=parameters), layer("l1", flops=2e9, parameters=parameters)]
+    work = workload(layers, mode=mode, batch=1)
+    place = cluster([device("a"), device("b", 2e9, active_w=20.0)], 1e6)
+    ways = {"a": pipeline((0, 2, {"a": 1})), "b": pipeline((0, 2, {"b": 1}))}
+    return work, place, {name: scheduled(work, place, plan).replace(label=name) for name, plan in ways.items()}

@@ -38,6 +38,8 @@ def simulate(
     window_s: float,
     every_s: float = 0.0,
     resident: Iterable[Plan] = (),
+    running: Plan | None = None,
+    free_changes: bool = False,
     table: CostTable | None = None,
     sharing: Sharing = "ordered",
 ) -> SimulationRecord:
@@ -64,6 +66,10 @@ def simulate(
         A step is asked for every so many seconds and waits for those before it; 0: the next one as soon as one ends.
     resident
         Plans whose parameters are in place from the start (inference); the first that runs always is.
+    running
+        The plan that ran before; None: none did, and the first one costs nothing to begin with.
+    free_changes
+        Whether changing plans costs nothing, for comparisons.
     table
         Compute times without any influence; None: the roofline estimate.
     sharing
@@ -87,6 +93,8 @@ def simulate(
         horizon_s,
         every_s,
         list(resident),
+        running,
+        free_changes,
         cost_table(workload, world.cluster) if table is None else table,
         sharing,
     )
@@ -103,10 +111,11 @@ class _Run:
     horizon_s: float
     every_s: float
     resident: list[Plan]
+    plan: Plan | None
+    free_changes: bool
     table: CostTable
     sharing: Sharing
     now_s: float = 0.0
-    plan: Plan | None = None
     steps: list[StepReport] = field(default_factory=list)
     lost: list[StepReport] = field(default_factory=list)
     changes: list[PlanChange] = field(default_factory=list)
@@ -199,7 +208,7 @@ class _Run:
             for name, units in held_units(each, workload).items():
                 had.setdefault(name, set()).update(units)
         self._make_resident(plan)
-        if before is None or not known:
+        if before is None or not known or self.free_changes:
             return Switch(0.0, 0.0, 0.0)
         state = self.world.states[self.world.index_at(self.now_s)]
         rates = {domain.id: rate for domain, rate in zip(self.cluster.domains, state.domain_rates, strict=True) if rate}

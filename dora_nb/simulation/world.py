@@ -110,6 +110,10 @@ class World:
             raise InputError("share", float(share.values.max()), "shares of the airtime, 0 to 1")
         return self.having("domain rate", domain, replace(share, values=1 - share.values))
 
+    def later(self, by_s: float) -> World:
+        """The same as seen from a later moment on."""
+        return replace(self, influences=tuple(replace(each, trace=each.trace.later(by_s)) for each in self.influences))
+
     @classmethod
     def of_conditions(
         cls, cluster: Cluster, phases: Sequence[tuple[float, Condition]], end_s: float = math.inf

@@ -7,27 +7,16 @@ import time
 from typing import Any
 
 import pytest
-from builders import cluster, device, layer, pipeline, workload
 from worlds import scheduled
+from worlds import two_ways as home
 
 from dora_nb.adaptation import Adapter, Background, Delayed, planner_for
 from dora_nb.costs.table import cost_table
-from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.conditions import Condition
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import QoE
-from dora_nb.domain.workload import Workload
 from dora_nb.errors import InfeasibleError, InputError
 from dora_nb.simulation import SimulationRecord, Trace, World, simulate
-
-
-def home(mode: str = "inference", parameters: int = 0) -> tuple[Workload, Cluster, dict[str, Plan]]:
-    """A step takes 4 s on a at 12 J, or 2 s on b at 40 J (idle 1 W, busy 3 W and 20 W)."""
-    layers = [layer("l0", flops=2e9, parameters=parameters), layer("l1", flops=2e9, parameters=parameters)]
-    work = workload(layers, mode=mode, batch=1)
-    place = cluster([device("a"), device("b", 2e9, active_w=20.0)], 1e6)
-    ways = {"a": pipeline((0, 2, {"a": 1})), "b": pipeline((0, 2, {"b": 1}))}
-    return work, place, {name: scheduled(work, place, plan).replace(label=name) for name, plan in ways.items()}
 
 
 def run(adapter: Adapter, world: World, qoe: QoE, horizon_s: float = 120, **options: Any) -> SimulationRecord:

@@ -24,6 +24,15 @@ def test_a_value_holds_until_the_next() -> None:
     assert trace.scaled(2).at(2) == 14
 
 
+def test_a_later_moment_sees_the_rest() -> None:
+    trace = Trace.steps([(0, 5.0), (2, 7.0), (3, 0.0)], end_s=10)
+    for by_s in (0, 1, 2, 2.5, 3, 8):
+        later = trace.later(by_s)
+        assert [later.at(at) for at in (0, 0.4, 1, 5)] == [trace.at(by_s + at) for at in (0, 0.4, 1, 5)]
+        assert later.end_s == 10 - by_s
+    assert trace.later(20).values.tolist() == [0.0]
+
+
 def test_a_file_is_read_in_its_own_units(tmp_path: Path) -> None:
     text = "# status: generated\n# source: by hand\nmilliseconds,mbits_per_s\n500,8\n1000,16\n1500,0\n"
     trace = load_trace(written(tmp_path, text))
