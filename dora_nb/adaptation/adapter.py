@@ -35,9 +35,9 @@ from dora_nb.units import format_seconds
 #: Resident plans at most, those that re-planning added included.
 MOST_RESIDENT = 6
 
-#: Part of a limit that is kept in reserve, because estimates lag behind and the rest of a window may be worse: all of
-#: it while the window is all ahead, none at its end.
-MARGIN = 0.1
+#: Part of a limit that is always kept in reserve, because a window just missed is a window missed; and what is kept on
+#: top while all of a window is ahead, because estimates lag behind and the rest of it may be worse.
+RESERVE, MARGIN = 0.03, 0.1
 
 #: In training a switch must save more than it costs by this part of what the present plan takes.
 WORTH = 0.05
@@ -214,10 +214,17 @@ class Adapter:
         self._tell_shares(by_plan, now_s)
         for index, share in by_plan.items():
             self._credit[index] = self._credit.get(index, 0.0) + share
-        chosen = max((index for index, share in by_plan.items() if share > 0), key=lambda index: self._credit[index])
+        turns = sorted((index for index, share in by_plan.items() if share > 0), key=lambda index: -self._credit[index])
+        fastest = int(np.argmin(outlook.makespan_s))
+        chosen = next((index for index in (*turns, fastest) if self._survives(index, outlook, now_s)), turns[0])
+        self._credit.setdefault(chosen, 0.0)
         self._credit = {index: credit for index, credit in self._credit.items() if index in by_plan}
         self._credit[chosen] -= 1.0
         return chosen
+
+    def _survives(self, index: int, outlook: _Outlook, now_s: float) -> bool:
+        """Whether a single step of a plan leaves the window to be kept: shares are of many steps, windows hold few."""
+        return self.window.survives(now_s, float(outlook.makespan_s[index]), float(outlook.makespan_s.min()))
 
     def _limits_now(self, now_s: float, outlook: _Outlook) -> tuple[float, float]:
         """Means that steps may have from now on.
@@ -232,7 +239,7 @@ class Adapter:
             latency_s = self.qoe.latency_s or math.inf
         if outlook.energy_j.min() > energy_j:
             energy_j = self.qoe.energy_j or math.inf
-        tight = 1 - MARGIN * self.window.share_left(now_s)
+        tight = 1 - RESERVE - MARGIN * self.window.share_left(now_s)
         return latency_s * tight, energy_j * tight
 
     def _chosen_to_stay(self, outlook: _Outlook, condition: Condition, now_s: float) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dora_nb.domain.controller import StepReport
 from dora_nb.domain.qoe import QoE
@@ -39,6 +39,21 @@ class RunningWindow:
         index = max(math.ceil(time_s / self.window_s) - 1, 0)  # what ends with a window belongs to it
         if index != self.index:
             self.index, self.steps, self.latency_s, self.energy_j = index, 0, 0.0, 0.0
+
+    def survives(self, now_s: float, step_s: float, fastest_s: float) -> bool:
+        """Whether the latency of this window and the next can still be kept after a step, if haste follows it."""
+        limit_s = self.qoe.latency_s
+        if limit_s is None:
+            return True
+        self._turn_to(now_s)
+        end_s = now_s + step_s
+        if end_s > (self.index + 1) * self.window_s and self.latency_s > limit_s * self.steps:
+            return False  # it ends too late to make up for anything
+        after = replace(self)
+        after._turn_to(end_s)
+        after.steps += 1
+        after.latency_s += step_s
+        return after.latency_s <= limit_s * after.steps or after.latency_left_s(end_s) >= fastest_s
 
     def share_left(self, now_s: float) -> float:
         """How much of the window is still ahead, 1 at its start."""

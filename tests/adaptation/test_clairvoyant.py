@@ -40,7 +40,7 @@ def test_it_is_ready_before_a_device_slows_down() -> None:
 
 @pytest.mark.parametrize("free", [False, True])
 def test_in_training_a_switch_has_to_pay(free: bool) -> None:
-    """a is half as fast in the second window, and moving the state takes longer than one: it begins with b and stays."""
+    """a is half as fast in the second window, and moving the state takes longer than one: it begins with b."""
     work, place, plans = two_ways("training", 40_000_000)
     qoe = QoE(objective="energy", latency_s=14.0)
     world = World(place).having("device speed", "a", Trace.steps([(0, 1), (100, 0.5), (200, 1)]))

@@ -75,3 +75,18 @@ def test_energy_left() -> None:
 def test_how_much_is_ahead() -> None:
     window = RunningWindow(QoE(), 10.0)
     assert [window.share_left(at) for at in (0.0, 2.5, 10.0, 15.0)] == [1.0, 0.75, 0.0, 0.5]
+
+
+def test_a_long_step_may_spoil_a_window() -> None:
+    """52 s of 11 steps by 46 s: within 5 s on the mean, 12 s and then 2 s are too much, a step of 2 s is not."""
+    window = RunningWindow(QoE(latency_s=5.0), 60.0, steps=11, latency_s=52.0)
+    assert not window.survives(46.0, 12.0, 2.0)
+    assert window.survives(46.0, 2.0, 2.0)
+    assert RunningWindow(QoE(), 60.0).survives(46.0, 99.0, 2.0)
+
+
+def test_a_step_into_the_next_window_must_leave_both_to_be_kept() -> None:
+    ahead = RunningWindow(QoE(latency_s=5.0), 60.0, steps=12, latency_s=50.0)
+    assert ahead.survives(50.0, 12.0, 2.0)  # the next one begins with a step of 12 s and has 58 s to make up for it
+    behind = RunningWindow(QoE(latency_s=5.0), 60.0, steps=9, latency_s=50.0)
+    assert not behind.survives(50.0, 12.0, 2.0)
