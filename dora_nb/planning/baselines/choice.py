@@ -12,8 +12,8 @@ from dora_nb.planning.scheduling import finish_all, fits_memory
 
 
 def fitting(plans: Iterable[Plan], problem: Problem) -> list[Plan]:
-    """The alternatives that fit in memory and keep up with a stream, finished like our own plans."""
-    return [plan for plan in finish_all(plans, problem) if fits_memory(plan)]
+    """The alternatives that fit in memory and keep up with a stream, each once, finished like our own plans."""
+    return [plan for plan in finish_all(dict.fromkeys(plans), problem) if fits_memory(plan)]
 
 
 def best_of(plans: Iterable[Plan], qoe: QoE) -> Plan | None:

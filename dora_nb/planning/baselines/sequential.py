@@ -22,8 +22,10 @@ from dora_nb.formulation.columns import Columns, build_columns
 from dora_nb.formulation.decode import decode
 from dora_nb.formulation.fleet import Ints
 from dora_nb.formulation.problem import Problem
+from dora_nb.planning.baselines.choice import fitting
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.scheduling import finish, fits_memory, predicted, settle
+from dora_nb.planning.scheduling import predicted, settle
+from dora_nb.planning.streaming import settle_stream
 
 #: Relative step between the largest loads that are tried.
 LOAD_STEP = 0.02
@@ -60,17 +62,24 @@ def sequential(problem: Problem, *, solver: str = "auto", gap: float = 1e-4) -> 
     return None
 
 
+def sequentials(problem: Problem) -> list[Plan]:
+    """What :func:`sequential` plans, as a list like other baselines' alternatives."""
+    found = sequential(problem)
+    return [] if found is None else list(found.plans)
+
+
 def _scheduled(
     problem: Problem, columns: Columns, chosen: tuple[int, ...], solver: str, gap: float
 ) -> tuple[Plan, ...]:
     """A partition with every in-flight depth that fits in memory, each with its best schedule."""
+    counts = problem.space.in_flight_counts(len(chosen), int(columns.micro_batches[chosen[0]]))
+    label = "partition, then schedule"
+    partitions = (decode(columns, chosen, held, problem).replace(label=label) for held in counts)
+    settled_by = settle if problem.workload.arrival_s is None else settle_stream
     plans = []
-    for held in problem.space.in_flight_counts(len(chosen), int(columns.micro_batches[chosen[0]])):
-        listed = finish(decode(columns, chosen, held, problem).replace(label="partition, then schedule"), problem)
+    for listed in fitting(partitions, problem):
         assert listed.prediction is not None, "a finished plan carries its prediction"
-        if not fits_memory(listed):
-            continue
-        settled = settle(
+        settled = settled_by(
             listed.replace(transfer_order=(), prediction=None),
             problem,
             below_s=listed.prediction.makespan_s,

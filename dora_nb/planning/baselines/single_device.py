@@ -6,10 +6,11 @@ the same cost model, and what does not fit a device's memory is left out.
 
 from __future__ import annotations
 
-from dora_nb.domain.plan import Plan, Replica, Stage
+from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import QoE
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.baselines.choice import best_of, fitting
+from dora_nb.planning.baselines.pipelines import pipelines
 
 
 def single_device(problem: Problem, qoe: QoE) -> Plan | None:
@@ -19,19 +20,9 @@ def single_device(problem: Problem, qoe: QoE) -> Plan | None:
 
 def single_devices(problem: Problem) -> list[Plan]:
     """Every single-device plan that fits in memory."""
-    layers = len(problem.workload.layers)
-    tied = problem.workload.trains and problem.workload.tied_parameters > 0
-    plans = [
-        Plan(
-            label="best single device",
-            micro_batch=size,
-            micro_batches=problem.workload.batch // size,
-            stages=(
-                Stage(first_layer=0, stop_layer=layers, replicas=(Replica(device=device, samples=size),), in_flight=1),
-            ),
-            tied="one-stage" if tied else "none",
-        )
-        for device in problem.cluster.device_ids
-        for size in problem.space.micro_batch_sizes
-    ]
+    cuts = 0, len(problem.workload.layers)
+    plans: list[Plan] = []
+    for device in problem.cluster.device_ids:
+        for size in problem.space.micro_batch_sizes:
+            plans.extend(pipelines(problem, "best single device", cuts, [{device: size}]))
     return fitting(plans, problem)
