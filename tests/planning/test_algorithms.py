@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import threading
 import time
 
@@ -25,6 +26,9 @@ from dora_nb.planning.plan import plan
 from dora_nb.planning.scheduling import finish, fits_memory
 
 GAP = 1e-6
+
+#: Random questions of each kind: few in the quick run, 200 of each with ``DORA_NB_LONG=1``.
+BRUTE_FORCED, JOINT, BOTH_SOLVERS = (200, 200, 200) if os.environ.get("DORA_NB_LONG") else (60, 12, 4)
 
 
 def question_of(seed: int) -> tuple[Problem, Dice]:
@@ -50,7 +54,7 @@ def least_makespan_s(problem: Problem) -> float:
     return best_s
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(BRUTE_FORCED))
 def test_decomposed_is_brute_force(seed: int) -> None:
     problem, _ = question_of(seed)
     answers = plan(
@@ -73,7 +77,7 @@ def test_decomposed_is_brute_force(seed: int) -> None:
     assert all(each.end_s <= figures.makespan_s * (1 + 1e-9) for each in figures.schedule)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(JOINT))
 def test_monolithic_is_decomposed(seed: int) -> None:
     problem, dice = question_of(1000 + seed)
     accounting = "participating" if problem.idle_all_w is None else "all-on"
@@ -98,7 +102,7 @@ def test_monolithic_is_decomposed(seed: int) -> None:
         assert joint.proven == pytest.approx(other.certificate.bound, rel=4 * GAP)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(BOTH_SOLVERS))
 def test_both_solvers_solve_the_joint_program_alike(seed: int) -> None:
     if not any(each.name == "Gurobi" and each.usable for each in solvers.available()):
         pytest.skip("Gurobi is not usable here")
