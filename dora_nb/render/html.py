@@ -149,7 +149,7 @@ def _table(plan_set: PlanSet) -> str:
     head = f'<th></th><th scope="col" class="dora-left">Plan</th>{figures}<th scope="col" class="dora-left">Status</th>'
     bodies = ["".join(_row(words.plan_mark(index), plan, plan_set) for index, plan in enumerate(plan_set.plans))]
     if plan_set.baselines:
-        title = f'<td colspan="{len(_HEADS) + 2}" class="dora-left dora-group">Baselines, on the same cost model</td>'
+        title = f'<td colspan="{len(_HEADS) + 2}" class="dora-left dora-group">{words.BASELINES_HEAD}</td>'
         rows = [_row(words.baseline_mark(index), plan, plan_set) for index, plan in enumerate(plan_set.baselines)]
         bodies.append(f"<tr><td></td>{title}</tr>{''.join(rows)}")
     body = "".join(f"<tbody>{rows}</tbody>" for rows in bodies)

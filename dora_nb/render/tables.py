@@ -120,7 +120,7 @@ def _text_table(plan_set: PlanSet) -> str:
     lines = [line(heading), rule, *map(line, rows)]
     if plan_set.baselines:
         first_baseline = len(lines) - len(plan_set.baselines)
-        lines[first_baseline:first_baseline] = ["baselines, on the same cost model:"]
+        lines[first_baseline:first_baseline] = [f"{words.BASELINES_HEAD}:"]
     return "\n".join(lines)
 
 
