@@ -1,7 +1,7 @@
 """The adapter under random dynamics, against every fixed plan and against a clairvoyant.
 
-``pytest tests/benchmarks/test_dynamics.py -o addopts='--import-mode=importlib' -s`` (about an hour, nearly all of it the
-clairvoyant's). Fixed beforehand: windows of 60 s, half an hour a trace, 20 seeds a deployment; how long the media and
+``pytest tests/benchmarks/test_dynamics.py -o addopts='--import-mode=importlib' -s`` (about an hour, nearly all of it
+the clairvoyant's). Fixed beforehand: windows of 60 s, half an hour a trace, 20 seeds a deployment; how long media and
 the devices stay in a state is that of ``data/dynamics``; the latency limit is the one that the resident plans were
 composed for. A row a controller: share of the windows kept and joules a step, means over the seeds; the fixed plans are
 those of the composition, of :func:`dora_nb.plan` and of the baselines, the best of each kind at keeping shown. The
