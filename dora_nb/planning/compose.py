@@ -27,7 +27,7 @@ from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.generation import Generator
 from dora_nb.planning.palette import Palette
-from dora_nb.planning.plan import SOLVERS, Progress
+from dora_nb.planning.plan import Progress, check_effort
 from dora_nb.planning.shortlist import Shortlist
 from dora_nb.units import format_joules, format_seconds
 
@@ -127,7 +127,7 @@ def compose(
     promise = Promise(qoe, keep, missed_share if keep == "tail" else 0.0)
     _check_promise(qoe)
     _check(workload, cluster, conditions, given, most_plans, window, keep, missed_share, requests_per_s)
-    _check_effort(gap, time_limit_s, solver)
+    check_effort(gap, time_limit_s, solver)
     table = cost_table(workload, cluster) if table is None else table
     deadline, say = Deadline(started + time_limit_s, cancel), on_progress or (lambda _: None)
     palette = Palette(workload, cluster, table, conditions, qoe.energy_accounting, space, requests_per_s)
@@ -254,15 +254,6 @@ def _check_promise(qoe: QoE) -> None:
         if getattr(qoe, name) != getattr(mixed, name):
             allowed = "nothing in a composition, which keeps hard limits on latency and energy only"
             raise InputError(name, getattr(qoe, name), allowed)
-
-
-def _check_effort(gap: float, time_limit_s: float, solver: str) -> None:
-    if not 0 < gap < 1:
-        raise InputError("gap", gap, "above 0 and below 1")
-    if not time_limit_s > 0:
-        raise InputError("time_limit_s", time_limit_s, "more than 0 seconds")
-    if solver not in SOLVERS:
-        raise InputError("solver", solver, ", ".join(SOLVERS))
 
 
 @dataclass(frozen=True)

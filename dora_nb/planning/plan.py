@@ -206,6 +206,17 @@ def _check(
             raise UnknownNameError("battery_j", name, cluster.device_ids)
     if most_plans < 1:
         raise InputError("most_plans", most_plans, "1 or more")
+    check_effort(gap, time_limit_s, solver)
+
+
+def check_effort(gap: float, time_limit_s: float, solver: str) -> None:
+    """Refuse gaps, time limits and solvers that cannot be.
+
+    Raises
+    ------
+    InputError
+        Naming the one that cannot be used.
+    """
     if not 0 < gap < 1:
         raise InputError("gap", gap, "above 0 and below 1")
     if not time_limit_s > 0:

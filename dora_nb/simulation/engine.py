@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dora_nb.costs.evaluate import TimelineEntry
+from dora_nb.costs.operations import COMPUTE_KINDS
 from dora_nb.errors import InputError
 from dora_nb.simulation.steps import Parts, StepModel
 from dora_nb.simulation.world import State, World
@@ -113,7 +114,6 @@ class _Engine:
         self.model, self.world, self.start_s, self.until_s = model, world, start_s, until_s
         self.successors = operations.successors
         self.waiting = [len(before) for before in operations.predecessors]
-        self.open_parts = [0] * len(self.waiting)
         self.row = world.index_at(start_s)
         self.parts: Parts = model.parts(world.states[self.row].device_rates)
         self.open_parts = [len(parts) for parts in self.parts.of]
@@ -143,10 +143,9 @@ class _Engine:
         operations, stages, holds = self.model.operations, self.model.plan.stages, self.model.resources
         entries = []
         for index, begin, end in self.spans or ():
-            resources = [holds[self.parts.resource[part]] for part in self.parts.of[index] if self._is_hold(part)]
+            resources = [holds[place] for part in self.parts.of[index] if (place := self.parts.resource[part]) >= 0]
             operation = operations.operations[index]
-            computes = index not in self._transfers
-            places = stages[operation.stage].devices if computes else tuple(resources)
+            places = stages[operation.stage].devices if operation.kind in COMPUTE_KINDS else tuple(resources)
             entries.append(TimelineEntry(*operation, begin, end, places))
         return StepResult(
             self.start_s,
@@ -159,13 +158,6 @@ class _Engine:
             self.count,
             tuple(sorted(entries, key=lambda entry: (entry.start_s, entry.end_s, entry.kind, entry.stage))),
         )
-
-    @property
-    def _transfers(self) -> frozenset[int]:
-        return frozenset(self.model.operations.transfers)
-
-    def _is_hold(self, part: int) -> bool:
-        return self.parts.resource[part] >= 0
 
     def _run(self) -> str | None:
         """Until all is done; the device that left if it is not, or nothing if nothing moves any more."""
