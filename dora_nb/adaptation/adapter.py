@@ -2,8 +2,8 @@
 
 Mechanism (iii) of the paper, our own design. At every step boundary it estimates the present condition from what the
 last steps were measured to take, predicts what each resident plan would do in it, and decides how the next steps are
-shared out. It is a :class:`~dora_nb.domain.controller.Controller`: the same object drives the simulator and the
-executor.
+shared out. It is a :class:`~dora_nb.domain.controller.Controller`: it drives the simulator, and is made to drive the
+executor as well.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dora_nb.adaptation.estimate import Estimator
 from dora_nb.adaptation.log import AdapterEvent, EventKind
 from dora_nb.adaptation.mix import cheapest_mix
 from dora_nb.adaptation.replanning import Replanner
+from dora_nb.adaptation.turns import Turns
 from dora_nb.adaptation.window import RunningWindow
 from dora_nb.costs.conditions import under
 from dora_nb.costs.switching import switch
@@ -32,8 +33,8 @@ from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.units import format_seconds
 
-#: Resident plans at most, those that re-planning added included.
-MOST_RESIDENT = 6
+#: Plans that re-planning added and that are kept at once, beside those given.
+MOST_REPLANNED = 3
 
 #: Part of a limit that is always kept in reserve, because a window just missed is a window missed; and what is kept on
 #: top while all of a window is ahead, because estimates lag behind and the rest of it may be worse.
@@ -106,22 +107,15 @@ class Adapter:
         self.resident = list(plans.plans if isinstance(plans, Composition) else plans)
         if not self.resident:
             raise InputError("plans", (), "at least one plan")
-        kept = QoE(
-            objective=qoe.objective,
-            latency_s=qoe.latency_s,
-            energy_j=qoe.energy_j,
-            energy_accounting=qoe.energy_accounting,
-            joules_per_s=qoe.joules_per_s,
-        )
-        if kept != qoe:
-            raise InputError("qoe", repr(qoe), "hard limits on latency and energy only")
+        qoe.check_means_only("the adapter")
+        self._given = len(self.resident)
         self.window = RunningWindow(qoe, window_s, every_s)
         self.estimator = Estimator(cluster, confirm=confirm, forget_s=window_s if forget_s is None else forget_s)
         self.replanner = replanner
         self.log: list[AdapterEvent] = []
         self._present: frozenset[str] = frozenset(cluster.device_ids)
         self._running: Plan | None = None
-        self._credit: dict[int, float] = {}
+        self._turns = Turns()
         self._told_shares: dict[int, float] = {}
         self._outlooks: dict[Hashable, _Outlook] = {}
         self._asked: set[Hashable] = set()
@@ -197,9 +191,7 @@ class Adapter:
 
     def _cost(self, outlook: _Outlook) -> Floats:
         """What is minimised, for every plan."""
-        if self.qoe.objective == "price":
-            return outlook.energy_j + (self.qoe.joules_per_s or 0.0) * outlook.makespan_s
-        return outlook.makespan_s if self.qoe.objective == "latency" else outlook.energy_j
+        return np.asarray(self.qoe.base(outlook.makespan_s, outlook.energy_j))
 
     # ------------------------------------------------------------------ the choice
 
@@ -212,14 +204,9 @@ class Adapter:
         self._check_reach(outlook, condition, now_s)
         by_plan = dict(zip(able.tolist(), shares.tolist(), strict=True))
         self._tell_shares(by_plan, now_s)
-        for index, share in by_plan.items():
-            self._credit[index] = self._credit.get(index, 0.0) + share
-        turns = sorted((index for index, share in by_plan.items() if share > 0), key=lambda index: -self._credit[index])
-        fastest = int(np.argmin(outlook.makespan_s))
-        chosen = next((index for index in (*turns, fastest) if self._survives(index, outlook, now_s)), turns[0])
-        self._credit.setdefault(chosen, 0.0)
-        self._credit = {index: credit for index, credit in self._credit.items() if index in by_plan}
-        self._credit[chosen] -= 1.0
+        due, fastest = self._turns.due(by_plan), int(np.argmin(outlook.makespan_s))
+        chosen = next((index for index in (*due, fastest) if self._survives(index, outlook, now_s)), due[0])
+        self._turns.take(chosen)
         return chosen
 
     def _survives(self, index: int, outlook: _Outlook, now_s: float) -> bool:
@@ -244,23 +231,19 @@ class Adapter:
 
     def _chosen_to_stay(self, outlook: _Outlook, condition: Condition, now_s: float) -> int:
         """Training: the plan that costs least over the coming window, the switch to it included."""
-        able = np.flatnonzero(np.isfinite(outlook.makespan_s)).tolist()
+        able = np.flatnonzero(np.isfinite(outlook.makespan_s))
+        plans = [self.resident[index] for index in able]
+        switch_s, switch_j = np.array([self._switch(plan, condition) for plan in plans]).T
+        steps = np.maximum(self.window.window_s / outlook.makespan_s[able], 1.0)
+        mean = _Outlook(outlook.makespan_s[able] + switch_s / steps, outlook.energy_j[able] + switch_j / steps)
         latency_s, limit_j = self._limits_now(now_s, outlook)
-        over, cost = {}, {}
-        for index in able:
-            step_s, step_j = float(outlook.makespan_s[index]), float(outlook.energy_j[index])
-            switch_s, switch_j = self._switch(self.resident[index], condition)
-            steps = max(self.window.window_s / step_s, 1.0)
-            mean = _Outlook(np.array([step_s + switch_s / steps]), np.array([step_j + switch_j / steps]))
-            over[index] = max(float(mean.makespan_s[0]) / latency_s, float(mean.energy_j[0]) / limit_j)
-            cost[index] = float(self._cost(mean)[0])
-        within = [index for index in able if over[index] <= 1]
+        over = np.maximum(mean.makespan_s / latency_s, mean.energy_j / limit_j)
         self._check_reach(outlook, condition, now_s)
-        what = cost if within else over  # beyond the limits whatever comes nearest
-        # Another plan must be worth its switch, lest they flap.
-        return min(
-            within or able, key=lambda index: what[index] * (1 - WORTH * (self.resident[index] is self._running))
-        )
+        within = over <= 1
+        # Beyond the limits whatever comes nearest. Another plan must be worth its switch, lest they flap.
+        what = np.where(within, self._cost(mean), np.inf) if within.any() else over
+        stay = np.array([plan is self._running for plan in plans])
+        return int(able[np.argmin(what * (1 - WORTH * stay))])
 
     def _switch(self, plan: Plan, condition: Condition) -> tuple[float, float]:
         """Seconds and joules of going on with another plan; a device that has left hands over before it goes."""
@@ -306,11 +289,10 @@ class Adapter:
         for plan in fresh:
             self._numbers[id(plan)] = max(self._numbers.values()) + 1
             self._note(now_s, "resident", self._described(plan))
-        while len(self.resident) > MOST_RESIDENT:  # the oldest re-planned one goes first, given ones last
-            old = next((each for each in self.resident if each.label.startswith("re-planned")), self.resident[-1])
-            self.resident.remove(old)
+        oldest = max(len(self.resident) - MOST_REPLANNED, self._given)
+        del self.resident[self._given : oldest]
         self._outlooks.clear()
-        self._credit.clear()
+        self._turns = Turns()  # places in the list have changed
 
     # ------------------------------------------------------------------ the log
 

@@ -11,11 +11,12 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from dora_nb.adaptation.turns import Turns
 from dora_nb.adaptation.window import RunningWindow
 from dora_nb.costs.table import CostTable
 from dora_nb.domain.controller import StepReport
 from dora_nb.domain.plan import Plan
-from dora_nb.domain.qoe import ROUNDING, QoE
+from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.simulation.record import SimulationRecord
 from dora_nb.simulation.run import simulate
@@ -39,10 +40,7 @@ class Mixed:
 
     shares: Sequence[tuple[Plan, float]]
     others: Sequence[Plan] = ()
-    _credit: list[float] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._credit = [0.0] * len(self.shares)
+    _turns: Turns = field(default_factory=Turns, init=False)
 
     def next_plan(self, now_s: float, present: frozenset[str]) -> Plan | None:
         """The plan that is furthest behind its share."""
@@ -50,10 +48,9 @@ class Mixed:
         able = [index for index, (plan, _) in enumerate(self.shares) if present.issuperset(plan.devices)]
         if not able:
             return next((plan for plan in self.others if present.issuperset(plan.devices)), None)
-        for index, (_, share) in enumerate(self.shares):
-            self._credit[index] += share
-        chosen = max(able, key=lambda index: self._credit[index])
-        self._credit[chosen] -= 1.0
+        due = self._turns.due({index: share for index, (_, share) in enumerate(self.shares)})
+        chosen = next(index for index in due if index in able)
+        self._turns.take(chosen)
         return self.shares[chosen][0]
 
     def observe(self, report: StepReport) -> None:
@@ -149,9 +146,5 @@ class Clairvoyant:
             count = len(inside) + (self.window.steps if number == 0 else 0)
             latency_s = sum(step.latency_s for step in inside) + (self.window.latency_s if number == 0 else 0.0)
             energy_j = sum(step.energy_j for step in inside) + (self.window.energy_j if number == 0 else 0.0)
-            limits = ((latency_s, self.qoe.latency_s), (energy_j, self.qoe.energy_j))
-            kept = count > 0 and all(
-                limit is None or total <= count * limit * (1 + ROUNDING) for total, limit in limits
-            )
-            lost += not kept
+            lost += not (count and self.qoe.keeps_means(latency_s / count, energy_j / count))
         return lost

@@ -171,5 +171,4 @@ def keeps(mean_s: float, mean_j: float, missed: float, qoe: QoE, keep: Keep, mis
     """Whether a condition's figures keep the limits."""
     if keep == "tail":
         return missed <= missed_share + _ROUNDING
-    within = [(mean_s, qoe.latency_s), (mean_j, qoe.energy_j)]
-    return all(limit is None or value <= limit * (1 + _ROUNDING) for value, limit in within)
+    return qoe.keeps_means(mean_s, mean_j, _ROUNDING)

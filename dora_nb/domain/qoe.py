@@ -145,6 +145,36 @@ class QoE(Record):
             return usable_bytes - self.headroom_bytes
         return usable_bytes * (1 - (self.headroom_fraction or 0.0))
 
+    def keeps_means(self, latency_s: float, energy_j: float, rounding: float = ROUNDING) -> bool:
+        """Whether a mean latency and a mean energy are within the limits on them."""
+        within = [(latency_s, self.latency_s), (energy_j, self.energy_j)]
+        return all(limit is None or value <= limit * (1 + rounding) for value, limit in within)
+
+    def check_means_only(self, where: str) -> None:
+        """Refuse limits that are not hard ones on latency and energy.
+
+        Parameters
+        ----------
+        where
+            What keeps no others, e.g. ``a composition``.
+
+        Raises
+        ------
+        InputError
+            Naming the first of them.
+        """
+        plain = type(self)(
+            objective=self.objective,
+            joules_per_s=self.joules_per_s,
+            latency_s=self.latency_s,
+            energy_j=self.energy_j,
+            energy_accounting=self.energy_accounting,
+        )
+        for name in type(self).model_fields:
+            if getattr(self, name) != getattr(plain, name):
+                allowed = f"nothing in {where}, which keeps hard limits on latency and energy only"
+                raise InputError(name, getattr(self, name), allowed)
+
     def base(self, makespan_s: Any, energy_j: Any) -> Any:
         """The objective without what soft limits add, of numbers or arrays."""
         if self.objective == "latency":

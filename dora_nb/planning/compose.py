@@ -244,16 +244,7 @@ def _check(
 def _check_promise(qoe: QoE) -> None:
     if qoe.objective == "price":
         raise InputError("objective", qoe.objective, "latency or energy in a composition")
-    mixed = QoE(
-        objective=qoe.objective,
-        latency_s=qoe.latency_s,
-        energy_j=qoe.energy_j,
-        energy_accounting=qoe.energy_accounting,
-    )
-    for name in type(qoe).model_fields:
-        if getattr(qoe, name) != getattr(mixed, name):
-            allowed = "nothing in a composition, which keeps hard limits on latency and energy only"
-            raise InputError(name, getattr(qoe, name), allowed)
+    qoe.check_means_only("a composition")
 
 
 @dataclass(frozen=True)

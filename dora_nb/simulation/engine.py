@@ -125,7 +125,6 @@ class _Engine:
         self.at_work: set[int] = set()
         self.events: list[tuple[float, int]] = []  # (when, part; ~operation: its latency is over)
         self.count, self.done, self.now = 0, 0, start_s
-        self.busy_s = [0.0] * len(model.cluster.devices)
         channels = len(model.cluster.devices) + len(model.cluster.domains)
         self.work_s, self.took_s, self.network_j = [0.0] * channels, [0.0] * channels, 0.0
         self.spans: list[tuple[int, float, float]] | None = [] if timeline else None
@@ -151,7 +150,7 @@ class _Engine:
             self.start_s,
             self.now,
             lost_to,
-            tuple(self.busy_s),
+            tuple(self.took_s[: len(self.model.cluster.devices)]),
             self.network_j,
             tuple(self.work_s),
             tuple(self.took_s),
@@ -258,8 +257,6 @@ class _Engine:
         left_s = 0.0 if self.ends_s[part] <= self.now else self._left_now_s(part)
         self.work_s[channel] += self.parts.work_s[part] - left_s
         self.took_s[channel] += took_s
-        if channel < len(self.busy_s):
-            self.busy_s[channel] += took_s
 
     def _left_now_s(self, part: int) -> float:
         return max(self.left_s[part] - (self.now - self.since_s[part]) * self.speeds[self.parts.channel[part]], 0.0)

@@ -203,5 +203,4 @@ def ledger(
 def _kept(mean_s: float | None, mean_j: float | None, qoe: QoE, waited: bool) -> bool:
     if mean_s is None or mean_j is None:
         return not waited
-    within = [(mean_s, qoe.latency_s), (mean_j, qoe.energy_j)]
-    return all(limit is None or value <= limit * (1 + ROUNDING) for value, limit in within)
+    return qoe.keeps_means(mean_s, mean_j)

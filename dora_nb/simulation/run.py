@@ -12,7 +12,7 @@ import numpy as np
 from dora_nb.costs.conditions import under
 from dora_nb.costs.evaluate import evaluate
 from dora_nb.costs.resident import Residents, held_units
-from dora_nb.costs.switching import Switch, move
+from dora_nb.costs.switching import Switch, move, switch
 from dora_nb.costs.table import CostTable, cost_table
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.conditions import Condition
@@ -156,13 +156,15 @@ class _Run:
         result = self._run(self._model(plan))
         self.now_s = result.end_s
         self.events += result.events
-        self._account(plan, result)
+        dynamic_j = self._dynamic_j(result)
+        self.dynamic_j += dynamic_j
+        self.participating_idle_j += self._idle_w(plan) * result.duration_s
         if result.lost_to == "":
             if result.end_s < self.horizon_s:
                 self.waits.append(Waiting(result.end_s, self.horizon_s, "nothing moved any more"))
             self.now_s = self.horizon_s
             return False
-        report = self._report(plan, arrival_s, result)
+        report = self._report(plan, arrival_s, result, dynamic_j)
         (self.steps if report.completed else self.lost).append(report)
         self.controller.observe(report)
         return report.completed
@@ -201,21 +203,22 @@ class _Run:
 
     def _moved(self, before: Plan | None, plan: Plan) -> Switch:
         """What changes place, at the rates of the moment; what stands still is taken at its usual rate."""
-        workload = self.workload
-        known = [before] if workload.trains and before is not None else self.resident
         had: dict[str, set[int]] = {}
-        for each in known:
-            for name, units in held_units(each, workload).items():
+        for each in self.resident:
+            for name, units in held_units(each, self.workload).items():
                 had.setdefault(name, set()).update(units)
-        self._make_resident(plan)
-        if before is None or not known or self.free_changes:
+        if not self.workload.trains:  # in training only the state of the plan before is up to date
+            self._make_resident(plan)
+        if before is None or self.free_changes or not (had or self.workload.trains):
             return Switch(0.0, 0.0, 0.0)
         state = self.world.states[self.world.index_at(self.now_s)]
         rates = {domain.id: rate for domain, rate in zip(self.cluster.domains, state.domain_rates, strict=True) if rate}
         own = dict(zip(self.cluster.device_ids, state.device_rates, strict=True))
         condition = Condition(name="now", probability=1.0, domain_rate_factors=rates, device_rate_factors=own)
         place = under(self.cluster, self.table, condition).cluster
-        return move(had, plan, workload, place, {*before.devices, *plan.devices})
+        if self.workload.trains:
+            return switch(before, plan, self.workload, place, "participating")
+        return move(had, plan, self.workload, place, {*before.devices, *plan.devices})
 
     def _make_resident(self, plan: Plan) -> None:
         """Hold a plan's parameters, and let go of the plans used least recently if memory is short."""
@@ -251,10 +254,6 @@ class _Run:
             self.replays[key] = result
         return result
 
-    def _account(self, plan: Plan, result: StepResult) -> None:
-        self.dynamic_j += self._dynamic_j(result)
-        self.participating_idle_j += self._idle_w(plan) * result.duration_s
-
     def _dynamic_j(self, result: StepResult) -> float:
         """Joules above idling."""
         computing = sum(
@@ -266,7 +265,7 @@ class _Run:
     def _idle_w(self, plan: Plan) -> float:
         return sum(self.cluster.device(name).idle_w for name in plan.devices)
 
-    def _report(self, plan: Plan, arrival_s: float, result: StepResult) -> StepReport:
+    def _report(self, plan: Plan, arrival_s: float, result: StepResult, dynamic_j: float) -> StepReport:
         idle_w = self._idle_w(plan)
         if self.qoe.energy_accounting == "all-on":
             idle_w = sum(device.idle_w for device in self.cluster.devices)
@@ -277,7 +276,7 @@ class _Run:
             result.start_s,
             result.end_s,
             result.lost_to,
-            self._dynamic_j(result) + idle_w * result.duration_s,
+            dynamic_j + idle_w * result.duration_s,
             {self.names[place]: result.work_s[place] for place in told},
             {self.names[place]: result.took_s[place] for place in told},
         )

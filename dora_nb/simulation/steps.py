@@ -14,7 +14,7 @@ from functools import cached_property
 from dora_nb.costs.conditions import under
 from dora_nb.costs.evaluate import compute_seconds, timing_of
 from dora_nb.costs.network import Network
-from dora_nb.costs.operations import Operation, Operations, Shape, operations_of
+from dora_nb.costs.operations import Operation, Operations, Shape, Timing, operations_of
 from dora_nb.costs.table import CostTable
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.conditions import Condition
@@ -105,7 +105,7 @@ class StepModel:
     @cached_property
     def network_j(self) -> tuple[float, ...]:
         """Joules of carrying each operation's bytes; 0 for computations."""
-        holds = timing_of(self.plan, self.workload, self.cluster, self.table).holds
+        holds = self._timing.holds
         return tuple(holds[kind].energy_j if kind in holds else 0.0 for kind in self.operations.classes)
 
     @cached_property
@@ -114,6 +114,10 @@ class StepModel:
         ends = (self.workload.source, self.workload.sink)
         needed = {*self.plan.devices, *(each for each in ends if each is not None)}
         return tuple(place for place, name in enumerate(self.cluster.device_ids) if name in needed)
+
+    @cached_property
+    def _timing(self) -> Timing:
+        return timing_of(self.plan, self.workload, self.cluster, self.table)
 
     @cached_property
     def _network(self) -> Network:
@@ -132,7 +136,7 @@ class StepModel:
         if slowed:
             state = Condition(name="rates", probability=1.0, device_rate_factors=slowed)
             cluster = under(cluster, self.table, state).cluster
-        timing = timing_of(self.plan, self.workload, cluster, self.table)
+        timing = timing_of(self.plan, self.workload, cluster, self.table) if slowed else self._timing
         computing = dict(compute_seconds(self.plan, self.workload, cluster, self.table))
         device = {name: place for place, name in enumerate(cluster.device_ids)}
         domain = {each.id: len(device) + place for place, each in enumerate(cluster.domains)}

@@ -193,6 +193,20 @@ def test_a_device_that_leaves_for_good_gets_a_new_plan() -> None:
     assert wait.end_s <= 45.0
 
 
+def test_new_plans_have_room_beside_however_many_given() -> None:
+    """Six given plans are all on a, which gets slow; the new one for b stays beside them and is used."""
+    work, place, plans = home()
+    qoe = QoE(objective="energy", latency_s=5.0)
+    given = [plans["a"].replace(label=f"a{number}") for number in range(6)]
+    adapter = Adapter(
+        work, place, qoe, given, window_s=60, replanner=Delayed(lambda _: (plans["b"],), 0.0), forget_s=1e9
+    )
+    world = World(place).having("device speed", "a", Trace.steps([(0, 1), (60, 0.25)]))
+    record = run(adapter, world, qoe, 300)
+    assert record.windows[-1].kept
+    assert [plan.label for plan in adapter.resident] == [*(plan.label for plan in given), "b"]
+
+
 def test_where_nothing_can_be_planned_it_says_why() -> None:
     work, place, plans = home()
     qoe = QoE(latency_s=1.0)
