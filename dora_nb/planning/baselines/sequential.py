@@ -12,6 +12,8 @@ sums of gradients and steps follow the last micro-batch, stage after stage, as o
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,12 +52,9 @@ class FormulaPlan:
 def sequential(problem: Problem, *, solver: str = "auto", gap: float = 1e-4) -> FormulaPlan | None:
     """The partition of the least closed form that fits in memory, with its best schedules; None if none fits."""
     columns = build_columns(problem, problem.space.most_replicas)
-    found: list[tuple[float, tuple[int, ...], Columns]] = []
-    for size in problem.space.micro_batch_sizes:
-        family = columns.take(columns.micro_batch == size)
-        for hosts in (False, True):
-            found.extend((*each, family) for each in _least(problem, family, hosts))
-    for formula_s, chosen, family in sorted(found, key=lambda each: each[0]):
+    families = [columns.take(columns.micro_batch == size) for size in problem.space.micro_batch_sizes]
+    found = (_least(problem, family, hosts) for family in families for hosts in (False, True))
+    for formula_s, chosen, family in heapq.merge(*found, key=lambda each: each[0]):
         plans = _scheduled(problem, family, chosen, solver, gap)
         if plans:
             return FormulaPlan(formula_s, plans)
@@ -91,8 +90,11 @@ def _scheduled(
     return tuple(plans)
 
 
-def _least(problem: Problem, c: Columns, hosts: bool) -> list[tuple[float, tuple[int, ...]]]:
-    """Chains of columns with their closed forms: for every largest load the one with the least fill."""
+def _least(problem: Problem, c: Columns, hosts: bool) -> Iterator[tuple[float, tuple[int, ...], Columns]]:
+    """Closed forms with their chains of columns, ascending: for every largest load the chain with the least fill.
+
+    A larger load is looked at only once no chain within it could have a smaller value than those that are due.
+    """
     layers, batches = len(problem.workload.layers), int(c.micro_batches[0]) if len(c) else 1
     ends = (c.stop == layers) & (c.hosts == hosts)
     usable = (c.hosts == hosts) & ends | ((c.stop < layers) & ~c.hosts & (c.first >= int(hosts)))
@@ -104,18 +106,28 @@ def _least(problem: Problem, c: Columns, hosts: bool) -> list[tuple[float, tuple
     load_s = c.forward_s + c.backward_s + c.host_forward_s + c.host_backward_s
     load_s = np.maximum(load_s, directions * np.maximum(c.send_s, c.receive_s))
     if not usable.any():
-        return []
+        return
     most_s = float(load_s[usable].max())
     # No partition has a smaller largest load than all devices at work all the time; of one batch it does not count.
     largest_s = most_s if batches == 1 else float(c.micro_batch[0] * problem.completion.load_s[0, layers])
     useful = _not_beaten(c, np.flatnonzero(usable), load_s, fill_s)
-    values: dict[tuple[int, ...], float] = {}
+    anyhow = _least_fill(problem, c, useful, fill_s, int(hosts))
+    if not anyhow:
+        return
+    least_fill_s = float(fill_s[list(anyhow)].sum())
+    due: list[tuple[float, tuple[int, ...]]] = []
+    seen: set[tuple[int, ...]] = set()
     while True:
         chain = _least_fill(problem, c, useful[load_s[useful] <= largest_s], fill_s, int(hosts))
-        if chain:
-            values[chain] = float(fill_s[list(chain)].sum() + (batches - 1) * load_s[list(chain)].max())
-        if largest_s >= most_s:
-            return [(value, chain) for chain, value in values.items()]
+        if chain and chain not in seen:
+            seen.add(chain)
+            value_s = float(fill_s[list(chain)].sum() + (batches - 1) * load_s[list(chain)].max())
+            heapq.heappush(due, (value_s, chain))
+        last = largest_s >= most_s
+        while due and (last or due[0][0] <= least_fill_s + (batches - 1) * largest_s):
+            yield (*heapq.heappop(due), c)
+        if last:
+            return
         largest_s = min(largest_s * (1 + LOAD_STEP), most_s)
 
 
