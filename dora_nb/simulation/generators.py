@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from dora_nb.costs.table import Floats
+from dora_nb.domain.conditions import Condition, Conditions
 from dora_nb.domain.dynamics import MarkovChain
 from dora_nb.errors import InputError, UnknownNameError
 from dora_nb.simulation.traces import Trace
@@ -77,6 +80,28 @@ def absences(horizon_s: float, seed: int, *, there_s: float, away_s: float) -> T
             return Trace.steps(steps, end_s=horizon_s, origin="generated", source=f"absences, seed {seed}")
         there = not there
         steps.append((now_s, float(there)))
+
+
+def visits(conditions: Conditions, horizon_s: float, seed: int, *, window_s: float) -> list[tuple[float, Condition]]:
+    """Which condition is met from when on, for :meth:`~dora_nb.simulation.world.World.of_conditions`.
+
+    After every window it is drawn anew with probability ``1 / windows_per_change``, by the conditions' probabilities
+    and whatever it was: the model that :func:`dora_nb.compose` counts changes with.
+
+    Parameters
+    ----------
+    window_s
+        How long a window is.
+    """
+    _check_horizon(horizon_s)
+    if not window_s > 0:
+        raise InputError("window_s", window_s, "more than 0 seconds")
+    dice, until = np.random.default_rng(seed), np.cumsum(conditions.probabilities)
+    found: list[tuple[float, Condition]] = []
+    for window in range(math.ceil(horizon_s / window_s)):
+        if not found or dice.random() < 1 / conditions.windows_per_change:
+            found.append((window * window_s, conditions.conditions[_pick(until, dice.random())]))
+    return found
 
 
 def long_run(chain: MarkovChain) -> Floats:

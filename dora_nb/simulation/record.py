@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -104,7 +105,12 @@ class SimulationRecord:
     events
         How many were simulated; steps that met no change and repeat an earlier one are replayed and count as well.
     notes
-        What a reader must know, such as a trace that ended early.
+        What a reader must know, such as a trace that ended early, or when a battery was empty.
+    battery_left_j
+        Joules left at the end, by device with a battery.
+    peak_memory_bytes
+        The most that each device needed while plans ran: in inference for all resident plans together, see
+        :class:`~dora_nb.costs.resident.Residents`, in training for the plan that ran.
     """
 
     qoe: QoE
@@ -119,6 +125,8 @@ class SimulationRecord:
     energy_all_on_j: float
     events: int
     notes: tuple[str, ...]
+    battery_left_j: Mapping[str, float] = field(default_factory=dict)
+    peak_memory_bytes: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def kept_share(self) -> float:
@@ -170,7 +178,15 @@ class SimulationRecord:
                 f"({self.qoe.energy_accounting} devices)"
             )
         lines += [f"{format_seconds(each.start_s)} to {format_seconds(each.end_s)}: {each.why}" for each in self.waits]
+        if self.battery_left_j:
+            left = [f"{name} {format_joules(j) if j else 'nothing'}" for name, j in self.battery_left_j.items()]
+            lines.append(f"left in batteries: {', '.join(left)}")
         return "\n".join([*lines, *self.notes])
+
+    def _repr_html_(self) -> str:
+        from dora_nb.render.simulation import simulation_html  # a method that looks up a room: imported when called
+
+        return simulation_html(self)
 
 
 def ledger(

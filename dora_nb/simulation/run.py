@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from dora_nb.costs.conditions import under
-from dora_nb.costs.evaluate import evaluate
+from dora_nb.costs.evaluate import evaluate, memory_of
+from dora_nb.costs.memory import MemoryModel
 from dora_nb.costs.resident import Residents, held_units
 from dora_nb.costs.switching import Switch, move, switch
-from dora_nb.costs.table import CostTable, cost_table
+from dora_nb.costs.table import CostTable, Floats, cost_table
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.conditions import Condition
 from dora_nb.domain.controller import Controller, Static, StepReport
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import ROUNDING, QoE
 from dora_nb.domain.workload import Workload
-from dora_nb.errors import InputError
+from dora_nb.errors import InputError, UnknownNameError
 from dora_nb.simulation.engine import Sharing, StepResult, run_step
 from dora_nb.simulation.record import PlanChange, SimulationRecord, Waiting, ledger
 from dora_nb.simulation.steps import StepModel
+from dora_nb.simulation.traces import Trace
 from dora_nb.simulation.world import State, World
 from dora_nb.units import format_seconds
 
@@ -42,6 +45,7 @@ def simulate(
     free_changes: bool = False,
     table: CostTable | None = None,
     sharing: Sharing = "ordered",
+    battery_j: Mapping[str, float] | None = None,
 ) -> SimulationRecord:
     """Run steps until the time is over.
 
@@ -49,6 +53,16 @@ def simulate(
     goes (our own reading: leaving is announced, as in :func:`~dora_nb.domain.conditions.handover`). A step under way
     at the end is cut off and not counted. In inference a plan that was never resident first moves the parameters that
     its devices lack; where memory is short, the plans that were not used for longest make room.
+
+    A device with a battery draws from it what :class:`~dora_nb.domain.qoe.QoE` counts as a battery's: idling, and what
+    computing takes above that; what radios and ports take is in nobody's battery, since joules per byte are known for
+    all of them together. Under ``participating`` a device idles while a plan of its runs, and while that plan is
+    changed for or from another; under ``all-on`` for all the time it is there. A change of plans is taken from
+    batteries in the same way: its devices idle through it, and its bytes are in nobody's battery. Whose battery is
+    empty leaves at that moment and never returns; the step under way is lost if it needs the device. When that is
+    follows from our own simplification that a step draws evenly from its start to its end, so what is lost has drawn
+    the part of the whole step's energy that its time is of the whole step's. A change of plans under way is carried
+    through, as for any device that leaves, but an empty battery gives nothing for it.
 
     Parameters
     ----------
@@ -74,17 +88,27 @@ def simulate(
         Compute times without any influence; None: the roofline estimate.
     sharing
         ``ordered``: transfers in each plan's own order. ``fair``: nobody schedules them, the airtime is shared fairly.
+    battery_j
+        Joules that each device named has at the start; the others are on mains. None: all are.
 
     Raises
     ------
+    UnknownNameError
+        If a battery is of a device that the cluster does not have.
     InputError
-        If something given cannot be used.
+        If something else given cannot be used.
     """
     for name, value in (("horizon_s", horizon_s), ("window_s", window_s)):
         if not 0 < value < math.inf:
             raise InputError(name, value, "more than 0 seconds, and finite")
     if not 0 <= every_s < math.inf:
         raise InputError("every_s", every_s, "0 seconds or more, and finite")
+    for name, value in (battery_j or {}).items():
+        if name not in world.cluster.device_ids:
+            raise UnknownNameError("battery_j", name, world.cluster.device_ids)
+        if not 0 < value < math.inf:
+            allowed = "more than 0 joules, and finite; what is on mains is not named"
+            raise InputError(f"battery_j.{name}", value, allowed)
     run = _Run(
         workload,
         world,
@@ -97,9 +121,174 @@ def simulate(
         free_changes,
         cost_table(workload, world.cluster) if table is None else table,
         sharing,
+        dict(battery_j or {}),
     )
     run.go()
     return run.record(window_s)
+
+
+class _Batteries:
+    """What some devices can still draw, under the accounting of a QoE.
+
+    Attributes
+    ----------
+    world
+        Without the devices whose batteries are empty, from that moment on.
+    empty_s
+        Since when each empty battery is.
+    """
+
+    def __init__(self, full_j: Mapping[str, float], world: World, qoe: QoE, horizon_s: float) -> None:
+        self.full_j, self.world, self.horizon_s = dict(full_j), world, horizon_s
+        self.all_on = qoe.energy_accounting == "all-on"
+        self.empty_s: dict[str, float] = {}
+        self._drawn_j = dict.fromkeys(full_j, 0.0)
+        self._place = {name: world.cluster.device_ids.index(name) for name in full_j}
+        devices = {name: world.cluster.device(name) for name in full_j}
+        self._idle_w = {name: device.idle_w for name, device in devices.items()}
+        self._above_w = {name: device.active_w - device.idle_w for name, device in devices.items()}
+        self._until_s = 0.0  # what was drawn before has been taken
+        self._tabulate()
+
+    def left_j(self, name: str) -> float:
+        """Joules that are left."""
+        return max(self.full_j[name] - self._drawn_j[name], 0.0)
+
+    def next_s(self) -> float:
+        """When the next battery is empty if everybody idles from now on."""
+        if not self.all_on:
+            return math.inf
+        return min((self._idles_until_s(name) for name in self.full_j if name not in self.empty_s), default=math.inf)
+
+    def cut(self, needed: Iterable[str], idling: Collection[str], result: StepResult) -> tuple[StepResult, str | None]:
+        """A step until the first battery that it cannot do without is empty, and whose that is.
+
+        Parameters
+        ----------
+        needed, idling
+            Devices without which the step cannot end, and those of its plan.
+        result
+            The step as it would be without batteries.
+        """
+        stuck = result.lost_to == "" and result.end_s < self.horizon_s
+        first_s, first = math.inf, None
+        for name in needed:
+            if name not in self.full_j:
+                continue
+            drawn_j = self._above_w[name] * result.busy_s[self._place[name]]
+            if self.all_on or name in idling:
+                drawn_j += self._idle_w[name] * result.duration_s
+            spare_j = self.left_j(name) - drawn_j
+            if spare_j < -ROUNDING * self.full_j[name]:
+                empty_s = result.start_s + result.duration_s * self.left_j(name) / drawn_j
+            elif stuck and self.all_on and self._idle_w[name] > 0:  # nothing moves, but it is there and idles on
+                empty_s = result.end_s + max(spare_j, 0.0) / self._idle_w[name]
+            else:
+                continue
+            if empty_s < min(first_s, self.horizon_s):
+                first_s, first = empty_s, name
+        if first is None:
+            return result, None
+        if first_s >= result.end_s:
+            return replace(result, end_s=first_s, lost_to=first), first
+        share = (first_s - result.start_s) / result.duration_s
+        return (
+            replace(
+                result,
+                end_s=first_s,
+                lost_to=first,
+                busy_s=tuple(share * each for each in result.busy_s),
+                network_j=share * result.network_j,
+                work_s=tuple(share * each for each in result.work_s),
+                took_s=tuple(share * each for each in result.took_s),
+            ),
+            first,
+        )
+
+    def draw(
+        self, until_s: float, idling: Collection[str] = (), busy_s: Sequence[float] = (), spent: str | None = None
+    ) -> float:
+        """Take what is drawn until a time; whose battery is empty by then has left.
+
+        Parameters
+        ----------
+        until_s
+            From when on the next call goes on.
+        idling
+            Devices of the plans that run or are changed.
+        busy_s
+            Seconds that every device computes, by place in the cluster.
+        spent
+            Whose battery is empty at that time in any case.
+
+        Returns
+        -------
+        Joules of idling that empty batteries did not give
+        """
+        since_s, missing_j, gone = self._until_s, 0.0, []
+        self._until_s = until_s = max(since_s, until_s)
+        for name, idle_w in self._idle_w.items():
+            if name not in self.empty_s:
+                computing_j = self._above_w[name] * busy_s[self._place[name]] if busy_s else 0.0
+                empty_s = self._take(name, since_s, computing_j, name in idling, name == spent)
+                if empty_s is not None:
+                    self.empty_s[name] = empty_s
+                    gone.append(name)
+            if name in idling and name in self.empty_s:
+                missing_j += idle_w * (until_s - max(self.empty_s[name], since_s))
+        for name in gone:
+            at_s = self.empty_s[name]
+            away = Trace.steps([(0.0, 1.0), (at_s, 0.0)]) if at_s > 0 else Trace.constant(0.0)
+            self.world = self.world.having("presence", name, away)
+        if gone:
+            self._tabulate()
+        return missing_j
+
+    def _take(self, name: str, since_s: float, computing_j: float, idling: bool, spent: bool) -> float | None:
+        """Take what one device draws from a time until now; when its battery was empty, or None if it is not."""
+        until_s, idle_w, left_j = self._until_s, self._idle_w[name], self.left_j(name)
+        slack_j = ROUNDING * self.full_j[name]
+        if self.all_on:
+            until_s = min(until_s, self.horizon_s)
+            drawn_j = computing_j + idle_w * max(self._there_s(name, until_s) - self._there_s(name, since_s), 0.0)
+            empty_s = math.inf if computing_j else self._idles_until_s(name, since_s)
+        else:
+            drawn_j = computing_j + (idle_w * (until_s - since_s) if idling else 0.0)
+            empty_s = math.inf
+        if not spent and empty_s > until_s and drawn_j < left_j - slack_j:
+            self._drawn_j[name] += drawn_j
+            return None
+        self._drawn_j[name] = self.full_j[name]
+        if empty_s == math.inf and drawn_j > left_j + slack_j:
+            return since_s + (until_s - since_s) * left_j / drawn_j
+        return min(empty_s, until_s)
+
+    def _tabulate(self) -> None:
+        """How long each device has been there when the world changes."""
+        self._times_s: list[float] = self.world.times_s.tolist()
+        lasted_s = np.diff(self.world.times_s)
+        self._here: dict[str, list[bool]] = {}
+        self._before_s: dict[str, list[float]] = {}
+        for name, place in self._place.items():
+            here = [state.present[place] for state in self.world.states]
+            self._here[name] = here
+            self._before_s[name] = [0.0, *np.cumsum(lasted_s * np.array(here[:-1], dtype=float)).tolist()]
+
+    def _there_s(self, name: str, at_s: float) -> float:
+        """Seconds that a device has been there."""
+        row = bisect_right(self._times_s, at_s) - 1
+        return self._before_s[name][row] + (at_s - self._times_s[row]) * self._here[name][row]
+
+    def _idles_until_s(self, name: str, since_s: float | None = None) -> float:
+        """When a battery is empty if its device idles from a time on whenever it is there; infinite: never."""
+        since_s = self._until_s if since_s is None else since_s
+        if not self._idle_w[name]:
+            return math.inf
+        enough_s = self._there_s(name, since_s) + self.left_j(name) / self._idle_w[name]
+        row = max(bisect_left(self._before_s[name], enough_s) - 1, 0)
+        if not self._here[name][row]:
+            return math.inf
+        return max(self._times_s[row] + enough_s - self._before_s[name][row], since_s)
 
 
 @dataclass
@@ -115,6 +304,7 @@ class _Run:
     free_changes: bool
     table: CostTable
     sharing: Sharing
+    battery_j: Mapping[str, float] = field(default_factory=dict)
     now_s: float = 0.0
     steps: list[StepReport] = field(default_factory=list)
     lost: list[StepReport] = field(default_factory=list)
@@ -130,6 +320,12 @@ class _Run:
         self.names = (*self.cluster.device_ids, *(domain.id for domain in self.cluster.domains))
         self.models: dict[int, StepModel] = {}
         self.replays: dict[tuple[int, State], StepResult] = {}
+        self.batteries: _Batteries | None = None
+        if self.battery_j:
+            self.batteries = _Batteries(self.battery_j, self.world, self.qoe, self.horizon_s)
+        self.peak_bytes: Floats = np.zeros(len(self.cluster.devices))
+        self.noted: Plan | None = None
+        self.together: dict[frozenset[int], tuple[Plan, ...]] = {}  # keeps the plans, and so their identities, alive
 
     def go(self) -> None:
         """Step after step, each asked for in its turn."""
@@ -145,15 +341,22 @@ class _Run:
 
     def _step(self, arrival_s: float) -> bool:
         """Try to complete one step; whether it was."""
+        self._draw(self.now_s)
         present = self._present()
         plan = self.controller.next_plan(self.now_s, present)
         if plan is None or not present.issuperset(self._needed(plan)):
-            self._wait(f"no plan could run; there were {', '.join(sorted(present)) or 'no devices'}")
+            there = f"there were {', '.join(sorted(present)) or 'no devices'}"
+            self._wait(f"no plan could run; {there}{self._empty_words()}")
             return False
         self._change_to(plan)
+        if plan is not self.noted:
+            self._note_memory(plan)
         if self.now_s >= self.horizon_s:
             return False
         result = self._run(self._model(plan))
+        if self.batteries is not None:
+            result, spent = self.batteries.cut(self._needed(plan), plan.devices, result)
+            self._draw(result.end_s, plan.devices, result.busy_s, spent)
         self.now_s = result.end_s
         self.events += result.events
         dynamic_j = self._dynamic_j(result)
@@ -181,11 +384,49 @@ class _Run:
         row = self.world.index_at(self.now_s) + 1
         until_s = float(self.world.times_s[row]) if row < len(self.world.times_s) else self.horizon_s
         until_s = min(until_s, self.horizon_s)
+        if self.batteries is not None:
+            until_s = min(until_s, self.batteries.next_s())
         if self.waits and self.waits[-1].end_s == self.now_s and self.waits[-1].why == why:
             self.waits[-1] = replace(self.waits[-1], end_s=until_s)
         else:
             self.waits.append(Waiting(self.now_s, until_s, why))
         self.now_s = until_s
+
+    def _draw(
+        self, until_s: float, idling: Collection[str] = (), busy_s: Sequence[float] = (), spent: str | None = None
+    ) -> float:
+        """Draw from batteries, if there are any, see there; whose is empty is not there any more."""
+        if self.batteries is None:
+            return 0.0
+        missing_j = self.batteries.draw(until_s, idling, busy_s, spent)
+        self.world = self.batteries.world
+        return missing_j
+
+    def _empty_words(self) -> str:
+        """What to add where nothing can run: whose batteries are empty."""
+        names = [] if self.batteries is None else list(self.batteries.empty_s)
+        if len(names) > 1:
+            return f"; the batteries of {', '.join(names[:-1])} and {names[-1]} are empty"
+        return f"; the battery of {names[0]} is empty" if names else ""
+
+    def _note_memory(self, plan: Plan) -> None:
+        """Keep the most that every device ever needed."""
+        self.noted = plan
+        together = (plan,) if self.workload.trains else (*self.resident, plan)
+        key = frozenset(map(id, together))
+        if key in self.together:
+            return
+        self.together[key] = together
+        if len(key) == 1:
+            needed_bytes, memory = np.zeros(len(self.cluster.devices)), MemoryModel(self.workload)
+            for index, stage in enumerate(plan.stages):
+                for replica in stage.replicas:
+                    place = self.cluster.device_ids.index(replica.device)
+                    needed_bytes[place] = memory_of(memory, plan, index, replica.samples)
+        else:
+            held = Residents(self.workload, tuple(map(self._predicted, together)), self.cluster.device_ids)
+            needed_bytes = held.resident_bytes(range(len(together)))
+        self.peak_bytes = np.maximum(self.peak_bytes, needed_bytes)
 
     def _change_to(self, plan: Plan) -> None:
         """Go on with a plan, and pay for what has to change place."""
@@ -195,9 +436,12 @@ class _Run:
         cost = self._moved(before, plan)
         if before is None or plan.decisions() == before.decisions():
             return
-        self.changes.append(PlanChange(self.now_s, before, plan, cost.size_bytes, cost.duration_s, cost.energy_j))
-        idle_w = sum(self.cluster.device(name).idle_w for name in {*before.devices, *plan.devices})
-        self.participating_idle_j += idle_w * cost.duration_s
+        counted = {*before.devices, *plan.devices}
+        idle_w = sum(self.cluster.device(name).idle_w for name in counted)
+        missing_j = self._draw(self.now_s + cost.duration_s, counted)
+        energy_j = cost.energy_j - missing_j
+        self.changes.append(PlanChange(self.now_s, before, plan, cost.size_bytes, cost.duration_s, energy_j))
+        self.participating_idle_j += idle_w * cost.duration_s - missing_j
         self.dynamic_j += cost.energy_j - idle_w * cost.duration_s
         self.now_s = min(self.now_s + cost.duration_s, self.horizon_s)
 
@@ -268,7 +512,9 @@ class _Run:
     def _report(self, plan: Plan, arrival_s: float, result: StepResult, dynamic_j: float) -> StepReport:
         idle_w = self._idle_w(plan)
         if self.qoe.energy_accounting == "all-on":
-            idle_w = sum(device.idle_w for device in self.cluster.devices)
+            gone = {} if self.batteries is None else self.batteries.empty_s
+            out = {name for name, empty_s in gone.items() if empty_s <= result.start_s}
+            idle_w = sum(device.idle_w for device in self.cluster.devices if device.id not in out)
         told = [place for place, work_s in enumerate(result.work_s) if work_s > 0]
         return StepReport(
             plan,
@@ -283,11 +529,17 @@ class _Run:
 
     def record(self, window_s: float) -> SimulationRecord:
         """Everything that happened."""
+        self._draw(self.horizon_s)
         self.steps.sort(key=lambda step: step.end_s)
         notes = []
         if self.world.known_until_s < self.horizon_s:
             at = format_seconds(self.world.known_until_s)
             notes.append(f"a trace ends at {at}; from then on its last value was held")
+        left_j = {}
+        if self.batteries is not None:
+            left_j = {name: self.batteries.left_j(name) for name in self.battery_j}
+            for name, empty_s in sorted(self.batteries.empty_s.items(), key=lambda each: each[1]):
+                notes.append(f"the battery of {name} was empty at {format_seconds(empty_s)}")
         return SimulationRecord(
             qoe=self.qoe,
             horizon_s=self.horizon_s,
@@ -301,6 +553,8 @@ class _Run:
             energy_all_on_j=self.dynamic_j + self._all_idle_j(),
             events=self.events,
             notes=tuple(notes),
+            battery_left_j=left_j,
+            peak_memory_bytes=dict(zip(self.cluster.device_ids, self.peak_bytes.tolist(), strict=True)),
         )
 
     def _all_idle_j(self) -> float:

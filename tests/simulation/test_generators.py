@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dora_nb.catalog import load_dynamics, names
+from dora_nb.catalog import load_conditions, load_dynamics, names
 from dora_nb.domain.dynamics import MarkovChain, MarkovState
 from dora_nb.errors import InputError, UnknownNameError
-from dora_nb.simulation.generators import absences, long_run, wander
+from dora_nb.simulation.generators import absences, long_run, visits, wander
 from dora_nb.simulation.traces import Trace
 
 TWO = MarkovChain(
@@ -93,3 +93,28 @@ def test_horizons_and_means_that_cannot_be() -> None:
         wander(TWO, 0, seed=1)
     with pytest.raises(InputError, match="away_s"):
         absences(10, 1, there_s=1, away_s=0)
+
+
+def test_conditions_are_met_as_often_as_they_are_likely() -> None:
+    """Drawn anew every ten windows on average, by their probabilities and whatever it was before."""
+    states = load_conditions("smart-home-evening")
+    windows, window_s = 200_000, 3.0
+    phases = visits(states, windows * window_s, seed=4, window_s=window_s)
+    starts_s = np.array([at for at, _ in phases])
+    assert starts_s[0] == 0
+    assert (np.diff(starts_s) > 0).all()
+    assert np.allclose(np.round(starts_s / window_s) * window_s, starts_s)
+    assert windows / len(phases) == pytest.approx(states.windows_per_change, rel=0.05)
+    spans = np.diff(starts_s, append=windows * window_s)
+    for state in states.conditions:
+        own = spans[[each.name == state.name for _, each in phases]].sum() / (windows * window_s)
+        assert own == pytest.approx(state.probability, abs=0.02)
+
+
+def test_visits_are_the_same_from_the_same_seed() -> None:
+    states = load_conditions("edge-cluster-day")
+    first, again, other = (visits(states, 600.0, seed=seed, window_s=2.0) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    with pytest.raises(InputError, match="window_s"):
+        visits(states, 600.0, seed=1, window_s=0.0)
