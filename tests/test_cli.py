@@ -243,10 +243,9 @@ def test_the_demo_does_the_whole_job(tmp_path):
         assert 0 < plan["bound"] <= plan["value"]
         assert plan["gap"] <= 0.15
         assert {"period_s", "energy_j", "status", "solver", "solver_reason", "devices"} <= set(plan)
-    assert {label.split(",")[0] for label in (each["label"] for each in facts["baselines"])} == {
-        "best single device",
-        "even split",
-    }
+    compared = {label.split(",")[0] for label in (each["label"] for each in facts["baselines"])}
+    assert compared > {"best single device", "even split"}
+    assert compared & {"Asteroid", "EdgeShard", "PipeEdge", "PipeDream/Alpa"}
     execution = facts["execution"]
     assert execution["steps"] == 3
     assert len(execution["losses"]) == 3

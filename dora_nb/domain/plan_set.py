@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from dora_nb.domain.cluster import Cluster
@@ -30,8 +31,8 @@ class PlanSet:
     plans
         By ascending makespan; each is better than every other in makespan, in energy or at the objective, and keeps
         the QoE's hard limits.
-    baselines
-        Plans of simpler planners on the same cost model, for comparison. They need not keep the limits.
+    given_baselines
+        What to compare with; None: :attr:`baselines` finds it.
     wall_s
         Seconds the planning took.
     coverage
@@ -45,7 +46,7 @@ class PlanSet:
     cluster: Cluster
     qoe: QoE
     plans: tuple[Plan, ...]
-    baselines: tuple[Plan, ...]
+    given_baselines: tuple[Plan, ...] | None
     wall_s: float
     coverage: Coverage | None = None
     options: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -61,6 +62,19 @@ class PlanSet:
             return True, 0.0
         rating = qoe_value(plan.prediction, self.qoe)
         return not rating.keeps_hard, rating.value
+
+    @cached_property
+    def baselines(self) -> tuple[Plan, ...]:
+        """Plans of other planners on the same cost model, planned when first asked for; they need not keep limits.
+
+        The best single device, an even split and, of all other baselines that answer soon, the strongest; each at its
+        best for latency and at its best for energy.
+        """
+        if self.given_baselines is not None:
+            return self.given_baselines
+        from dora_nb.planning.baselines.comparison import compared_with  # a method that looks up a room
+
+        return compared_with(self)
 
     def __len__(self) -> int:
         return len(self.plans)

@@ -33,7 +33,6 @@ from dora_nb.errors import (
 from dora_nb.formulation.columns import build_columns
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.space import SearchSpace
-from dora_nb.planning.baselines import best_of, even_splits, single_devices
 from dora_nb.planning.certify import AGREEMENT, check_by_program
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.monolithic import all_columns, solve_jointly
@@ -163,28 +162,16 @@ def plan(
 
         question = Question(workload, cluster, qoe, table, problem.space, problem.overlap, solver)
         raise InfeasibleError(str(error), partial(relaxations, question, gap, time_limit_s, cancel)) from None
-    say("comparing with simpler planners")
     return PlanSet(
         workload,
         cluster,
         qoe,
         answers,
-        () if deadline.cancelled else _baselines(problem, qoe),  # whoever cancels wants what there is, at once
+        None,
         time.monotonic() - started,
         coverage,
         options={"table": table, "space": problem.space, "overlap": problem.overlap, "gap": gap, "solver": solver},
     )
-
-
-def _baselines(problem: Problem, qoe: QoE) -> tuple[Plan, ...]:
-    """What simpler planners reach, each at its best for latency and at its best for energy."""
-    found: dict[Plan, Plan] = {}
-    for alternatives in (single_devices(problem), even_splits(problem)):
-        for objective in ("latency", "energy"):
-            each = best_of(alternatives, QoE(objective=objective, energy_accounting=qoe.energy_accounting))
-            if each is not None and each.decisions() not in found:
-                found[each.decisions()] = each.replace(label=f"{each.label}, {objective}")
-    return tuple(found.values())
 
 
 def _check(

@@ -178,7 +178,7 @@ def comparison_lines(plan_set: PlanSet) -> list[str]:
     fastest, rival = min(plans, key=makespan_s), min(baselines, key=makespan_s)
     ours, theirs = makespan_s(fastest), makespan_s(rival)
     lines.append(
-        f"'{fastest.label}' {_speed(ours, theirs)} '{rival.label}', the faster of the simple baselines "
+        f"'{fastest.label}' {_speed(ours, theirs)} '{rival.label}', the fastest baseline "
         f"({format_seconds(ours)} against {format_seconds(theirs)})."
     )
     chosen = plan_set.qoe.energy_accounting
@@ -189,14 +189,14 @@ def comparison_lines(plan_set: PlanSet) -> list[str]:
         rival = min(baselines, key=energy_j)
         ours, theirs = energy_j(thriftiest), energy_j(rival)
         lines.append(
-            f"'{thriftiest.label}' takes {_saving(ours, theirs)} '{rival.label}', the thriftier of the simple "
-            f"baselines, {COUNTED[accounting]} ({format_joules(ours)} against {format_joules(theirs)})."
+            f"'{thriftiest.label}' takes {_saving(ours, theirs)} '{rival.label}', the thriftiest baseline, "
+            f"{COUNTED[accounting]} ({format_joules(ours)} against {format_joules(theirs)})."
         )
     return lines
 
 
 #: What stands above the baselines in a table of plans.
-BASELINES_HEAD = "Simple baselines, on the same cost model (stronger ones in dora_nb.planning.baselines)"
+BASELINES_HEAD = "Without a planner, and the strongest of other planners, on the same cost model"
 
 
 def plan_mark(index: int) -> str:
