@@ -25,7 +25,7 @@ from dora_nb.costs.switching import switch
 from dora_nb.costs.table import CostTable, Floats, cost_table
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.composition import Composition
-from dora_nb.domain.conditions import Condition
+from dora_nb.domain.conditions import Condition, Conditions
 from dora_nb.domain.controller import StepReport
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import ROUNDING, QoE
@@ -40,8 +40,9 @@ MOST_REPLANNED = 3
 #: top while all of a window is ahead, because estimates lag behind and the rest of it may be worse.
 RESERVE, MARGIN = 0.03, 0.1
 
-#: In training a switch must save more than it costs by this part of what the present plan takes.
-WORTH = 0.05
+#: In training a switch must save more than it costs by this part of what the present plan takes; and for how many
+#: windows the present state is taken to stay as it is, until changes tell otherwise.
+WORTH, STAY_WINDOWS = 0.05, 10.0
 
 #: Change of a plan's share that is worth a line in the log.
 TELLING_SHARE = 0.1
@@ -70,6 +71,9 @@ class Adapter:
         As in :func:`dora_nb.simulate`.
     table
         Compute times as planned; None: the roofline estimate.
+    conditions
+        What may be met, so that training can keep clear of plans that a change would take the QoE from; None: those of
+        a composition, or nothing is known.
     replanner
         Makes plans for states that the resident ones do not master; None: nobody does.
     confirm, forget_s
@@ -98,6 +102,7 @@ class Adapter:
         window_s: float,
         every_s: float = 0.0,
         table: CostTable | None = None,
+        conditions: Conditions | None = None,
         replanner: Replanner | None = None,
         confirm: int = 2,
         forget_s: float | None = None,
@@ -105,6 +110,7 @@ class Adapter:
         self.workload, self.cluster, self.qoe = workload, cluster, qoe
         self.table = cost_table(workload, cluster) if table is None else table
         self.resident = list(plans.plans if isinstance(plans, Composition) else plans)
+        self.conditions = plans.conditions if conditions is None and isinstance(plans, Composition) else conditions
         if not self.resident:
             raise InputError("plans", (), "at least one plan")
         qoe.check_means_only("the adapter")
@@ -114,10 +120,13 @@ class Adapter:
         self.replanner = replanner
         self.log: list[AdapterEvent] = []
         self._present: frozenset[str] = frozenset(cluster.device_ids)
+        self._changes = 0
         self._running: Plan | None = None
         self._turns = Turns()
         self._told_shares: dict[int, float] = {}
         self._outlooks: dict[Hashable, _Outlook] = {}
+        self._switches: dict[Hashable, tuple[float, float]] = {}
+        self._risk: Floats | None = None
         self._asked: set[Hashable] = set()
         self._numbers = {id(plan): number for number, plan in enumerate(self.resident, start=1)}
         for plan in self.resident:
@@ -131,6 +140,7 @@ class Adapter:
             self.window.observe(report)
         changed = self.estimator.observe(report)
         if changed:
+            self._changes += 1
             slow = [f"{name} is {_times(self.estimator.channels[name].slowness)}" for name in changed]
             self._note(report.end_s, "change", f"measured: {', '.join(slow)}")
 
@@ -161,6 +171,7 @@ class Adapter:
     # ------------------------------------------------------------------ what is known
 
     def _note_presence(self, now_s: float, present: frozenset[str]) -> None:
+        self._changes += present != self._present
         for name in sorted(self._present - present):
             self._note(now_s, "left", f"{name} is away; going on with a resident plan that does without it")
         for name in sorted(present - self._present):
@@ -230,33 +241,72 @@ class Adapter:
         return latency_s * tight, energy_j * tight
 
     def _chosen_to_stay(self, outlook: _Outlook, condition: Condition, now_s: float) -> int:
-        """Training: the plan that costs least over the coming window, the switch to it included."""
+        """Training: of the plans that lose fewest windows while the present state lasts the one that costs least.
+
+        Both with the switch to it. Limits are kept by whole plans, not by a mix: nothing is held in reserve.
+        """
+        self._check_reach(outlook, condition, now_s)
         able = np.flatnonzero(np.isfinite(outlook.makespan_s))
         plans = [self.resident[index] for index in able]
-        switch_s, switch_j = np.array([self._switch(plan, condition) for plan in plans]).T
-        steps = np.maximum(self.window.window_s / outlook.makespan_s[able], 1.0)
-        mean = _Outlook(outlook.makespan_s[able] + switch_s / steps, outlook.energy_j[able] + switch_j / steps)
-        latency_s, limit_j = self._limits_now(now_s, outlook)
-        over = np.maximum(mean.makespan_s / latency_s, mean.energy_j / limit_j)
-        self._check_reach(outlook, condition, now_s)
-        within = over <= 1
-        # Beyond the limits whatever comes nearest. Another plan must be worth its switch, lest they flap.
-        what = np.where(within, self._cost(mean), np.inf) if within.any() else over
+        makespan_s, energy_j = outlook.makespan_s[able], outlook.energy_j[able]
+        switch_s, switch_j = np.array([self._switch(self._running, plan, condition) for plan in plans]).T
+        stay_s = self._stay_s(now_s)
+        steps = np.maximum((stay_s - switch_s) / makespan_s, 1.0)
+        mean = _Outlook(makespan_s + switch_s / steps, energy_j + switch_j / steps)
+        keeps = [self.qoe.keeps_means(*each) for each in zip(makespan_s.tolist(), energy_j.tolist(), strict=True)]
+        if any(keeps):
+            lost = np.zeros(len(able))
+            if self.qoe.limits_means:
+                figures = zip(switch_s, switch_j, makespan_s, energy_j, strict=True)
+                lost += [self.window.lost_ahead(now_s, stay_s, *map(float, each)) for each in figures]
+                lost += self._lost_at_change()[able]
+            what = np.where(lost <= lost.min() * (1 + ROUNDING), self._cost(mean), np.inf)
+        else:  # beyond the limits whatever comes nearest
+            limits = (self.qoe.latency_s or math.inf, self.qoe.energy_j or math.inf)
+            what = np.maximum(mean.makespan_s / limits[0], mean.energy_j / limits[1])
+        # Another plan must be worth its switch, lest they flap.
         stay = np.array([plan is self._running for plan in plans])
         return int(able[np.argmin(what * (1 - WORTH * stay))])
 
-    def _switch(self, plan: Plan, condition: Condition) -> tuple[float, float]:
+    def _stay_s(self, now_s: float) -> float:
+        """For how long the present state is expected to last: the mean so far, one stay taken for granted."""
+        return (STAY_WINDOWS * self.window.window_s + now_s) / (1 + self._changes)
+
+    def _lost_at_change(self) -> Floats:
+        """Windows that each resident plan is expected to lose when the state changes the next time.
+
+        None where it keeps the limits in the state that follows, or where no plan does; else the window of the change
+        and what the quickest switch takes.
+        """
+        if self._risk is None:
+            self._risk = np.zeros(len(self.resident))
+            for condition in () if self.conditions is None else self.conditions.conditions:
+                outlook = self._outlook(condition)
+                figures = zip(outlook.makespan_s.tolist(), outlook.energy_j.tolist(), strict=True)
+                keeps = np.array([math.isfinite(each[0]) and self.qoe.keeps_means(*each) for each in figures])
+                for index in np.flatnonzero(~keeps) if keeps.any() else ():
+                    ways = (self.resident[other] for other in np.flatnonzero(keeps))
+                    quickest_s = min(self._switch(self.resident[index], other, condition)[0] for other in ways)
+                    self._risk[index] += condition.probability * (1 + quickest_s / self.window.window_s)
+        return self._risk
+
+    def _switch(self, before: Plan | None, plan: Plan, condition: Condition) -> tuple[float, float]:
         """Seconds and joules of going on with another plan; a device that has left hands over before it goes."""
-        if self._running is None or plan is self._running:
+        if before is None or plan is before:
             return 0.0, 0.0
-        place = under(self.cluster, self.table, condition.replace(absent_devices=()))
-        cost = switch(self._running, plan, self.workload, place.cluster, self.qoe.energy_accounting)
-        return cost.duration_s, cost.energy_j
+        key = (id(before), id(plan), _key(condition))
+        if key not in self._switches:
+            place = under(self.cluster, self.table, condition.replace(absent_devices=()))
+            cost = switch(before, plan, self.workload, place.cluster, self.qoe.energy_accounting)
+            self._switches[key] = (cost.duration_s, cost.energy_j)
+        return self._switches[key]
 
     # ------------------------------------------------------------------ new plans
 
     def _check_reach(self, outlook: _Outlook, condition: Condition, now_s: float) -> None:
         """Ask for new plans where no mix of the resident ones keeps the limits of a fresh window."""
+        if self.replanner is None or _key(condition) in self._asked:
+            return
         able = np.isfinite(outlook.makespan_s)
         figures = [outlook.makespan_s[able], outlook.energy_j[able]]
         limits = [self.qoe.latency_s or math.inf, self.qoe.energy_j or math.inf]
@@ -292,6 +342,8 @@ class Adapter:
         oldest = max(len(self.resident) - MOST_REPLANNED, self._given)
         del self.resident[self._given : oldest]
         self._outlooks.clear()
+        self._switches.clear()  # a plan that is gone leaves its identity to a later one
+        self._risk = None
         self._turns = Turns()  # places in the list have changed
 
     # ------------------------------------------------------------------ the log

@@ -55,6 +55,39 @@ class RunningWindow:
         after.latency_s += step_s
         return after.latency_s <= limit_s * after.steps or after.latency_left_s(end_s) >= fastest_s
 
+    def lost_ahead(
+        self, now_s: float, ahead_s: float, wait_s: float, wait_j: float, step_s: float, step_j: float
+    ) -> float:
+        """Windows that miss the limits if steps of one kind follow each other, the first one after a wait.
+
+        Parameters
+        ----------
+        ahead_s
+            How far to look.
+        wait_s, wait_j
+            What passes, and is taken, before the first of them begins; it counts as part of that step.
+        step_s, step_j
+            Of every step.
+        """
+        self._turn_to(now_s)
+        first_end_s = now_s + wait_s + step_s
+        meets = max(math.ceil(first_end_s / self.window_s) - 1, self.index)
+        lost = 0.0
+        steps, latency_s, energy_j = self.steps, self.latency_s, self.energy_j
+        if meets > self.index:  # nothing more ends in the present window, and nothing at all until that one
+            lost += (
+                meets - self.index - 1 + (steps == 0 or not self.qoe.keeps_means(latency_s / steps, energy_j / steps))
+            )
+            steps, latency_s, energy_j = 0, 0.0, 0.0
+        end_s = (meets + 1) * self.window_s
+        more = 1 + math.floor((end_s - first_end_s) / step_s)
+        steps += more
+        latency_s, energy_j = latency_s + wait_s + more * step_s, energy_j + wait_j + more * step_j
+        lost += not self.qoe.keeps_means(latency_s / steps, energy_j / steps)
+        if not self.qoe.keeps_means(step_s, step_j):
+            lost += max((now_s + ahead_s - end_s) / self.window_s, 0.0)
+        return lost
+
     def share_left(self, now_s: float) -> float:
         """How much of the window is still ahead, 1 at its start."""
         self._turn_to(now_s)

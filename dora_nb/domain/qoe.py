@@ -150,6 +150,11 @@ class QoE(Record):
         within = [(latency_s, self.latency_s), (energy_j, self.energy_j)]
         return all(limit is None or value <= limit * (1 + rounding) for value, limit in within)
 
+    @property
+    def limits_means(self) -> bool:
+        """Whether there is a limit on the mean latency or energy at all."""
+        return self.latency_s is not None or self.energy_j is not None
+
     def check_means_only(self, where: str) -> None:
         """Refuse limits that are not hard ones on latency and energy.
 

@@ -12,7 +12,7 @@ from worlds import two_ways as home
 
 from dora_nb.adaptation import Adapter, Background, Delayed, planner_for
 from dora_nb.costs.table import cost_table
-from dora_nb.domain.conditions import Condition
+from dora_nb.domain.conditions import Condition, Conditions
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import QoE
 from dora_nb.errors import InfeasibleError, InputError
@@ -151,6 +151,26 @@ def test_speeds_that_come_and_go_do_not_make_training_flap() -> None:
     steps = [(6.0 * number, 1.0 if number % 2 else 0.45) for number in range(200)]
     record = run(adapter, World(place).having("device speed", "b", Trace.steps(steps)), qoe, 1000)
     assert len(record.changes) <= 2
+
+
+def test_training_keeps_clear_of_a_plan_that_a_known_change_takes_the_qoe_from() -> None:
+    """a is thriftier and breaks the limit once it is slow; b never does, and who knows of the change starts with it."""
+    work, place, plans = home("training", 2_500_000)
+    ready = [scheduled(work, place, plan.replace(transfer_order=(), prediction=None)) for plan in plans.values()]
+    alone = {plan.label: plan.prediction for plan in ready}
+    qoe = QoE(objective="energy", latency_s=1.5 * alone["a"].makespan_s)
+    assert alone["a"].energy_participating_j < alone["b"].energy_participating_j
+    slow = Condition(name="slow", probability=0.5, device_speed_factors={"a": 0.4})
+    states = Conditions(conditions=(Condition(name="usual", probability=0.5), slow))
+    world = World(place).having("device speed", "a", Trace.steps([(0, 1), (300, 0.4)]))
+    kept = {}
+    for conditions, first in ((None, "a"), (states, "b")):
+        adapter = Adapter(work, place, qoe, ready, window_s=60, forget_s=1e9, conditions=conditions)
+        record = run(adapter, world, qoe, 600)
+        assert record.steps[0].plan.label == first
+        assert record.steps[-1].plan.label == "b"
+        kept[first] = record.kept_share
+    assert kept["a"] < kept["b"] == 1.0
 
 
 # ------------------------------------------------------------------ new plans

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from dora_nb.adaptation.window import RunningWindow
 from dora_nb.domain.controller import StepReport
 from dora_nb.domain.qoe import QoE
+from dora_nb.simulation.record import ledger
 
 
 def step(start_s: float, end_s: float, energy_j: float = 0.0) -> StepReport:
@@ -90,3 +91,27 @@ def test_a_step_into_the_next_window_must_leave_both_to_be_kept() -> None:
     assert ahead.survives(50.0, 12.0, 2.0)  # the next one begins with a step of 12 s and has 58 s to make up for it
     behind = RunningWindow(QoE(latency_s=5.0), 60.0, steps=9, latency_s=50.0)
     assert not behind.survives(50.0, 12.0, 2.0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(seeded(lambda dice: dice))
+def test_windows_lost_ahead_are_those_of_the_ledger(dice: Dice) -> None:
+    """Some steps, then a wait and steps of one kind: counted step by step, the same windows miss the limit."""
+    window_s, qoe = 10.0, QoE(latency_s=2.0, energy_j=5.0)
+    window = RunningWindow(qoe, window_s)
+    steps, now_s = [], 0.0
+    for _ in range(dice.number(0, 12)):
+        steps.append(step(now_s, now_s + dice.pick((0.7, 1.9, 2.3, 3.1)), dice.pick((3.0, 6.0))))
+        window.observe(steps[-1])
+        now_s = steps[-1].end_s
+    present = math.ceil(now_s / window_s - 1e-12) - 1 if now_s % window_s == 0 and now_s else int(now_s / window_s)
+    horizon_s = (present + 12) * window_s
+    step_s, step_j = dice.pick((0.61, 1.73, 2.17)), dice.pick((2.0, 4.9, 5.2))
+    wait_s = dice.pick((0.0, 0.37, 4.1, 23.9))
+    lost = window.lost_ahead(now_s, horizon_s - now_s, wait_s, 1.0, step_s, step_j)
+    start_s, end_s, energy_j = now_s, now_s + wait_s + step_s, step_j + 1.0
+    while end_s <= horizon_s:
+        steps.append(step(start_s, end_s, energy_j))
+        start_s, end_s, energy_j = end_s, end_s + step_s, step_j
+    windows = ledger(steps, [each.arrival_s for each in [*steps, step(start_s, end_s)]], qoe, window_s, horizon_s)
+    assert lost == pytest.approx(sum(not each.kept for each in windows[window.index :]))
