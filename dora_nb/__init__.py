@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from dora_nb.planning.explain import explain
     from dora_nb.planning.pace import fastest_stream
     from dora_nb.planning.plan import plan
+    from dora_nb.reproduction import reproduce
     from dora_nb.simulation import Trace, World, load_trace, save_trace, simulate
 
 __version__ = "0.1.0"
@@ -76,6 +77,7 @@ _HOMES = {
     "load_trace": "simulation",
     "load_workload": "catalog",
     "plan": "planning.plan",
+    "reproduce": "reproduction",
     "save_plan": "domain.plan_file",
     "save_trace": "simulation",
     "simulate": "simulation",
@@ -114,6 +116,7 @@ __all__ = [
     "load_trace",
     "load_workload",
     "plan",
+    "reproduce",
     "save_plan",
     "save_trace",
     "simulate",

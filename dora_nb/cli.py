@@ -1,4 +1,4 @@
-"""The command line: ``demo``, ``plan``, ``explain``, ``compose``, ``execute``, ``doctor``.
+"""The command line: ``demo``, ``plan``, ``explain``, ``compose``, ``execute``, ``reproduce``, ``doctor``.
 
 People read what goes to standard output; with ``--json`` that is one JSON object and nothing else, while progress
 goes to standard error. Whatever goes wrong ends in one message and a non-zero exit status.
@@ -23,6 +23,7 @@ from dora_nb.errors import DocumentError, DoraError, InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from dora_nb.domain.cluster import Cluster
     from dora_nb.domain.composition import Composition
@@ -391,6 +392,39 @@ def execute(
 
 
 @_command
+def reproduce(
+    quick: Annotated[bool, typer.Option("--quick", help="One model and one trace a cell: within a minute.")] = False,
+    jobs: Annotated[int | None, typer.Option(help="Processes; as many as there are cores unless given.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for what is computed; one in the user's cache unless given.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compute everything again.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Write tables and charts to this HTML file.")] = None,
+    solver: Annotated[
+        Literal["auto", "gurobi", "highs"], typer.Option(help="auto: Gurobi where licensed, else HiGHS.")
+    ] = "auto",
+    as_json: Json = False,
+) -> None:
+    """The paper's headline comparison: our plans against every baseline's, with and without dynamics, simulated."""
+    from dora_nb.domain.plan_file import write_whole
+    from dora_nb.render.html import page
+    from dora_nb.render.reproduction import reproduction_sentences, reproduction_tables
+    from dora_nb.reproduction import reproduce as compare
+
+    say = _Talk(as_json)
+    _check_folder(out)
+    with say.bar("settings") as update:
+        found = compare(quick=quick, solver=solver, jobs=jobs, cache=cache, fresh=fresh, on_progress=update)
+    for table in reproduction_tables(found):
+        say.table(table)
+    say.lines(reproduction_sentences(found))
+    if out is not None:
+        write_whole(out, page("dora_nb: the headline comparison", found._repr_html_()))
+        say.lines([f"{out}  tables and charts; open it in a browser"])
+    say.json(found.to_json())
+
+
+@_command
 def doctor(as_json: Json = False) -> None:
     """What is installed, which solver may be used, and what is missing for what."""
     from dora_nb import __version__
@@ -457,10 +491,34 @@ class _Talk:
                 table.add_row(name, text)
             self.console.print(table, markup=False)
 
+    def table(self, table: Table) -> None:
+        """A table."""
+        if not self.as_json:
+            self.console.print(table)
+
     def json(self, facts: dict[str, Any]) -> None:
         """The facts as one JSON object, if that was asked for."""
         if self.as_json:
             print(json.dumps(facts, indent=2, allow_nan=False))
+
+    @contextmanager
+    def bar(self, what: str) -> Iterator[Callable[[int, int, str], None]]:
+        """Show how much of many like things is done, on a terminal with a bar, else one line each."""
+        if not self.errors.is_terminal:
+            yield lambda done, total, text: self.errors.print(f"  {done} of {total} {what}: {text}", markup=False)
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(what),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[last]}"),
+        )
+        with Progress(*columns, console=self.errors, transient=True) as bar:
+            task = bar.add_task(what, total=None, last="")
+            yield lambda done, total, text: bar.update(task, completed=done, total=total, last=text)
 
     @contextmanager
     def progress(self, what: str) -> Iterator[Any]:

@@ -24,6 +24,9 @@ ALLOWED = {
     "planning": {"domain", "costs", "solvers", "formulation"},
     "simulation": {"domain", "costs"},
     "adaptation": {"domain", "costs", "solvers", "formulation", "planning", "simulation"},
+    "reproduction": {
+        "domain", "costs", "solvers", "catalog", "formulation", "planning", "simulation", "adaptation",
+    },
     "render": {"domain", "costs"},
     "executor": {"domain", "costs"},
     "explorer": {
@@ -43,6 +46,8 @@ LAZY_UPWARDS = {
     "domain/explanation.py": {"render"},
     "domain/plan_set.py": {"render", "explorer", "executor", "planning"},
     "domain/run_record.py": {"render"},
+    "reproduction/run.py": {"render"},
+    "simulation/record.py": {"render"},
 }
 
 #: Packages that are imported, at module level or in a function (type checking apart), in these rooms only.

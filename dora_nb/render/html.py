@@ -204,6 +204,25 @@ def _details(summary: str, body: str) -> str:
     return f"<details><summary>{summary}</summary>{body}</details>" if body else ""
 
 
+def page(title: str, content: str) -> str:
+    """A whole document around a fragment, for a file that is opened in a browser.
+
+    Parameters
+    ----------
+    title
+        Plain text.
+    content
+        Made by one of this room's functions.
+    """
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{attribute(title)}</title>\n<style>body{{margin:2em}}</style>\n</head>\n<body>\n{content}\n"
+        "</body>\n</html>\n"
+    )
+
+
 def fragment(parts: Iterable[str]) -> str:
     """Parts with their style, as one element."""
     return f'<div class="dora-nb">{_STYLE}{"".join(parts)}</div>'
