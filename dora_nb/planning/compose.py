@@ -159,6 +159,7 @@ def _refined(generator: Generator, mixer: _Mixer, started: float) -> _Choice:
     choice = mixer.look()
     if choice is None or not mixer.enough(choice, generator.bound):
         generator.make_room()
+        generator.share_room()
         choice = mixer.choose()
     if mixer.enough(choice, generator.bound) or generator.deadline.passed:
         return choice

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +27,7 @@ from dora_nb.formulation.composition import (
     sets_of,
 )
 from dora_nb.formulation.problem import Problem
+from dora_nb.planning.beside import beside
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.palette import Palette
 from dora_nb.planning.plan import Progress
@@ -163,6 +165,36 @@ class Generator:
                         return
                     _, plans = self._cheapest(problem, *self._rates(free, k), label, limits, self._share(0.1))
                     palette.add(plans)
+
+    def share_room(self) -> None:
+        """Where memory is scarce: for every two conditions, plans for one that fit beside the best plan for the other.
+
+        In inference only: in training nothing but the running plan's state is up to date.
+        """
+        palette = self.palette
+        if self.most_plans == 1 or palette.workload.trains or not palette.mixture(range(len(palette.plans))).scarce:
+            return
+        usable_bytes = dict(zip(palette.cluster.device_ids, palette.usable_bytes.tolist(), strict=True))
+        energy = palette.accounting if self.promise.qoe.objective == "energy" else None
+        best = {k: plan for k in range(len(palette.places)) if (plan := self._best_in(k)) is not None}
+        names = palette.conditions.names
+        for one, other in itertools.permutations(best, 2):
+            if self.deadline.passed:
+                return
+            self.say(f"planning for condition '{names[other]}' beside the best plan for '{names[one]}'")
+            problem = palette.problem(palette.places[other])
+            found = beside(best[other], best[one], problem, usable_bytes, energy)
+            palette.add(each.replace(label=f"for '{names[other]}', beside another") for each in found)
+
+    def _best_in(self, k: int) -> Plan | None:
+        """The plan that is best in one condition, of those that keep the limits in it if there are any."""
+        palette, limits = self.palette, self._to_keep_alone
+        value = palette.figures(self.promise.qoe.objective)[:, k]
+        kept = np.ones(len(value), dtype=bool)
+        for name, limit in limits.items():
+            kept &= palette.figures(name)[:, k] <= limit
+        value = np.where(kept, value, np.inf) if (kept & np.isfinite(value)).any() else value
+        return palette.plans[int(np.argmin(value))] if np.isfinite(value).any() else None
 
     def _planned(self, place: Surroundings, qoe: QoE, label: str, share: float) -> list[Plan]:
         """The one call of the planner, in a share of the time left; each plan says what it was made for."""
