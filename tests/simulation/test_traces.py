@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dora_nb.catalog import data_dir, load_dynamics
 from dora_nb.errors import DocumentError, InputError
+from dora_nb.simulation.generators import wander
 from dora_nb.simulation.traces import Trace, load_trace, save_trace
 
 
@@ -110,3 +112,18 @@ def test_no_such_file(tmp_path: Path) -> None:
 def test_a_trace_without_sense_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(InputError, match="trace"):
         Trace(**{name: np.array(each) if isinstance(each, list) else each for name, each in fields.items()})
+
+
+@pytest.mark.parametrize(("name", "nominal_bits_per_s"), [("wifi-neighbours", 266e6), ("5g-driving", 120e6)])
+def test_traces_that_ship_are_generated_and_can_be_drawn_again(name: str, nominal_bits_per_s: float) -> None:
+    shipped = load_trace(data_dir() / "traces" / f"{name}.csv")
+    assert shipped.origin == "generated"
+    assert "seed 7" in shipped.source
+    assert len(shipped.times_s) == shipped.end_s == 600
+    drawn = wander(load_dynamics(name), 600, seed=7)
+    again = [drawn.at(time_s) * nominal_bits_per_s / 8 for time_s in shipped.times_s]
+    assert shipped.values == pytest.approx(again, rel=1e-9)
+
+
+def test_all_traces_that_ship_are_tested() -> None:
+    assert sorted(path.stem for path in (data_dir() / "traces").iterdir()) == ["5g-driving", "wifi-neighbours"]
