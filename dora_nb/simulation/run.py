@@ -17,12 +17,14 @@ from dora_nb.costs.resident import Residents, held_units
 from dora_nb.costs.switching import Switch, move, switch
 from dora_nb.costs.table import CostTable, Floats, cost_table
 from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.composition import Composition
 from dora_nb.domain.conditions import Condition
 from dora_nb.domain.controller import Controller, Static, StepReport
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import ROUNDING, QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError, UnknownNameError
+from dora_nb.simulation.composed import Composed
 from dora_nb.simulation.engine import Sharing, StepResult, run_step
 from dora_nb.simulation.record import PlanChange, SimulationRecord, Waiting, ledger
 from dora_nb.simulation.steps import StepModel
@@ -34,7 +36,7 @@ from dora_nb.units import format_seconds
 def simulate(
     workload: Workload,
     world: World,
-    controller: Controller | Plan,
+    controller: Controller | Plan | Composition,
     qoe: QoE | None = None,
     *,
     horizon_s: float,
@@ -71,9 +73,10 @@ def simulate(
     world
         The cluster and its changes; the last values hold where a trace has ended.
     controller
-        Chooses the plans; a plan alone: always that one.
+        Chooses the plans. A plan alone: always that one. A composition: its plans, all resident, in the order of the
+        condition that holds, which it is told (see :class:`~dora_nb.simulation.composed.Composed`).
     qoe
-        What is to be kept in every window; None: nothing.
+        What is to be kept in every window; None: what a composition was made for, else nothing.
     horizon_s, window_s
         How long to go on, and how long a window of the ledger is.
     every_s
@@ -109,10 +112,15 @@ def simulate(
         if not 0 < value < math.inf:
             allowed = "more than 0 joules, and finite; what is on mains is not named"
             raise InputError(f"battery_j.{name}", value, allowed)
+    if isinstance(controller, Plan):
+        controller = Static(controller)
+    elif isinstance(controller, Composition):
+        qoe, resident = qoe or controller.qoe, [*controller.plans, *resident]
+        controller = Composed(controller, world)
     run = _Run(
         workload,
         world,
-        Static(controller) if isinstance(controller, Plan) else controller,
+        controller,
         QoE() if qoe is None else qoe,
         horizon_s,
         every_s,

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dora_nb.costs.table import Floats
+from dora_nb.domain.plan_file import write_whole
 from dora_nb.errors import DocumentError, InputError
 
 #: Names of the two columns, with what turns them into seconds and bytes per second.
@@ -185,10 +186,13 @@ def _check_times(path: Path, times_s: Floats, numbers: list[int], largest_gap_s:
 
 
 def save_trace(path: str | Path, trace: Trace) -> None:
-    """Write a bandwidth trace in bytes per second as a file that :func:`load_trace` reads."""
-    path = Path(path)
+    """Write a bandwidth trace in bytes per second as a file that :func:`load_trace` reads.
+
+    Raises
+    ------
+    DocumentError
+        If it cannot be written; nothing is left behind and an existing file is as it was.
+    """
     text = [f"# status: {trace.origin}", f"# source: {trace.source}", "seconds,bits_per_s"]
     text += [f"{time:.10g},{8 * rate:.10g}" for time, rate in zip(trace.times_s, trace.values, strict=True)]
-    half = path.with_name(path.name + ".part")
-    half.write_text("\n".join(text) + "\n", encoding="utf-8")
-    half.replace(path)
+    write_whole(path, "\n".join(text) + "\n")
