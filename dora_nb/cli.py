@@ -393,7 +393,7 @@ def execute(
 
 @_command
 def reproduce(
-    quick: Annotated[bool, typer.Option("--quick", help="One model and one trace a cell: within a minute.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="One model instead of four: within a minute.")] = False,
     jobs: Annotated[int | None, typer.Option(help="Processes; as many as there are cores unless given.")] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder for what is computed; one in the user's cache unless given.")

@@ -74,4 +74,4 @@ def _settings(models: tuple[str, ...]) -> tuple[Setting, ...]:
 FULL, QUICK = _settings(MODELS), _settings(("vit-b-16",))
 
 #: Seeds of the traces of a dynamic cell.
-FULL_SEEDS, QUICK_SEEDS = (0, 1, 2), (0,)
+SEEDS = (0, 1, 2)

@@ -15,7 +15,7 @@ from dora_nb.domain.record import Record
 from dora_nb.errors import InputError
 from dora_nb.reproduction.cell import Cell
 from dora_nb.reproduction.cells import cells_of
-from dora_nb.reproduction.grid import FULL, FULL_SEEDS, QUICK, QUICK_SEEDS, Setting
+from dora_nb.reproduction.grid import FULL, QUICK, SEEDS, Setting
 from dora_nb.reproduction.store import Store, default_folder
 from dora_nb.reproduction.summary import (
     PAPER_SAVING,
@@ -124,7 +124,7 @@ def reproduce(
     Parameters
     ----------
     quick
-        One model and one trace a cell instead of four and three.
+        One model instead of four.
     settings, seeds
         Which settings, and the seeds of the traces; None: those of the grid.
     solver
@@ -153,7 +153,7 @@ def reproduce(
     if jobs is not None and jobs < 1:
         raise InputError("jobs", jobs, "1 or more")
     chosen = tuple((QUICK if quick else FULL) if settings is None else settings)
-    seeds = tuple((QUICK_SEEDS if quick else FULL_SEEDS) if seeds is None else seeds)
+    seeds = tuple(SEEDS if seeds is None else seeds)
     if not chosen or not seeds:
         raise InputError("settings" if not chosen else "seeds", (), "at least one")
     store = Store(default_folder() if cache is None else Path(cache))
