@@ -184,6 +184,9 @@ def _gained(gains: Gains) -> int:
 def _range(gains: Gains, speed: bool) -> str:
     if gains.lowest is None or gains.highest is None:
         return words.NOTHING
+    say = _times if speed else _percent
+    if say(gains.lowest) == say(gains.highest):
+        return say(gains.lowest)
     if speed:
         return f"{_times(gains.lowest).removesuffix('x')}-{_times(gains.highest)}"
     between = " to " if _percent(gains.lowest).startswith("-") else "-"
