@@ -6,7 +6,8 @@ so its figures are those of the simulator, like everybody's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import cached_property
 
 from dora_nb.adaptation.foresight import BEAM, Foresight
 from dora_nb.costs.table import CostTable, cost_table
@@ -49,8 +50,10 @@ class Clairvoyant:
         beam: int = BEAM,
     ) -> None:
         in_place = list(resident)
-        self.plans = tuple({plan.decisions(): plan for plan in [*in_place, *plans][::-1]}.values())[::-1]
-        place = {plan.decisions(): number for number, plan in enumerate(self.plans)}
+        first: dict[object, Plan] = {}
+        for plan in (*in_place, *plans):
+            first.setdefault(plan.decisions(), plan)
+        self.plans, place = tuple(first.values()), {decisions: number for number, decisions in enumerate(first)}
         rehearsal = Rehearsal(
             workload,
             world,
@@ -71,14 +74,18 @@ class Clairvoyant:
             free_changes,
             beam,
         )
-        self._course: Iterator[int | None] | None = None
+        self._played = 0
+
+    @cached_property
+    def course(self) -> list[int | None]:
+        """Places of the plans to run in turn; None: wait until something changes."""
+        return [plan for plan, count in self._foresight.best() for _ in range(count)]
 
     def next_plan(self, now_s: float, present: frozenset[str]) -> Plan | None:
         """What was worked out to come next."""
         del now_s
-        if self._course is None:
-            self._course = iter([plan for plan, count in self._foresight.best() for _ in range(count)])
-        number = next(self._course, None)
+        number = self.course[self._played] if self._played < len(self.course) else None
+        self._played += 1
         if number is None or not present.issuperset(self.plans[number].devices):
             return None
         return self.plans[number]

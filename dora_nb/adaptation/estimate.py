@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -92,6 +92,7 @@ class Estimator:
         self.devices = cluster.device_ids
         self.forget_s = forget_s
         self.channels = {name: Channel(confirm) for name in (*self.devices, *self.domains)}
+        self._conditions: dict[Hashable, Condition] = {}
 
     def observe(self, report: StepReport) -> list[str]:
         """Take what a step measured; names of the channels that changed."""
@@ -118,14 +119,19 @@ class Estimator:
 
     def condition(self, absent: Collection[str] = ()) -> Condition:
         """The estimates as a condition."""
-        slow = self.slowness()
-        return Condition(
-            name="now",
-            probability=1.0,
-            domain_rate_factors={name: 1 / slow[name] for name in self.domains if name in slow},
-            device_speed_factors={name: 1 / slow[name] for name in self.devices if name in slow and name not in absent},
-            absent_devices=tuple(sorted(absent)),
-        )
+        slow, away = self.slowness(), tuple(sorted(absent))
+        key = (tuple(slow.items()), away)
+        if key not in self._conditions:
+            self._conditions[key] = Condition(
+                name="now",
+                probability=1.0,
+                domain_rate_factors={name: 1 / slow[name] for name in self.domains if name in slow},
+                device_speed_factors={
+                    name: 1 / slow[name] for name in self.devices if name in slow and name not in absent
+                },
+                absent_devices=away,
+            )
+        return self._conditions[key]
 
 
 def _grained(slowness: float) -> float:

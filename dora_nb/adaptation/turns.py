@@ -17,5 +17,5 @@ class Turns:
         return sorted((each for each, share in shares.items() if share > 0), key=lambda each: -self._credit[each])
 
     def take(self, each: int) -> None:
-        """The turn is theirs."""
-        self._credit[each] -= 1.0
+        """The turn is theirs, whether they were due or not."""
+        self._credit[each] = self._credit.get(each, 0.0) - 1.0

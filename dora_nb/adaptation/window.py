@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from dora_nb.domain.controller import StepReport
-from dora_nb.domain.qoe import QoE
+from dora_nb.domain.qoe import ROUNDING, QoE
+
+#: Part of a step by which it may end earlier or later than foreseen: half the grain of estimates, and a little.
+BLUR = 0.03
 
 
 @dataclass
@@ -40,20 +43,41 @@ class RunningWindow:
         if index != self.index:
             self.index, self.steps, self.latency_s, self.energy_j = index, 0, 0.0, 0.0
 
-    def survives(self, now_s: float, step_s: float, fastest_s: float) -> bool:
+    def survives(self, now_s: float, step_s: float, rest_s: float) -> bool:
         """Whether the latency of this window and the next can still be kept after a step, if haste follows it."""
+        return self.short_s(now_s, step_s, rest_s) <= (self.qoe.latency_s or 0.0) * ROUNDING
+
+    def short_s(self, now_s: float, step_s: float, rest_s: float, lost_s: float = 0.0) -> float:
+        """Seconds by which a window would miss its latency after a step; not above 0 if it is kept.
+
+        Of this window and, if the step ends in it, the next: whichever is worse.
+
+        Parameters
+        ----------
+        step_s
+            What the step takes.
+        rest_s
+            What every step after it takes; as many are counted as end with the window, whole ones.
+        lost_s
+            What a step before it takes that is lost.
+        """
         limit_s = self.qoe.latency_s
         if limit_s is None:
-            return True
+            return -math.inf
         self._turn_to(now_s)
-        end_s = now_s + step_s
-        if end_s > (self.index + 1) * self.window_s and self.latency_s > limit_s * self.steps:
-            return False  # it ends too late to make up for anything
-        after = replace(self)
-        after._turn_to(end_s)
-        after.steps += 1
-        after.latency_s += step_s
-        return after.latency_s <= limit_s * after.steps or after.latency_left_s(end_s) >= fastest_s
+        took_s, behind_s = lost_s + step_s, self.latency_s - limit_s * self.steps
+        left_s = (self.index + 1) * self.window_s - now_s - took_s
+
+        def short_s(behind_s: float, left_s: float) -> float:
+            more = math.floor(left_s / max(rest_s, self.every_s) * (1 + ROUNDING))
+            return behind_s + took_s - limit_s + more * (rest_s - limit_s)
+
+        inside_s = outside_s = -math.inf
+        if left_s > -BLUR * took_s:  # it ends in this window, as far as can be told
+            inside_s = short_s(behind_s, max(left_s, 0.0))
+        if left_s < BLUR * took_s:  # too late to make up for anything, and the next window begins with it
+            outside_s = max(behind_s, short_s(0.0, left_s % self.window_s if left_s < 0 else self.window_s))
+        return max(inside_s, outside_s)
 
     def lost_ahead(
         self, now_s: float, ahead_s: float, wait_s: float, wait_j: float, step_s: float, step_j: float

@@ -189,20 +189,15 @@ def _computed(
             done, _ = wait(waiting, return_when=FIRST_COMPLETED)
             for each in done:
                 yield waiting.pop(each), each.result()
+    except BaseException:
+        # Whoever interrupts does not want to wait for cells that nobody will read.
+        for worker in (pool._processes or {}).values():
+            worker.terminate()
+        raise
     finally:
-        _end(pool)
+        pool.shutdown(cancel_futures=True)
 
 
 def _leave_interrupts_alone() -> None:
     """The process that started this one is told as well, and ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _end(pool: ProcessPoolExecutor) -> None:
-    """End the processes at once: whoever interrupts does not want to wait for cells that nobody will read."""
-    workers = list((pool._processes or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
-    for each in workers:
-        each.terminate()
-    for each in workers:
-        each.join()

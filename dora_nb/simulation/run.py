@@ -328,6 +328,7 @@ class _Run:
         self.names = (*self.cluster.device_ids, *(domain.id for domain in self.cluster.domains))
         self.models: dict[int, StepModel] = {}
         self.replays: dict[tuple[int, State], StepResult] = {}
+        self.predicted: dict[int, tuple[Plan, Plan]] = {}
         self.batteries: _Batteries | None = None
         if self.battery_j:
             self.batteries = _Batteries(self.battery_j, self.world, self.qoe, self.horizon_s)
@@ -486,7 +487,13 @@ class _Run:
     def _predicted(self, plan: Plan) -> Plan:
         if plan.prediction is not None:
             return plan
-        return plan.replace(prediction=evaluate(plan, self.workload, self.cluster, self.table).prediction)
+        if id(plan) not in self.predicted:
+            figures = evaluate(plan, self.workload, self.cluster, self.table).prediction
+            self.predicted[id(plan)] = (
+                plan,
+                plan.replace(prediction=figures),
+            )  # kept, so that no other gets its identity
+        return self.predicted[id(plan)][1]
 
     def _model(self, plan: Plan) -> StepModel:
         if id(plan) not in self.models:

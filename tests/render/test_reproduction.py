@@ -173,9 +173,7 @@ def test_the_sentences_count_what_is_gained_and_what_is_not(found: Reproduction)
 
 def test_a_saving_below_nothing_is_said_to_be_more() -> None:
     worse = result(cells(3.3, {"a": (3.0, 1.0)}, objective="energy"))
-    said = (
-        "-10 % less than the strongest baseline (negative: more), median -10 %; a gain in 0 of 1 setting, worse"
-    )
+    said = "-10 % less than the strongest baseline (negative: more), median -10 %; a gain in 0 of 1 setting, worse"
     assert said in "\n".join(reproduction_sentences(worse))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from dora_nb.errors import DocumentError, InputError
 from dora_nb.reproduction import QUICK, Reproduction, Setting, reproduce, rivals
+from dora_nb.reproduction.grid import SEEDS
 from dora_nb.reproduction.planners import GAP, Planners
 from dora_nb.reproduction.run import Progress
 from dora_nb.reproduction.store import Store, default_folder
@@ -94,9 +96,7 @@ def test_what_was_computed_is_kept_and_found_again(tmp_path: Path) -> None:
     assert said[1:] == [(1, 1, "kept from before")]
     assert again.cells == first.cells
     kept.write_text(kept.read_text()[:-100])  # as if the disk had been full
-    third = reproduce(settings=[SMALL], seeds=[3], cache=tmp_path, solver="highs", on_progress=log(said))
-    assert said[2:] == [(1, 1, str(SMALL))]
-    assert third.cells == first.cells
+    assert Store(tmp_path).load(kept.stem) is None, "to be computed anew"
 
 
 def test_keys_depend_on_everything_that_cells_depend_on(tmp_path: Path) -> None:
@@ -138,12 +138,18 @@ def running(group: int) -> list[str]:
     return found
 
 
+@pytest.mark.usefixtures("quick")
 def test_an_interrupt_leaves_what_was_done_and_nothing_half_written(tmp_path: Path) -> None:
-    """Ctrl-C after the first setting: exit status 130, no traceback, no process left; what is kept can be used."""
+    """Ctrl-C with two settings to go: exit status 130, no traceback, no process left; what is kept can be used."""
+    store, folder = Store(default_folder()), tmp_path / "cells"
+    shutil.copytree(store.folder, folder)
+    for setting in QUICK[:2]:
+        (folder / f"{store.key(setting, SEEDS, 'auto')}.json").unlink()
+    before = sorted(folder.iterdir())
     process = subprocess.Popen(
         [
             *(sys.executable, "-c", "from dora_nb.cli import main\nmain()"),
-            *("reproduce", "--quick", "--jobs", "2", "--cache", str(tmp_path)),
+            *("reproduce", "--quick", "--jobs", "2", "--cache", str(folder)),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -152,7 +158,8 @@ def test_an_interrupt_leaves_what_was_done_and_nothing_half_written(tmp_path: Pa
     )
     assert process.stderr is not None
     seen = process.stderr.readline()
-    assert "1 of 6 settings" in seen
+    assert "4 of 6 settings: kept from before" in seen
+    time.sleep(2)  # the workers have begun
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130, seen + err
@@ -163,9 +170,8 @@ def test_an_interrupt_leaves_what_was_done_and_nothing_half_written(tmp_path: Pa
     while running(process.pid) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert running(process.pid) == []
-    (kept,) = tmp_path.glob("*")
-    assert kept.suffix == ".json"
-    assert Store(tmp_path).load(kept.stem)
+    assert sorted(folder.iterdir()) == before
+    assert all(Store(folder).load(path.stem) for path in before)
 
 
 def test_cells_are_kept_in_the_users_cache_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
