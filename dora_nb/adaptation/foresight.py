@@ -2,10 +2,10 @@
 
 Our own design. A label is a way to have come to a moment: what is resident and which plan ran last, windows kept so
 far, what the present window still has in reserve, and what was paid. Of the labels that come to about the same moment
-with the same plans in place only a few are carried on: nobody who kept fewer windows, has less in reserve and paid more
-is of any use (of labels beyond ``BEAM`` every so many is dropped, so the optimum may be missed by a little). Many steps
-of one plan are taken at once where neither a change nor the end of a window is near. What steps and changes of plans
-take comes from the simulator itself.
+with the same plans in place, one that kept fewer windows, has less in reserve and paid more than another is of no use.
+Of more than ``BEAM`` others those stay that are on the convex hull of reserve and price, the extremes and those nearest
+to no reserve at all: so the optimum may be missed by a little. Steps of one plan are taken together where neither a
+change nor the end of a window is near. What steps and changes of plans take comes from the simulator itself.
 
 Most windows kept come first, then the least mean of the objective: a ratio, minimised as a difference with a price
 that is corrected a few times (Dinkelbach, "On nonlinear fractional programming", Management Science 13, 1967).
@@ -28,10 +28,10 @@ from dora_nb.domain.qoe import ROUNDING, QoE
 from dora_nb.simulation.rehearsal import Rehearsal
 
 #: Labels of one moment and with the same plans in place that are carried on.
-BEAM = 4
+BEAM = 6
 
 #: Moments of a window that are told apart.
-MOMENTS_A_WINDOW = 120
+MOMENTS_A_WINDOW = 60
 
 #: A plan that is never better than another one by more than this part is left out.
 ALIKE = 0.002
@@ -99,7 +99,7 @@ class Foresight:
     resident
         Plans in place from the start.
     free_changes
-        Whether all are, always.
+        Whether changing plans costs nothing.
     beam
         See :data:`BEAM`.
     """
@@ -322,9 +322,8 @@ class Foresight:
             steps, done, asked_s = steps + 1, done + 1, now_s
             if now_s >= go_on_s or self.every_s:
                 break
-            if (
-                not near and (more := math.ceil((go_on_s - now_s) / step.duration_s)) > 1
-            ):  # all alike: no change is near
+            more = 0 if near else math.ceil((go_on_s - now_s) / step.duration_s)
+            if more > 1:  # no change is near, so they are all alike
                 now_s += more * step.duration_s
                 if self.limit_s < _INFINITE:
                     spare_s += more * (self.limit_s - step.duration_s)

@@ -115,3 +115,20 @@ def test_windows_lost_ahead_are_those_of_the_ledger(dice: Dice) -> None:
         start_s, end_s, energy_j = end_s, end_s + step_s, step_j
     windows = ledger(steps, [each.arrival_s for each in [*steps, step(start_s, end_s)]], qoe, window_s, horizon_s)
     assert lost == pytest.approx(sum(not each.kept for each in windows[window.index :]))
+
+
+def test_by_how_much_a_window_is_missed() -> None:
+    """11 steps took 52 s by 46 s: within 5 s each, 3 s are in reserve, and every step of 2 s until 60 s earns 3 more."""
+    window = RunningWindow(QoE(latency_s=5.0), 60.0, steps=11, latency_s=52.0)
+    assert window.short_s(46.0, 10.0, 2.0) == pytest.approx(-3 + 5 - 2 * 3)
+    assert window.short_s(46.0, 2.0, 2.0, lost_s=8.0) == pytest.approx(-3 + 5 - 2 * 3)
+    # It ends as late as the window does: whether in it or just after cannot be told, so the worse counts.
+    assert window.short_s(46.0, 14.0, 2.0) == pytest.approx(-3 + 9)
+    # It ends with the next window, which has 58 s for 29 steps to make up for 11 s.
+    assert window.short_s(46.0, 16.0, 2.0) == pytest.approx(-3)
+    assert math.isinf(RunningWindow(QoE(), 60.0).short_s(46.0, 99.0, 2.0))
+
+
+def test_what_lasts_longer_than_the_limit_uses_the_reserve_up() -> None:
+    window = RunningWindow(QoE(latency_s=5.0), 60.0, steps=8, latency_s=34.0)
+    assert window.short_s(34.0, 6.0, 6.0) == pytest.approx(-6 + 1 + 3 * 1)
