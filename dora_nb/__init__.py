@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dora_nb.adaptation import Adapter
     from dora_nb.catalog import load_cluster, load_conditions, load_device, load_dynamics, load_workload
     from dora_nb.costs.evaluate import evaluate
+    from dora_nb.costs.measured import measured_table
     from dora_nb.costs.table import CostTable, cost_table
     from dora_nb.domain.cluster import Cluster, ContentionDomain, Device
     from dora_nb.domain.composition import Composition
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
     from dora_nb.domain.plan import Plan
     from dora_nb.domain.plan_file import load_plan, save_plan
     from dora_nb.domain.plan_set import PlanSet
+    from dora_nb.domain.profile import Profile
     from dora_nb.domain.qoe import QoE
     from dora_nb.domain.run_record import RunRecord
     from dora_nb.domain.workload import Workload
     from dora_nb.executor.launch import execute
+    from dora_nb.executor.profiler import profile
     from dora_nb.formulation.space import SearchSpace
     from dora_nb.planning.alternatives import alternatives
     from dora_nb.planning.compose import compose
@@ -56,6 +59,7 @@ _HOMES = {
     "Layer": "domain.layer",
     "Plan": "domain.plan",
     "PlanSet": "domain.plan_set",
+    "Profile": "domain.profile",
     "QoE": "domain.qoe",
     "RunRecord": "domain.run_record",
     "SearchSpace": "formulation.space",
@@ -76,7 +80,9 @@ _HOMES = {
     "load_plan": "domain.plan_file",
     "load_trace": "simulation",
     "load_workload": "catalog",
+    "measured_table": "costs.measured",
     "plan": "planning.plan",
+    "profile": "executor.profiler",
     "reproduce": "reproduction",
     "save_plan": "domain.plan_file",
     "save_trace": "simulation",
@@ -95,6 +101,7 @@ __all__ = [
     "Layer",
     "Plan",
     "PlanSet",
+    "Profile",
     "QoE",
     "RunRecord",
     "SearchSpace",
@@ -115,7 +122,9 @@ __all__ = [
     "load_plan",
     "load_trace",
     "load_workload",
+    "measured_table",
     "plan",
+    "profile",
     "reproduce",
     "save_plan",
     "save_trace",

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dora_nb.executor.launch import execute
     from dora_nb.executor.pool import WorkerPool
+    from dora_nb.executor.profiler import profile
     from dora_nb.executor.scale import scale_down
 
-__all__ = ["WorkerPool", "execute", "scale_down"]
+__all__ = ["WorkerPool", "execute", "profile", "scale_down"]
 
-_HOME = {"WorkerPool": "pool", "execute": "launch", "scale_down": "scale"}
+_HOME = {"WorkerPool": "pool", "execute": "launch", "profile": "profiler", "scale_down": "scale"}
 
 
 def __getattr__(name: str) -> Any:
