@@ -6,6 +6,7 @@ orders are searched for one that would refute the bound.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 
@@ -131,7 +132,7 @@ def test_no_plan_refutes_the_bounds_on_a_switch(question: Question, accounting: 
 NETWORKS = ("links", "cell", "mixed", "mixed")  # where hand-overs depend on both ends
 
 
-@settings(max_examples=60, **QUICK)
+@settings(max_examples=240 if os.environ.get("DORA_NB_LONG") else 40, **QUICK)
 @given(questions(**SMALL, kinds=NETWORKS), ACCOUNTINGS, st.sampled_from((0.0, 0.3, 0.7)), st.booleans())
 def test_no_plan_refutes_the_bounds_on_any_network(
     question: Question, accounting: EnergyAccounting, share: float, scarce: bool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import pytest
 from builders import Dice, default_space, seeded
@@ -72,7 +73,7 @@ def check(work: Workload, place: Cluster, dice: Dice) -> str:
     return "proven" if proven else "open"
 
 
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200 if os.environ.get("DORA_NB_LONG") else 40, suppress_health_check=list(HealthCheck))
 @given(seeded(lambda dice: random_case(dice, **SMALL)))
 def test_the_answer_is_that_of_every_plan(case: tuple[Workload, Cluster, Dice]) -> None:
     check(*case)
