@@ -45,6 +45,9 @@ TOGETHER = 1 / 30
 #: The beam of a first search, from which only the price of a step and the plans worth loading are taken.
 HASTY_BEAM = 2
 
+#: A price that changes by less than this part when it is corrected stays.
+SETTLED = 0.05
+
 _INFINITE = math.inf
 
 
@@ -58,6 +61,9 @@ class Label(NamedTuple):
     spare_s, spare_j
         Of the present window's steps: their number times the limit, less what they took; minus infinity for both where
         the limit cannot be kept any more.
+    hope_s
+        The reserve, less what has passed since the step to come was asked for, and what could be earned from the moment
+        on, up to a constant.
     cost
         What was paid, less the price of every completed step.
     now_s, asked_s
@@ -72,6 +78,7 @@ class Label(NamedTuple):
 
     kept: int
     spare_s: float
+    hope_s: float
     spare_j: float
     cost: float
     now_s: float
@@ -122,9 +129,9 @@ class Foresight:
         self.moment_s, self.together_s = self.window_s / MOMENTS_A_WINDOW, self.window_s * TOGETHER
         self.windows = math.floor(self.horizon_s / self.window_s * (1 + ROUNDING))
         self._starts_s = np.array([0.0, *(self.rehearsal.until_s(row) for row in range(self.rows - 1))])
-        if self.limit_s < _INFINITE:
-            self._earned_s = self._integral(np.maximum(self.limit_s / self._spans_s(min) - 1, 0.0))
-            self._spent_s = self._integral(np.maximum(1 - self.limit_s / self._spans_s(max), 0.0))
+        limit_s = self.qoe.latency_s or 0.0  # without a limit nothing is earned, and reserves are not looked at
+        self._earned_s = self._integral(np.maximum(limit_s / self._spans_s(min) - 1, 0.0))
+        self._spent_s = self._integral(np.maximum(1 - limit_s / self._spans_s(max), 0.0))
 
     # ------------------------------------------------------------------ what can be told beforehand
 
@@ -179,13 +186,15 @@ class Foresight:
         if not self.free_changes:
             self.plans = self._worth_changing_to()
         price, found = self._first_price(), None
-        for beam in (HASTY_BEAM, HASTY_BEAM, self.beam):
+        for beam in (HASTY_BEAM, HASTY_BEAM, self.beam, self.beam):
             last = self._search(price, beam)
             if last.done == 0:
                 return _choices(last)
             mean = last.cost / last.done + price
             if found is None or (-last.kept, mean) < (-found[0].kept, found[1]):
                 found = last, mean
+            if beam == self.beam and abs(mean - price) <= SETTLED * abs(price):
+                break
             price = mean
         assert found is not None
         return _choices(found[0])
@@ -212,7 +221,7 @@ class Foresight:
         return float(np.mean(means)) if means else 0.0
 
     def _search(self, price: float, beam: int) -> Label:
-        first = Label(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, self.resident, None, None)
+        first = Label(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, self.resident, None, None)
         moments: dict[int, dict[Hashable, list[Label]]] = {0: {None: [first]}}
         queue, over = [0], []
         while queue:
@@ -221,7 +230,15 @@ class Foresight:
                 for label in self._carried_on(group, beam):
                     for after in self._moves(label, price):
                         if after.now_s >= self.horizon_s:
-                            kept, _ = self._closed(after.kept, *after[6:8], *after[1:3], after.asked_s, _INFINITE)
+                            kept, _ = self._closed(
+                                after.kept,
+                                after.window,
+                                after.steps,
+                                after.spare_s,
+                                after.spare_j,
+                                after.asked_s,
+                                _INFINITE,
+                            )
                             over.append(after._replace(kept=kept))
                             continue
                         # A moment once left is not entered again, however short a step was.
@@ -244,15 +261,12 @@ class Foresight:
         """The labels that none of the others makes useless, thinned out."""
         if len(group) == 1:
             return group
-        group.sort(key=lambda label: (-label.kept, -label.spare_s, label.cost))
+        group.sort(key=lambda label: (-label.kept, -label.hope_s, label.cost))
         front: list[Label] = []
         for label in group:
             if label.kept < group[0].kept - 1:
                 break
-            for other in front:
-                if other.cost <= label.cost and (other.spare_j >= label.spare_j or other.kept > label.kept):
-                    break
-            else:
+            if not any(_is_better(other, label) for other in front):
                 front.append(label)
         if len(front) <= beam:
             return front
@@ -286,7 +300,7 @@ class Foresight:
                 yield after
         if not ends or not set(self.plans).issubset(able):  # for a device that is away, or not to begin in vain
             until_s = min(self.rehearsal.until_s(row), self.horizon_s)
-            yield label._replace(now_s=until_s, way=(label.way, None, 1))
+            yield self._at(label._replace(now_s=until_s, way=(label.way, None, 1)))
 
     def _with(self, plan: int, label: Label, row: int, price: float) -> Label:
         """Go on with a plan: one step; several if they are shorter than a moment, or no change is near."""
@@ -298,7 +312,7 @@ class Foresight:
             label = label._replace(now_s=now_s, cost=cost, resident=resident)
             if now_s >= self.horizon_s:
                 return label._replace(way=way)
-        kept, spare_s, spare_j, cost, now_s, asked_s, window, steps, done, resident, _, before = label
+        kept, spare_s, _, spare_j, cost, now_s, asked_s, window, steps, done, resident, _, before = label
         end_s = min(self.rehearsal.until_s(row), (window + 1) * self.window_s)
         near = self.every_s or now_s + 2 * self.together_s > end_s
         go_on_s = now_s + (self.moment_s if near else self.together_s)
@@ -332,11 +346,24 @@ class Foresight:
                 cost += more * (self.qoe.base(step.duration_s, step.energy_j) - price)
                 count, steps, done, asked_s = count + more, steps + more, done + more, now_s
                 break
-        spare_s = self._in_reach(spare_s, now_s, window)
-        if spare_s == -_INFINITE:
-            spare_j = spare_s
         way = (before, plan, count)
-        return Label(kept, spare_s, spare_j, cost, now_s, asked_s, window, steps, done, resident, plan, way)
+        return self._at(
+            Label(kept, spare_s, 0.0, spare_j, cost, now_s, asked_s, window, steps, done, resident, plan, way)
+        )
+
+    def _at(self, label: Label) -> Label:
+        """A label as it is at its moment: windows that are over closed, and its reserve as far as it can be told."""
+        kept, spare_s, spare_j, window, steps = label.kept, label.spare_s, label.spare_j, label.window, label.steps
+        if label.now_s > (window + 1) * self.window_s:  # the last step did not end: there was a wait, or it was lost
+            kept, window = self._closed(kept, window, steps, spare_s, spare_j, label.asked_s, label.now_s)
+            spare_s, spare_j, steps = 0.0, 0.0, 0
+        waited_s = 0.0 if self.every_s else label.now_s - label.asked_s
+        reach_s = self._in_reach(spare_s - waited_s, label.now_s, window)
+        if not waited_s:  # else the window may yet be kept, if nothing more ends in it
+            spare_s = reach_s
+            spare_j = -_INFINITE if reach_s == -_INFINITE else spare_j
+        hope_s = reach_s - self._earned_s(label.now_s)
+        return label._replace(kept=kept, spare_s=spare_s, hope_s=hope_s, spare_j=spare_j, window=window, steps=steps)
 
     def _in_reach(self, spare_s: float, now_s: float, window: int) -> float:
         """A reserve as far as it makes a difference: minus infinity if lost for good, no more than can be spent.
@@ -364,11 +391,21 @@ class Foresight:
         return kept, window
 
 
+def _is_better(one: Label, other: Label) -> bool:
+    """Whether a label makes another one useless that has no more hope."""
+    if one.cost > other.cost:
+        return False
+    if one.kept > other.kept:
+        return True
+    # A window is kept as well if nothing more ends in it, so what it stands at counts beside what it may come to.
+    return one.spare_j >= other.spare_j and (one.spare_s >= 0 or other.spare_s < 0)
+
+
 def _turns(one: Label, two: Label, three: Label) -> bool:
     """Whether the second of three labels, each with less in reserve and cheaper, is below the line of the others."""
-    if three.spare_s == -_INFINITE or one.kept > three.kept:
+    if three.hope_s == -_INFINITE or one.kept > three.kept:
         return True
-    return (one.cost - two.cost) * (two.spare_s - three.spare_s) > (two.cost - three.cost) * (one.spare_s - two.spare_s)
+    return (one.cost - two.cost) * (two.hope_s - three.hope_s) > (two.cost - three.cost) * (one.hope_s - two.hope_s)
 
 
 def _choices(label: Label) -> list[tuple[int | None, int]]:

@@ -107,7 +107,7 @@ def little(dice: Dice) -> tuple[World, Workload, list[Plan], QoE, dict[str, Any]
     return world, work, list(plans.values()), qoe, options
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(seeded(little))
 def test_no_sequence_keeps_more(case: tuple[World, Workload, list[Plan], QoE, dict[str, Any]]) -> None:
     """Against all sequences of the two plans, seven choices long; of the best ones none takes much less energy."""

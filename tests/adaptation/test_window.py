@@ -118,7 +118,7 @@ def test_windows_lost_ahead_are_those_of_the_ledger(dice: Dice) -> None:
 
 
 def test_by_how_much_a_window_is_missed() -> None:
-    """11 steps took 52 s by 46 s: within 5 s each, 3 s are in reserve, and every step of 2 s until 60 s earns 3 more."""
+    """11 steps took 52 s by 46 s: within 5 s each, 3 s are in reserve, and each step of 2 s until 60 s earns 3 more."""
     window = RunningWindow(QoE(latency_s=5.0), 60.0, steps=11, latency_s=52.0)
     assert window.short_s(46.0, 10.0, 2.0) == pytest.approx(-3 + 5 - 2 * 3)
     assert window.short_s(46.0, 2.0, 2.0, lost_s=8.0) == pytest.approx(-3 + 5 - 2 * 3)
