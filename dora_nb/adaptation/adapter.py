@@ -41,7 +41,7 @@ RESERVE = 0.03
 #: That, and what is kept on top while all of a window is ahead, because estimates lag behind and the rest of it may be
 #: worse; in calm times, and where conditions are known to change or something has got slow or left lately. Tuned, like
 #: the next three, on other worlds than the benchmark's.
-CALM, RESTLESS = (RESERVE, 0.1), (2 * RESERVE, 0.3)
+CALM, RESTLESS = (RESERVE, 0.1), (0.08, 0.5)
 
 #: How much a surprise counts against what is expected where neither is sure to leave the window to be kept.
 SURPRISE = 0.2

@@ -36,7 +36,8 @@ MOMENTS_A_WINDOW = 60
 #: A plan that is never better than another one by more than this part is left out.
 ALIKE = 0.002
 
-#: Plans that cost something to change to and are considered: those that would be used most if it cost nothing.
+#: Plans that cost something to change to and are considered, beside those resident from the start: those that would be
+#: used most if it cost nothing.
 MOST_COSTLY = 4
 
 #: Steps are taken together up to this part of a window.
@@ -208,7 +209,7 @@ class Foresight:
         for plan, count in _choices(replace(self, free_changes=True)._search(self._first_price(), HASTY_BEAM)):
             if plan in costly:
                 used[plan] += count
-        chosen = {plan for plan, _ in used.most_common(MOST_COSTLY)}
+        chosen = {*self.resident, *(plan for plan, _ in used.most_common(MOST_COSTLY))}
         return [plan for plan in self.plans if plan not in costly or plan in chosen]
 
     def _first_price(self) -> float:
