@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 from typing import Any
 
 import pytest
+from cells import cell
 from rich.console import Console
 
 from dora_nb.render.dots import Scale, dots_svg
@@ -29,35 +30,13 @@ NASTY = "<script>alert(\"1\")</script> & 'x'\n\x1b[31m [/red] ]]>"
 
 
 def cells(
-    ours: float | None,
-    theirs: dict[str, tuple[float | None, float]],
-    *,
-    kept: float = 1.0,
-    objective: str = "latency",
-    **facts: Any,
+    ours: float | None, theirs: dict[str, tuple[float | None, float]], *, kept: float = 1.0, **facts: Any
 ) -> list[Cell]:
     """Our answer to one question and those of baselines: the figure asked for, and the QoE kept."""
-    known: dict[str, Any] = {
-        "deployment": "home",
-        "model": "net",
-        "mode": "training",
-        "batch": 16,
-        "sequence": None,
-        "image_px": 224,
-        "precision": "fp32",
-        "network": "wifi (shared)",
-        "dynamic": False,
-        "energy_accounting": "participating",
-        "latency_limit_s": 9.0,
-    } | facts
     made = []
     for name, (value, share) in {OURS: (ours, kept), **theirs}.items():
         planner, _, transfers = name.partition(", ")
-        figures = (
-            {"makespan_s": value, "energy_j": 7.0} if objective == "latency" else {"makespan_s": 8.0, "energy_j": value}
-        )
-        by = {"planner": planner, "transfers": transfers or "list-scheduled", "qoe_kept": share}
-        made.append(Cell(**known, **figures, **by, objective=objective))
+        made.append(cell(planner, value, share, transfers=transfers or "list-scheduled", **facts))
     return made
 
 

@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from dora_nb.cli import app
 from dora_nb.errors import DocumentError, InputError
 from dora_nb.reproduction import QUICK, Reproduction, Setting, reproduce, rivals
 from dora_nb.reproduction.grid import SEEDS
@@ -123,6 +125,21 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DocumentError, match="folder"):
         reproduce(settings=[SMALL], seeds=[0], cache=tmp_path / "file", solver="highs")
+
+
+def test_the_command_prints_tables_or_json_and_writes_a_page(quick: Reproduction, tmp_path: Path) -> None:
+    """From what the quick grid left in the user's cache, so nothing is computed."""
+    told = CliRunner().invoke(app, ["reproduce", "--quick", "--out", str(tmp_path / "results.html")])
+    assert told.exit_code == 0, told.output
+    for words in ("Fastest", "Least energy within the latency limit", "1.1-6.3x faster", "They are not ours"):
+        assert words in " ".join(told.stdout.split())
+    page = (tmp_path / "results.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert "<svg" in page
+    assert "<script" not in page
+    facts = CliRunner().invoke(app, ["reproduce", "--quick", "--json"])
+    assert facts.exit_code == 0, facts.output
+    assert len(json.loads(facts.stdout)["cells"]) == len(quick.cells)
 
 
 def running(group: int) -> list[str]:
