@@ -20,10 +20,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dora_nb.adaptation import Adapter
     from dora_nb.catalog import load_cluster, load_conditions, load_device, load_dynamics, load_workload
+    from dora_nb.costs.comparison import compare
     from dora_nb.costs.evaluate import evaluate
     from dora_nb.costs.measured import measured_table
     from dora_nb.costs.table import CostTable, cost_table
     from dora_nb.domain.cluster import Cluster, ContentionDomain, Device
+    from dora_nb.domain.cluster_file import save_cluster
+    from dora_nb.domain.comparison import Comparison
     from dora_nb.domain.composition import Composition
     from dora_nb.domain.conditions import Condition, Conditions
     from dora_nb.domain.layer import Layer
@@ -31,11 +34,13 @@ if TYPE_CHECKING:
     from dora_nb.domain.plan_file import load_plan, save_plan
     from dora_nb.domain.plan_set import PlanSet
     from dora_nb.domain.profile import Profile
+    from dora_nb.domain.profile_file import load_profile, save_profile
     from dora_nb.domain.qoe import QoE
     from dora_nb.domain.run_record import RunRecord
     from dora_nb.domain.workload import Workload
     from dora_nb.executor.launch import execute
     from dora_nb.executor.profiler import profile
+    from dora_nb.executor.survey import probe_network
     from dora_nb.formulation.space import SearchSpace
     from dora_nb.planning.alternatives import alternatives
     from dora_nb.planning.compose import compose
@@ -50,6 +55,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Adapter": "adaptation",
     "Cluster": "domain.cluster",
+    "Comparison": "domain.comparison",
     "Composition": "domain.composition",
     "Condition": "domain.conditions",
     "Conditions": "domain.conditions",
@@ -67,6 +73,7 @@ _HOMES = {
     "Workload": "domain.workload",
     "World": "simulation",
     "alternatives": "planning.alternatives",
+    "compare": "costs.comparison",
     "compose": "planning.compose",
     "cost_table": "costs",
     "evaluate": "costs",
@@ -78,13 +85,17 @@ _HOMES = {
     "load_device": "catalog",
     "load_dynamics": "catalog",
     "load_plan": "domain.plan_file",
+    "load_profile": "domain.profile_file",
     "load_trace": "simulation",
     "load_workload": "catalog",
     "measured_table": "costs.measured",
     "plan": "planning.plan",
+    "probe_network": "executor.survey",
     "profile": "executor.profiler",
     "reproduce": "reproduction",
+    "save_cluster": "domain.cluster_file",
     "save_plan": "domain.plan_file",
+    "save_profile": "domain.profile_file",
     "save_trace": "simulation",
     "simulate": "simulation",
 }
@@ -92,6 +103,7 @@ _HOMES = {
 __all__ = [
     "Adapter",
     "Cluster",
+    "Comparison",
     "Composition",
     "Condition",
     "Conditions",
@@ -109,6 +121,7 @@ __all__ = [
     "Workload",
     "World",
     "alternatives",
+    "compare",
     "compose",
     "cost_table",
     "evaluate",
@@ -120,13 +133,17 @@ __all__ = [
     "load_device",
     "load_dynamics",
     "load_plan",
+    "load_profile",
     "load_trace",
     "load_workload",
     "measured_table",
     "plan",
+    "probe_network",
     "profile",
     "reproduce",
+    "save_cluster",
     "save_plan",
+    "save_profile",
     "save_trace",
     "simulate",
 ]

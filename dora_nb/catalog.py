@@ -17,6 +17,7 @@ from dora_nb.domain.architecture import (
     EncoderArchitecture,
 )
 from dora_nb.domain.cluster import Cluster, ContentionDomain, Device, Provenance
+from dora_nb.domain.cluster_file import DEVICE_DIMENSIONS, DOMAIN_DIMENSIONS
 from dora_nb.domain.conditions import Condition, Conditions
 from dora_nb.domain.dynamics import MarkovChain, MarkovState
 from dora_nb.domain.layer import BYTES_PER_ELEMENT, Precision
@@ -29,22 +30,6 @@ Kind = Literal["devices", "models", "deployments", "conditions", "dynamics"]
 #: Tokens per sample of a language model when none are given.
 DEFAULT_SEQUENCE = 128
 
-_DEVICE_DIMENSIONS = {
-    "memory_bytes": "size",
-    "usable_memory_fraction": "fraction",
-    "flops_per_s": "compute",
-    "memory_bytes_per_s": "rate",
-    "layer_overhead_s": "time",
-    "idle_w": "power",
-    "active_w": "power",
-}
-_DOMAIN_DIMENSIONS = {
-    "rates_bytes_per_s": "rate",
-    "down_rates_bytes_per_s": "rate",
-    "links_bytes_per_s": "rate",
-    "latency_s": "time",
-    "energy_j_per_byte": "energy per byte",
-}
 _CONDITION_DIMENSIONS = {
     "probability": "fraction",
     "domain_rate_factors": "fraction",
@@ -149,7 +134,7 @@ def load_cluster(name_or_path: str | Path) -> Cluster:
         _cluster_device(entry, f"devices[{index}]") for index, entry in enumerate(_objects(document, "devices"))
     )
     document["domains"] = tuple(
-        _under(f"domains[{index}]", ContentionDomain, _numbers(entry, _DOMAIN_DIMENSIONS, f"domains[{index}]"))
+        _under(f"domains[{index}]", ContentionDomain, _numbers(entry, DOMAIN_DIMENSIONS, f"domains[{index}]"))
         for index, entry in enumerate(_objects(document, "domains"))
     )
     return Cluster(**document)
@@ -349,7 +334,7 @@ def _cluster_device(entry: dict[str, Any], where: str) -> Device:
 
 
 def _device(document: dict[str, Any], id: str | None, where: str) -> Device:
-    fields = _numbers(document, _DEVICE_DIMENSIONS, where)
+    fields = _numbers(document, DEVICE_DIMENSIONS, where)
     fields["id"] = id if id is not None else fields.get("id", fields.get("profile"))
     fields.setdefault("profile", fields["id"])  # a device given in a deployment is a profile of its own
     device: Device = _under(where, Device, fields)

@@ -1,4 +1,4 @@
-"""The command line: ``demo``, ``plan``, ``explain``, ``compose``, ``execute``, ``reproduce``, ``doctor``.
+"""The command line: planning, measuring, running and comparing from a terminal; ``dora-nb --help`` lists what there is.
 
 People read what goes to standard output; with ``--json`` that is one JSON object and nothing else, while progress
 goes to standard error. Whatever goes wrong ends in one message and a non-zero exit status.
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from dora_nb.costs.table import CostTable
     from dora_nb.domain.cluster import Cluster
     from dora_nb.domain.composition import Composition
     from dora_nb.domain.explanation import Explanation
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from dora_nb.domain.qoe import QoE
     from dora_nb.domain.run_record import RunRecord
     from dora_nb.domain.workload import Workload
+    from dora_nb.executor.control.tls import Tls
 
 app = typer.Typer(
     name="dora-nb",
@@ -130,7 +132,7 @@ def demo(
 
     say.heading("3  Run the thriftiest plan for real: one process a device, torch.distributed on this machine")
     with say.progress("running") as update:
-        record = run_plan(plans.best, workload, cluster, on_progress=update)
+        record = run_plan(plans.best, workload, cluster, on_progress=update).wait()
     say.record(record)
 
     files = _write_results(out, plans, record)
@@ -213,12 +215,17 @@ def plan(
     overlap: Annotated[
         bool, typer.Option(help="Whether devices compute while they send, or wait until all has arrived.")
     ] = True,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(help="Measured times: 'device=FILE' with a file of 'dora-nb profile'; once for every device."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write the best plan to this plan file.")] = None,
     as_json: Json = False,
 ) -> None:
     """Find plans for a workload on a cluster, each with a bound and a gap."""
     started = time.monotonic()
     job, devices, qoe = _question(locals())
+    table = _measured(profile or [], job, devices)
     from dora_nb.domain.plan_file import save_plan
     from dora_nb.planning.plan import plan as make_plan
     from dora_nb.units import parse_field
@@ -237,6 +244,7 @@ def plan(
             solver=solver,
             algorithm=algorithm,
             overlap=overlap,
+            table=table,
             on_progress=update,
         )
     say.plans(plans)
@@ -321,6 +329,7 @@ def explain(**options: Any) -> None:
     """What more of each limit, device and rate is worth; where no plan keeps the limits, what would have to give."""
     started = time.monotonic()
     job, devices, qoe = _question(options)
+    table = _measured(options["profile"] or [], job, devices)
     from dora_nb.planning.explain import explain as make_explanation
     from dora_nb.units import parse_field
 
@@ -334,6 +343,7 @@ def explain(**options: Any) -> None:
             time_limit_s=parse_field("time_limit", options["time_limit"], "time"),
             solver=options["solver"],
             overlap=options["overlap"],
+            table=table,
             on_progress=update,
         )
     say.lines([repr(explanation)])
@@ -367,28 +377,175 @@ def _question(options: Mapping[str, Any]) -> tuple[Workload, Cluster, QoE]:
     return workload, cluster, qoe
 
 
+def _measured(written: list[str], workload: Workload, cluster: Cluster) -> CostTable | None:
+    """Compute times from profile files, where there are any."""
+    from dora_nb.costs.measured import measured_table
+    from dora_nb.domain.profile_file import load_profile
+
+    profiles = {}
+    for each in written:
+        device, found, path = each.partition("=")
+        if not found or not device or device in profiles:
+            raise InputError("profile", each, "device=FILE, e.g. 'phone=phone.json', once for each device")
+        profiles[device] = load_profile(path)
+    return measured_table(workload, cluster, profiles) if profiles else None
+
+
+@_command
+def profile(
+    model: Annotated[
+        str,
+        typer.Argument(help="Model in the catalogue; 'module:function' that makes your own; a checkpoint's directory."),
+    ],
+    mode: Annotated[
+        Literal["training", "inference"], typer.Option(help="With backward passes and optimizer steps, or without.")
+    ] = "inference",
+    batch: Annotated[int, typer.Option(help="Samples per iteration or batch.")] = 1,
+    sequence: Annotated[int | None, typer.Option(help="Tokens per sample (language models; default 128).")] = None,
+    image_px: Annotated[int | None, typer.Option("--image-px", help="Side of the input image (vision models).")] = None,
+    precision: Annotated[Literal["fp64", "fp32", "fp16"], typer.Option(help="Number format (catalogue).")] = "fp32",
+    sample: Annotated[
+        str | None, typer.Option(help="'module:name' of a tensor that goes in, or of its maker (your own model).")
+    ] = None,
+    samples: Annotated[
+        list[int] | None, typer.Option(help="Number of samples to time, once for each; powers of two unless given.")
+    ] = None,
+    repetitions: Annotated[int, typer.Option(help="Passes of each layer that are timed.")] = 9,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the profile to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure every layer of a model on this device, one at a time and at its real size."""
+    from dora_nb import catalog
+    from dora_nb.domain.profile_file import save_profile
+    from dora_nb.executor.pool import require_torch
+    from dora_nb.render.profiles import profile_facts, profile_lines
+
+    say = _Talk(as_json)
+    _check_folder(out)
+    own = ":" in model or Path(model).is_dir()
+    if own != (sample is not None):
+        raise InputError("sample", sample, "'module:name' of a tensor for your own model, nothing for the catalogue's")
+    require_torch()
+    with say.progress("profiling") as update:
+        if sample is not None:
+            from dora_nb.executor.named_model import profile_named
+
+            found = profile_named(model, sample, mode=mode, batch=batch, samples=samples, repetitions=repetitions)
+        else:
+            from dora_nb.executor.real_size import profile_workload
+
+            size = {"sequence": sequence, "image_px": image_px, "precision": precision}
+            job = catalog.load_workload(model, mode=mode, batch=batch, **size)  # type: ignore[arg-type]
+            found = profile_workload(job, samples=samples, repetitions=repetitions, on_progress=update)
+    say.lines(profile_lines(found))
+    if out is not None:
+        save_profile(out, found)
+        say.lines([f"{out}  the profile; plan with it: dora-nb plan --profile DEVICE='{out}' ..."])
+    say.json(profile_facts(found))
+
+
+@_command
+def probe(
+    cluster: Annotated[str, typer.Option(help="Deployment in the catalogue, or a JSON file of the same form.")],
+    listen: Annotated[
+        str | None, typer.Option(help="HOST:PORT at which one worker a device connects; else all on this machine.")
+    ] = None,
+    token_file: Annotated[Path | None, typer.Option(help="Where to write the token for the workers.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="This host's certificate, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM; chmod 600.")] = None,
+    tls_ca: Annotated[Path | None, typer.Option(help="Certificate of the authority that signed both sides'.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the measured cluster to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the network between the devices of a cluster, alone and contended: a measured cluster file.
+
+    With '--listen' every device's host runs 'dora-nb worker --name DEVICE'. Without it all workers run here, and what
+    is measured is this machine's loopback.
+    """
+    from dora_nb import catalog
+    from dora_nb.domain.cluster_file import save_cluster
+    from dora_nb.executor.survey import probe_network, workers_at
+    from dora_nb.render.words import domain_lines
+
+    say = _Talk(as_json)
+    _check_folder(out)
+    devices = catalog.load_cluster(cluster)
+    tls = _tls(tls_cert, tls_key, tls_ca)
+    with say.progress("probing") as update:
+        if listen is None:
+            found = probe_network(devices, on_progress=update)
+        else:
+            with workers_at(listen, devices.device_ids, token_file=token_file, tls=tls, on_progress=update) as workers:
+                found = probe_network(devices, workers=workers, on_progress=update)
+    domain = found.cluster.domains[0]
+    say.lines([*domain_lines(domain), *found.notes])
+    if out is not None:
+        save_cluster(out, found.cluster)
+        say.lines([f"{out}  the measured cluster; plan on it: dora-nb plan --cluster '{out}' ..."])
+    facts = domain.model_dump(exclude={"sources"}, mode="json")
+    say.json(facts | {"disturbed": found.disturbed, "misfit": found.misfit, "notes": list(found.notes)})
+
+
 @_command
 def execute(
     plan_file: Annotated[Path, typer.Argument(help="Plan file written by 'plan --out' or 'demo'.")],
     steps: Annotated[int, typer.Option(help="Training steps to run (training plans).")] = 3,
-    trace: Annotated[Path | None, typer.Option(help="Write the measured timeline for ui.perfetto.dev.")] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="Write predicted and measured timelines for ui.perfetto.dev.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a plan for real: scaled down, one process a device on this machine, compared with a single process."""
     from dora_nb.domain.plan_file import load_plan
     from dora_nb.executor.launch import execute as run_plan
-    from dora_nb.render.trace import trace_events, write_trace
 
     say = _Talk(as_json)
     _check_folder(trace)
     loaded = load_plan(plan_file)
     with say.progress("running") as update:
-        record = run_plan(loaded.plan, loaded.workload, loaded.cluster, steps=steps, on_progress=update)
+        record = run_plan(loaded.plan, loaded.workload, loaded.cluster, steps=steps, on_progress=update).wait()
     say.record(record)
     if trace is not None:
-        write_trace(trace, [trace_events(record.events, "measured, scaled down", 1)])
-        say.lines([f"{trace}  timeline; open it at https://ui.perfetto.dev"])
+        record.to_trace(trace)
+        say.lines([f"{trace}  predicted and measured timelines; open it at https://ui.perfetto.dev"])
     say.json(_run_json(record))
+
+
+@_command
+def worker(
+    coordinator: Annotated[str, typer.Option(help="Where to connect: HOST:PORT, as the coordinator says.")],
+    token_file: Annotated[Path, typer.Option(help="Your copy of the coordinator's token file; chmod 600.")],
+    name: Annotated[
+        str | None, typer.Option(help="Device this host plays; under torchrun: one per process, with commas.")
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="This worker's certificate, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM; chmod 600.")] = None,
+    tls_ca: Annotated[Path | None, typer.Option(help="Certificate of the authority that signed both sides'.")] = None,
+    wait: Annotated[str, typer.Option(help="How long to try while nobody answers.")] = "60 s",
+) -> None:
+    """Play one device of a plan that another host executes.
+
+    Both sides prove that they know the token. Unless the coordinator is on this host, mutual TLS is required: give all
+    three certificate options. TLS protects orders, files and the token, not the tensors: those pass between the
+    workers in the clear, readable and alterable by whoever is on that network. Use a VPN such as WireGuard, or a
+    network you trust.
+    """
+    from dora_nb.executor.control.join import join
+    from dora_nb.units import parse_field
+
+    tls = _tls(tls_cert, tls_key, tls_ca)
+    join(coordinator, token_file, name=name, tls=tls, wait_s=parse_field("wait", wait, "time"))
+
+
+def _tls(cert: Path | None, key: Path | None, ca: Path | None) -> Tls | None:
+    """Certificates for mutual TLS, where there are any."""
+    from dora_nb.executor.control.tls import Tls
+
+    if cert is not None and key is not None and ca is not None:
+        return Tls(cert=cert, key=key, ca=ca)
+    if any(each is not None for each in (cert, key, ca)):
+        raise InputError("tls", None, "--tls-cert, --tls-key and --tls-ca together, or none of them")
+    return None
 
 
 @_command
@@ -406,7 +563,7 @@ def reproduce(
     as_json: Json = False,
 ) -> None:
     """The paper's headline comparison: our plans against every baseline's, with and without dynamics, simulated."""
-    from dora_nb.domain.plan_file import write_whole
+    from dora_nb.domain.document import write_whole
     from dora_nb.render.html import page
     from dora_nb.render.reproduction import reproduction_sentences, reproduction_tables
     from dora_nb.reproduction import reproduce as compare
@@ -706,6 +863,8 @@ def _run_json(record: RunRecord) -> dict[str, Any]:
                 "step_s",
                 "losses",
                 "emulation",
+                "energy",
+                "not_metered",
                 "environment",
             },
         ),

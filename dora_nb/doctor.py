@@ -15,6 +15,7 @@ from dora_nb.errors import DoraError
 PACKAGES = {
     "planning": ("", ("numpy", "pandas", "pydantic", "linopy", "highspy", "gurobipy")),
     "running plans": ("exec", ("torch", "safetensors")),
+    "Hugging Face models": ("hf", ("transformers",)),
     "notebooks": ("explore", ("jupyterlab", "ipywidgets", "anywidget", "plotly")),
     "sweeps": ("sweep", ("papermill", "joblib")),
 }

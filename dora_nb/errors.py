@@ -12,6 +12,7 @@
     |- ObjectiveMismatchError   two ways of computing one figure disagree: a defect in dora_nb
     |- MissingDependencyError   an optional package is needed
     |- ExecutionError           a worker failed while a plan was running
+       |- WorkerLostError       it ended, fell silent or was cut off; the others are still there
 
 Every message says what was given, what is allowed and what to do.
 """
@@ -120,3 +121,19 @@ class MissingDependencyError(DoraError):
 
 class ExecutionError(DoraError):
     """A worker failed, or answered something unexpected, while a plan was running."""
+
+
+class WorkerLostError(ExecutionError):
+    """A worker ended, fell silent or was cut off, and the others can go on without it.
+
+    Parameters
+    ----------
+    index
+        Its number in the pool.
+    reason
+        What is known about it.
+    """
+
+    def __init__(self, index: int, reason: str) -> None:
+        self.index = index
+        super().__init__(reason)

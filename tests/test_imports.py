@@ -41,11 +41,12 @@ TOPS = {"cli", "doctor", "__init__", "__main__"}
 #: Imports inside functions that point upwards: methods that look up a room when called, file by file.
 LAZY_UPWARDS = {
     "costs/evaluate.py": {"render"},
+    "domain/comparison.py": {"render"},
     "domain/composition.py": {"render"},
     "domain/plan.py": {"render"},
     "domain/explanation.py": {"render"},
     "domain/plan_set.py": {"render", "explorer", "executor", "planning"},
-    "domain/run_record.py": {"render"},
+    "domain/run_record.py": {"render", "costs"},
     "reproduction/run.py": {"render"},
     "simulation/record.py": {"render"},
 }

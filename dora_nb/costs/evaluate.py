@@ -136,7 +136,7 @@ def evaluate(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable 
         plan=plan,
         prediction=_prediction(plan, workload, cluster, table, timing, operations, makespan_s),
         _workload=workload,
-        _entries=lambda: _timeline(plan, workload, operations, timing, start_s),
+        _entries=lambda: timeline_of(plan, workload, operations, timing, start_s),
     )
 
 
@@ -145,7 +145,7 @@ def timing_of(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable
     network = Network.of(cluster)
     return Timing(
         compute_s=dict(_compute_times(plan, workload, cluster, table)),
-        holds=dict(_transfer_holds(plan, workload, network)),
+        holds=dict(transfer_holds(plan, workload, network)),
     )
 
 
@@ -273,7 +273,8 @@ def step_seconds(
     return seconds - tied_s if first == 0 and stop == len(workload.layers) else seconds
 
 
-def _transfer_holds(plan: Plan, workload: Workload, network: Network) -> Iterable[tuple[OperationClass, Hold]]:
+def transfer_holds(plan: Plan, workload: Workload, network: Network) -> Iterable[tuple[OperationClass, Hold]]:
+    """What every class of a plan's transfers does to a network."""
     last = len(plan.stages) - 1
     pipeline = list(enumerate(plan.stages))
     if plan.tied == "hosted":
@@ -594,9 +595,10 @@ def _steps(
             now_s = end_s
 
 
-def _timeline(
+def timeline_of(
     plan: Plan, workload: Workload, operations: Operations, timing: Timing, start_s: list[float]
 ) -> tuple[TimelineEntry, ...]:
+    """Every operation with its times, by start; tokens step by step."""
     entries = []
     for operation, kind, start in zip(operations.operations, operations.classes, start_s, strict=True):
         if operation.kind in ("decode", "token"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection, Mapping
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -246,6 +247,17 @@ class Cluster(Record):
                 return device
         raise UnknownNameError("device", device_id, self.device_ids)
 
+    def without(self, names: Collection[str]) -> Cluster:
+        """The same after some devices have left. What has no members any more leaves as well.
+
+        Links need two members: where one is left, that one takes their place in the tree.
+        """
+        domains = self.domains
+        for name in self.device_ids:
+            if name in names:
+                domains = _without(domains, name)
+        return self.replace(devices=tuple(each for each in self.devices if each.id not in names), domains=domains)
+
     @property
     def device_ids(self) -> tuple[str, ...]:
         """Ids in the order of ``devices``."""
@@ -256,3 +268,26 @@ class Cluster(Record):
         """The domain at the top of the tree, often the only one; None for a single device without any."""
         members = {name for domain in self.domains for name in domain.members}
         return next((domain for domain in self.domains if domain.id not in members), None)
+
+
+def _without(domains: tuple[ContentionDomain, ...], name: str) -> tuple[ContentionDomain, ...]:
+    """A tree of domains that a device or a domain has left."""
+    home = next((domain for domain in domains if name in domain.members), None)
+    if home is None:
+        return domains
+    rest = [member for member in home.members if member != name]
+    if len(rest) < (2 if home.kind == "links" else 1):
+        others = tuple(domain for domain in domains if domain is not home)
+        return others if home.kind == "links" else _without(others, home.id)
+    left = home.replace(
+        rates_bytes_per_s=_but(home.rates_bytes_per_s, name),
+        down_rates_bytes_per_s=_but(home.down_rates_bytes_per_s, name),
+        links_bytes_per_s={
+            a: links for a, to in home.links_bytes_per_s.items() if a != name and (links := _but(to, name))
+        },
+    )
+    return tuple(left if domain is home else domain for domain in domains)
+
+
+def _but(rates: Mapping[str, float], name: str) -> dict[str, float]:
+    return {each: rate for each, rate in rates.items() if each != name}

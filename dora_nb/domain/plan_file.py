@@ -7,15 +7,13 @@ what is wrong with the file.
 from __future__ import annotations
 
 import json
-import os
-import secrets
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.document import check_format, read_document, release, shortened, write_whole
 from dora_nb.domain.fits import check_fits
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import QoE
@@ -26,10 +24,6 @@ from dora_nb.errors import DocumentError, InputError
 #: What the field ``format`` of a plan file says, and the version this release writes and reads.
 FORMAT, VERSION = "dora-nb/plan", 2
 
-#: Files above this size are refused before they are read.
-LARGEST_BYTES = 64 * 2**20
-
-_LONGEST_VALUE = 200  # characters of a wrong value that a message repeats
 _PARTS = ("workload", "cluster", "qoe", "plan")
 _DIGEST = r"^[0-9a-f]{64}$"
 
@@ -127,10 +121,8 @@ def load_plan(path: str | Path) -> PlanFile:
         cannot be used, was changed since it was saved, or holds a plan that does not fit its workload or cluster.
     """
     path = Path(path)
-    document = _document(path)
-    if document.get("format") != FORMAT:
-        given = f"its field 'format' is {_short(document['format'])}" if "format" in document else "no field 'format'"
-        raise DocumentError(path, f"is not a plan of dora_nb ({given}; a plan file says {FORMAT!r})")
+    document = read_document(path, "plan")
+    check_format(path, document, "plan", FORMAT)
     version = document.get("version")
     if isinstance(version, int) and not isinstance(version, bool) and version > VERSION:
         raise DocumentError(
@@ -147,7 +139,7 @@ def load_plan(path: str | Path) -> PlanFile:
     try:
         content = PlanFile(**document)
     except InputError as error:
-        value = f"got {_short(error.value)}; allowed: {error.allowed}"
+        value = f"got {shortened(error.value)}; allowed: {error.allowed}"
         raise DocumentError(path, f"has a field that cannot be used: {error.field}: {value}") from None
     for name in _PARTS:
         recorded, actual = getattr(content.hashes, name), getattr(content, name).digest()
@@ -175,101 +167,3 @@ def plan_schema() -> dict[str, Any]:
         "another, that hashes match, that the plan fits) is checked when the file is loaded.",
     }
     return head | {key: value for key, value in schema.items() if key not in head}
-
-
-def release() -> str:
-    """Name and version of this package, as a file records it."""
-    try:
-        return f"dora-nb {metadata.version('dora-nb')}"
-    except metadata.PackageNotFoundError:  # run from a folder without being installed
-        return "dora-nb, version unknown"
-
-
-def write_whole(path: str | Path, text: str) -> Path:
-    """Write a text file as a whole or not at all.
-
-    Parameters
-    ----------
-    path
-        Where to; an existing file is replaced once the new one is complete.
-    text
-        Written as UTF-8.
-
-    Raises
-    ------
-    DocumentError
-        If it cannot be written; nothing is left behind and an existing file is as it was.
-    """
-    path = Path(path)
-    draft = path.with_name(f".dora-nb-{secrets.token_hex(6)}.tmp")
-    try:
-        try:
-            with draft.open("x", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, path)
-        except BaseException:  # an interrupt must not leave the draft either
-            draft.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise DocumentError(path, f"cannot be written: {error.strerror or error}") from None
-    return path
-
-
-def _document(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises
-    ------
-    DocumentError
-        If there is none.
-    """
-    try:
-        document = json.loads(_text(path), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        raise DocumentError(path, f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
-    except RecursionError:
-        raise DocumentError(path, "is not a plan of dora_nb: its JSON is nested too deeply") from None
-    except ValueError as error:
-        raise DocumentError(path, f"is not JSON that a plan file may hold: {error}") from None
-    if not isinstance(document, dict):
-        raise DocumentError(path, "is not a plan of dora_nb: it holds JSON, but not an object in braces")
-    return document
-
-
-def _text(path: Path) -> str:
-    try:
-        if path.is_dir():
-            raise DocumentError(path, "is a folder, not a plan file")
-        if path.exists() and not path.is_file():
-            raise DocumentError(path, "is not a regular file")
-        size = path.stat().st_size
-        if size > LARGEST_BYTES:
-            raise DocumentError(path, f"is too large for a plan file: {size:,} bytes, at most {LARGEST_BYTES:,}")
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DocumentError(path, "there is no such file") from None
-    except OSError as error:
-        raise DocumentError(path, f"cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise DocumentError(path, f"is not JSON: not UTF-8 text (byte {error.start})") from None
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Python would silently keep the last of two equal keys."""
-    entries = dict(pairs)
-    if len(entries) < len(pairs):
-        keys = [key for key, _ in pairs]
-        repeated = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {repeated!r} stands twice in one object")
-    return entries
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from dora_nb.domain.plan import Plan
+from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.plan import Plan, ScheduledTransfer
+from dora_nb.domain.profile import LayerProfile
 from dora_nb.domain.record import Record
 from dora_nb.domain.workload import Workload
+
+if TYPE_CHECKING:
+    from dora_nb.costs.table import CostTable
 
 #: Step index of the events of the inference batch that precedes the training steps.
 INFERENCE = -1
@@ -44,13 +50,54 @@ class RunEvent(Record):
     end_s: float
 
 
+class PredictedComputation(Record):
+    """One computation as one device was predicted to carry it out.
+
+    Attributes
+    ----------
+    device
+        Who; every replica of a stage has its own, which begin together.
+    kind, stage, micro_batch, part
+        What; as in :class:`~dora_nb.domain.plan.Transfer`, the parts being those of a backward pass that fill a bucket
+        of gradients. Of a ``decode``, ``micro_batch`` is the step.
+    start_s, end_s
+        Seconds from the start of the iteration, or the batch.
+    """
+
+    device: str
+    kind: Literal["forward", "backward", "step", "decode"]
+    stage: int
+    micro_batch: int
+    part: int
+    start_s: float
+    end_s: float
+
+
+class PredictedTimeline(Record):
+    """An iteration, or a batch, as it was predicted before the run. Not changed since.
+
+    Attributes
+    ----------
+    makespan_s
+        First input to last output or step.
+    computations
+        Of every device, by start.
+    transfers
+        Each once, with the devices at its ends, by start.
+    """
+
+    makespan_s: float
+    computations: tuple[PredictedComputation, ...]
+    transfers: tuple[ScheduledTransfer, ...]
+
+
 class Differences(Record):
     """Largest absolute differences from the same network in one process, over all devices.
 
     Attributes
     ----------
     outputs
-        Of the inference batch.
+        Of the inference batch; None in a run that was resumed.
     losses
         Of every training step; None when the workload does not train.
     gradients
@@ -60,7 +107,7 @@ class Differences(Record):
         After the last step.
     """
 
-    outputs: float
+    outputs: float | None = None
     losses: float | None = None
     gradients: float | None = None
     parameters: float | None = None
@@ -80,11 +127,65 @@ class Link(Record):
     latency_s
         Seconds of a small message, one way.
     rate_bytes_per_s
-        Bytes per second of a large one, latency apart.
+        Bytes per second of a large one, latency apart; None where the network is imitated and its rates are known.
     """
 
     latency_s: float = Field(ge=0)
-    rate_bytes_per_s: float = Field(gt=0)
+    rate_bytes_per_s: float | None = Field(default=None, gt=0)
+
+
+class EnergyFigure(Record):
+    """Joules of one thing over a stretch of time, from a meter or from the model.
+
+    Attributes
+    ----------
+    joules
+        How many.
+    status
+        ``measured`` by a meter, ``estimated`` by the model.
+    meter
+        Which meter, or the model.
+    scope
+        Whose: a device, the network, or all of a host, other programs included.
+    seconds
+        How long it was counted.
+    note
+        What it rests on.
+    """
+
+    joules: float = Field(ge=0)
+    status: Literal["measured", "estimated"]
+    meter: str = Field(min_length=1)
+    scope: str = Field(min_length=1)
+    seconds: float = Field(ge=0)
+    note: str = ""
+
+
+class Incident(Record):
+    """Something that happened between two steps.
+
+    Attributes
+    ----------
+    kind
+        ``switch`` to another plan, a ``fault``, the ``recovery`` from it, or that training was ``resume``-d.
+    completed
+        Training steps behind it.
+    at_s
+        Seconds since the run began.
+    seconds
+        How long it took: a switch from the order to readiness, a recovery from the moment the fault was noticed.
+    layers_moved
+        Layers that a device got from another one.
+    text
+        In words.
+    """
+
+    kind: Literal["switch", "fault", "recovery", "resume"]
+    completed: int
+    at_s: float
+    seconds: float = 0.0
+    layers_moved: int = 0
+    text: str
 
 
 class Environment(Record):
@@ -136,6 +237,18 @@ class RunRecord(Record):
         Computations of all devices and steps that outlasted the time of the emulated device; 0 without emulation.
     link
         The network as probed; None with a single device.
+    cluster
+        The devices that took part, on the network as probed.
+    predicted_inference, predicted_training
+        Every operation as predicted: of the inference batch, and of each training step (None without training).
+    profile
+        What the prediction took every layer to need on each device: seconds of this machine times the slow-down.
+    energy
+        Joules of the run; each figure says whether a meter or the model gave it, of what, and over how many seconds.
+    not_metered
+        Meters that could not be read, and why.
+    incidents
+        Changes of plans, and faults, in order.
     environment
         Where it ran.
     events
@@ -161,14 +274,71 @@ class RunRecord(Record):
     slow_down: dict[str, float]
     overruns: int
     link: Link | None
+    cluster: Cluster
+    predicted_inference: PredictedTimeline
+    predicted_training: PredictedTimeline | None
+    profile: dict[str, tuple[LayerProfile, ...]]
+    energy: tuple[EnergyFigure, ...] = ()
+    not_metered: tuple[str, ...] = ()
+    incidents: tuple[Incident, ...] = ()
     environment: Environment
     events: tuple[RunEvent, ...]
     wall_s: float
+
+    @property
+    def predicted(self) -> PredictedTimeline:
+        """What ``predicted_s`` is the makespan of."""
+        return self.predicted_training or self.predicted_inference
+
+    @property
+    def compared_steps(self) -> dict[int, float]:
+        """Measured seconds of each step that :attr:`predicted` speaks of, or of the inference batch.
+
+        Those are the training steps under :attr:`plan`, which is the first one: what came after a change of plans was
+        not predicted before the run.
+        """
+        if self.predicted_training is None:
+            return {INFERENCE: self.inference_measured_s}
+        changes = (each.completed for each in self.incidents if each.kind in ("switch", "recovery"))
+        until = min(changes, default=None)
+        ran = sorted({event.step for event in self.events if event.step >= 0})
+        return {step: seconds for step, seconds in zip(ran, self.step_s, strict=True) if until is None or step < until}
+
+    @property
+    def compared_events(self) -> tuple[RunEvent, ...]:
+        """The events of :attr:`compared_steps`."""
+        steps = self.compared_steps
+        return tuple(event for event in self.events if event.step in steps)
+
+    def as_cost_table(self, cluster: Cluster | None = None, base: CostTable | None = None) -> CostTable:
+        """What was measured as compute times to plan with again; see :func:`dora_nb.costs.measured.run_table`."""
+        from dora_nb.costs.measured import run_table  # a method that looks up a room: imported when called
+
+        return run_table(self, cluster, base)
+
+    def to_trace(self, path: str | Path) -> Path:
+        """Write the predicted and the measured timeline, side by side, for https://ui.perfetto.dev.
+
+        Parameters
+        ----------
+        path
+            Where to; an existing file is replaced.
+
+        Raises
+        ------
+        DocumentError
+            If it cannot be written.
+        """
+        from dora_nb.render.trace import run_trace, write_trace
+
+        return write_trace(path, run_trace(self))
 
     def __repr__(self) -> str:
         from dora_nb.render.runs import run_text  # a method that looks up a room: imported when called
 
         return run_text(self)
+
+    __str__ = __repr__
 
     def _repr_html_(self) -> str:
         from dora_nb.render.runs import run_html

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from dora_nb.domain.plan import Plan
@@ -13,7 +14,11 @@ from dora_nb.executor.reference import Reference
 
 
 def differences(
-    reference: Reference, plan: Plan, results: Mapping[str, Mapping[str, Tensor]], losses: Sequence[float]
+    reference: Reference,
+    plan: Plan,
+    outputs: Mapping[str, Mapping[str, Tensor]],
+    parameters: Mapping[str, Mapping[str, Tensor]],
+    losses: Sequence[float],
 ) -> Differences:
     """Largest absolute differences, every device and every replica's copy included.
 
@@ -22,9 +27,11 @@ def differences(
     reference
         From one process.
     plan
-        Scaled down.
-    results
-        What each device wrote: ``output/m``, ``gradient/layer.name`` and ``parameter/layer.name``.
+        Under which the outputs were made, in the form that is run.
+    outputs
+        What each device wrote of them: ``output/m``; nothing where no batch was run.
+    parameters
+        What each device wrote at the end: ``gradient/layer.name`` and ``parameter/layer.name``.
     losses
         Of every step, summed over devices.
 
@@ -35,22 +42,24 @@ def differences(
     """
     trains = bool(reference.losses)
     return Differences(
-        outputs=_outputs(reference, plan, results),
+        outputs=_outputs(reference, plan, outputs) if outputs else None,
         losses=max(abs(a - b) for a, b in zip(losses, reference.losses, strict=True)) if trains else None,
-        gradients=_named("gradient", reference.gradients, results) if trains else None,
-        parameters=_named("parameter", reference.parameters, results) if trains else None,
+        gradients=_named("gradient", reference.gradients, parameters) if trains else None,
+        parameters=_named("parameter", reference.parameters, parameters) if trains else None,
     )
 
 
 def _outputs(reference: Reference, plan: Plan, results: Mapping[str, Mapping[str, Tensor]]) -> float:
     last = plan.stages[-1]
+    whole = torch.cat(reference.outputs)
     pairs = []
     for device, (low, high) in zip(last.devices, last.intervals, strict=True):
-        for micro_batch, expected in enumerate(reference.outputs):
+        for micro_batch in range(plan.micro_batches):
             got = results[device].get(f"output/{micro_batch}")
             if got is None:
                 raise ExecutionError(f"{device} returned no output of micro-batch {micro_batch}")
-            pairs.append((got, expected[low:high]))
+            first = micro_batch * plan.micro_batch
+            pairs.append((got, whole[first + low : first + high]))
     return max(_distance(got, expected) for got, expected in pairs)
 
 

@@ -110,6 +110,8 @@ class TiedSum:
         The leader of the other stage.
     first
         Whether this stage's sum is the first summand, so that both leaders add in the same order.
+    last
+        Index of the last stage, by which the exchange is named.
     """
 
     stage: int
@@ -117,6 +119,7 @@ class TiedSum:
     leader: str
     partner: str
     first: bool
+    last: int
 
 
 @dataclass(frozen=True)
@@ -212,5 +215,5 @@ def _sums(plan: Plan, index: int) -> list[Instruction]:
         sums.append(AllReduce(index, stage.devices, stage.all_reduce.algorithm, stage.all_reduce.leader))
     if plan.tied == "synchronised" and index in (0, last):
         partner = plan.stages[last if index == 0 else 0].leader
-        sums.append(TiedSum(index, stage.devices, stage.leader, partner, first=index == 0))
+        sums.append(TiedSum(index, stage.devices, stage.leader, partner, first=index == 0, last=last))
     return sums

@@ -6,16 +6,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from dora_nb.domain.run_record import EventKind
-from dora_nb.executor.data import MicroBatch
+from dora_nb.executor.courier import Courier, HandOverKey, key_of
 from dora_nb.executor.instructions import (
     AllReduce,
     Backward,
     Forward,
-    HandOver,
     Instruction,
     Recv,
     Send,
@@ -24,15 +22,11 @@ from dora_nb.executor.instructions import (
 )
 from dora_nb.executor.replica import Replica, flattened, scatter_back
 from dora_nb.executor.sums import all_reduce, tied_sum
-from dora_nb.executor.transport import Pending, Transport
-
-#: Receives posted ahead of the one that is waited for: the next tensor moves while this one is used.
-POSTED = 2
+from dora_nb.executor.task import MicroBatch
+from dora_nb.executor.transport import Transport
 
 #: An emulated computation counts as late when it ends this much after its target; sleeping is no more exact.
 LATE_S = 2e-3
-
-HandOverKey = tuple[str, int, int]
 
 
 class Event(NamedTuple):
@@ -67,11 +61,6 @@ class Iteration(NamedTuple):
     events: tuple[Event, ...]
 
 
-class _Arrival(NamedTuple):
-    buffer: Tensor
-    pending: tuple[Pending, ...]
-
-
 class Interpreter:
     """Runs one device's programs.
 
@@ -83,21 +72,28 @@ class Interpreter:
         What it computes.
     transport
         How it reaches its peers.
+    courier_of
+        Makes what moves tensors during one iteration of a program.
     targets_s
         Seconds a computation is to last, by ("forward" | "backward" | "step", stage); what is missing, lasts as long
         as it does.
     """
 
     def __init__(
-        self, device: str, replica: Replica, transport: Transport, targets_s: Mapping[tuple[str, int], float]
+        self,
+        device: str,
+        replica: Replica,
+        transport: Transport,
+        courier_of: Callable[[Sequence[Instruction]], Courier],
+        targets_s: Mapping[tuple[str, int], float],
     ) -> None:
         self._device = device
         self._replica = replica
         self._transport = transport
+        self._courier_of = courier_of
         self._targets_s = targets_s
         self._late = 0
         self._free_s = 0.0
-        self._arrivals: dict[HandOverKey, _Arrival] = {}
         self._received: dict[HandOverKey, Tensor] = {}
         self._produced: dict[HandOverKey, Tensor] = {}
 
@@ -114,34 +110,33 @@ class Interpreter:
         trains = any(isinstance(instruction, Step) for instruction in program)
         self._replica.begin(trains=trains)
         self._late = 0
-        receives = [instruction for instruction in program if isinstance(instruction, Recv)]
         events = []
-        start_s = self._transport.common_start()
-        # A device is free from the common start on. Its process may wake later, when others hold the cores: that is
-        # this machine's doing and not the emulated device's.
-        self._free_s = start_s
-        for receive in receives[:POSTED]:
-            self._post(receive)
-        following = iter(receives[POSTED:])
-        for instruction in program:
-            began_s = time.perf_counter()
-            kind = self._carry_out(instruction, data)
-            micro_batch = getattr(instruction, "micro_batch", 0)
-            self._free_s = time.perf_counter()
-            events.append(Event(kind, instruction.stage, micro_batch, began_s, self._free_s))
-            if isinstance(instruction, Recv) and (ahead := next(following, None)) is not None:
-                self._post(ahead)
-        end_s = time.perf_counter()
-        self._transport.flush()
+        courier = self._courier_of(program)
+        try:
+            start_s = self._transport.common_start()
+            # A device is free from the common start on. Its process may wake later, when others hold the cores: that
+            # is this machine's doing and not the emulated device's.
+            self._free_s = start_s
+            for instruction in program:
+                began_s = time.perf_counter()
+                kind = self._carry_out(instruction, data, courier)
+                micro_batch = getattr(instruction, "micro_batch", 0)
+                self._free_s = time.perf_counter()
+                events.append(Event(kind, instruction.stage, micro_batch, began_s, self._free_s))
+            end_s = time.perf_counter()
+            courier.end()
+        except BaseException:
+            courier.give_up()
+            raise
         return Iteration(start_s, end_s, self._replica.loss, self._late, tuple(events))
 
-    def _carry_out(self, instruction: Instruction, data: Sequence[MicroBatch]) -> EventKind:
+    def _carry_out(self, instruction: Instruction, data: Sequence[MicroBatch], courier: Courier) -> EventKind:
         match instruction:
             case Recv():
-                self._received[_key(instruction)] = self._awaited(instruction)
+                self._received[key_of(instruction)] = courier.receive(instruction)
                 return "receive"
             case Send():
-                self._hand_over(instruction)
+                courier.send(instruction, self._produced.pop(key_of(instruction)))
                 return "send"
             case Forward(stage, micro_batch):
                 self._lasting("forward", stage, lambda: self._forward(stage, micro_batch, data[micro_batch]))
@@ -152,13 +147,13 @@ class Interpreter:
             case AllReduce():
                 own = self._replica.own_gradients()
                 vector = flattened(own)
-                all_reduce(vector, self._device, instruction, self._transport)
+                all_reduce(vector, self._device, instruction, self._transport, courier.turn)
                 scatter_back(vector, own)
                 return "all-reduce"
             case TiedSum():
                 shared = self._replica.shared_gradients()
                 vector = flattened(shared)
-                tied_sum(vector, self._device, instruction, self._transport)
+                tied_sum(vector, self._device, instruction, self._transport, courier.turn)
                 scatter_back(vector, shared)
                 return "tied-sum"
             case Step(stage):
@@ -188,29 +183,3 @@ class Interpreter:
         returned = self._replica.backward(stage, micro_batch, gradient)
         if returned is not None:
             self._produced["gradient", stage - 1, micro_batch] = returned
-
-    def _post(self, receive: Recv) -> None:
-        low, _ = self._replica.interval
-        buffer = torch.empty(self._replica.boundary_shape, dtype=self._replica.dtype)
-        pending = [
-            self._transport.receive(buffer[piece.start - low : piece.stop - low], piece.peer, receive.tag, "hand-over")
-            for piece in receive.pieces
-        ]
-        self._arrivals[_key(receive)] = _Arrival(buffer, tuple(pending))
-
-    def _awaited(self, receive: Recv) -> Tensor:
-        buffer, pending = self._arrivals.pop(_key(receive))
-        for each in pending:
-            each.wait()
-        return buffer
-
-    def _hand_over(self, send: Send) -> None:
-        low, _ = self._replica.interval
-        tensor = self._produced.pop(_key(send))
-        for piece in send.pieces:
-            part = tensor[piece.start - low : piece.stop - low]
-            self._transport.send(part, piece.peer, send.tag, "hand-over")
-
-
-def _key(hand_over: HandOver) -> HandOverKey:
-    return (hand_over.kind, hand_over.stage, hand_over.micro_batch)

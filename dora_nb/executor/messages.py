@@ -1,44 +1,149 @@
-"""What the coordinator and its workers say to each other: one JSON record per line, over the worker's pipes.
+"""What the coordinator and its workers say to each other: one JSON record per message of the control channel.
 
-Lines are capped in length and checked against these records before anything is done with them. Tensors go as
-safetensors files through a private directory; nothing is pickled.
+Messages are capped in length and checked against these records before anything is done with them. Tensors go as
+safetensors files; nothing is pickled.
 """
 
 from __future__ import annotations
 
-import threading
-from typing import IO, Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.record import Record
 from dora_nb.domain.run_record import EventKind
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import ExecutionError, InputError
+from dora_nb.executor.moves import Move
+from dora_nb.executor.probe import Heard, Round
+from dora_nb.executor.task import Task
 
-#: Longest line accepted, in bytes: events of thousands of micro-batches fit.
-LINE_LIMIT = 64 * 1024 * 1024
+
+class Bytes(Record):
+    """A record with fields of bytes, which travel as base64."""
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
+
+class NetworkUse(Record):
+    """How a group of devices uses the network between them.
+
+    Attributes
+    ----------
+    cluster, workload
+        Whose network says which transfers share a medium, and what it is that is transferred; None where neither turns
+        nor an imitation need it.
+    in_order
+        Whether transfers leave in the plan's order, or as soon as they are ready.
+    medium
+        The file through which processes of this machine imitate the cluster's network; None: the network as it is.
+    """
+
+    cluster: Cluster | None = None
+    workload: Workload | None = None
+    in_order: bool = False
+    medium: str | None = None
+
+
+class Exchange(Record):
+    """Connect to some devices, pass layers on and keep those that arrive.
+
+    Attributes
+    ----------
+    generation
+        Of the connections, which end with the exchange.
+    devices, device
+        Who takes part in the order of ranks, and which of them this worker is.
+    timeout_s
+        Longest wait for a peer.
+    network
+        How the network is used.
+    completed
+        Training steps behind the states that count.
+    moves
+        What passes.
+    """
+
+    kind: Literal["exchange"] = "exchange"
+    generation: int
+    devices: tuple[str, ...]
+    device: str
+    timeout_s: float
+    network: NetworkUse = NetworkUse()
+    completed: int
+    moves: tuple[Move, ...]
 
 
 class Job(Record):
-    """Join a group of devices and build this device's part of the network."""
+    """Join a group of devices and build this device's part of the network, beside what runs now.
+
+    Attributes
+    ----------
+    generation, devices, device, timeout_s, network
+        As for :class:`Exchange`.
+    plan, task
+        What is run how.
+    completed
+        Training steps behind the states to start from.
+    fresh
+        Whether layers start as the network's source has them where this worker has no state of so many steps; if not,
+        that is an error.
+    checkpoint
+        A directory of layers to start from, before that.
+    """
 
     kind: Literal["job"] = "job"
     generation: int
     devices: tuple[str, ...]
     device: str
-    store_port: int
     timeout_s: float
-    workload: Workload
+    network: NetworkUse = NetworkUse()
     plan: Plan
-    seed: int
+    task: Task
+    completed: int = 0
+    fresh: bool = True
+    checkpoint: str | None = None
+
+
+class Commit(Record):
+    """From now on run what was prepared last; forget what ran before. Without anything prepared: leave the group."""
+
+    kind: Literal["commit"] = "commit"
 
 
 class Probe(Record):
-    """Measure the link between the first two devices of the group."""
+    """Measure the link between the first two devices of the group.
+
+    Attributes
+    ----------
+    rate
+        Whether to measure how fast large messages pass; of an imitated network that is known.
+    """
 
     kind: Literal["probe"] = "probe"
+    rate: bool = True
+
+
+class Survey(Record):
+    """Connect to some devices, measure the network with them, and leave; see :mod:`dora_nb.executor.probe`.
+
+    Attributes
+    ----------
+    generation, devices, device, timeout_s, network
+        As for :class:`Exchange`.
+    rounds
+        What to measure, the same for all devices.
+    """
+
+    kind: Literal["survey"] = "survey"
+    generation: int
+    devices: tuple[str, ...]
+    device: str
+    timeout_s: float
+    network: NetworkUse = NetworkUse()
+    rounds: tuple[Round, ...]
 
 
 class Target(Record):
@@ -49,17 +154,117 @@ class Target(Record):
     seconds: float
 
 
-class Run(Record):
-    """Run the inference batch and the training steps; tensors go to the file ``results``."""
+class Iterate(Record):
+    """Run one iteration, or one batch.
 
-    kind: Literal["run"] = "run"
-    steps: int
-    inference_targets: tuple[Target, ...]
-    training_targets: tuple[Target, ...]
-    results: str
+    Attributes
+    ----------
+    step
+        Which data; :data:`~dora_nb.domain.run_record.INFERENCE` or less for a batch before all training.
+    trains
+        Whether it is a training step.
+    targets
+        How long the computations of an emulated device last.
+    keep
+        Whether to keep the states of the layers behind this step.
+    copies
+        Who then gives a copy of them to whom.
+    """
+
+    kind: Literal["iterate"] = "iterate"
+    step: int
+    trains: bool
+    targets: tuple[Target, ...] = ()
+    keep: bool = False
+    copies: tuple[Move, ...] = ()
 
 
-Order = Annotated[Job | Probe | Run, Field(discriminator="kind")]
+class Save(Record):
+    """Write tensors to a file.
+
+    Attributes
+    ----------
+    path
+        Where to; a name alone is one in the coordinator's private directory.
+    what
+        ``outputs`` of the last batch, ``parameters`` with their gradients, or ``states``: everything that layers need
+        to go on.
+    layers
+        Of the states, which; None: all.
+    """
+
+    kind: Literal["save"] = "save"
+    path: str
+    what: Literal["outputs", "parameters", "states"]
+    layers: tuple[int, ...] | None = None
+
+
+class Inventory(Record):
+    """Say which layers there are, and in which state."""
+
+    kind: Literal["inventory"] = "inventory"
+
+
+class Abort(Record):
+    """Give up, at once, what the group of devices does; read while the worker is still at it."""
+
+    kind: Literal["abort"] = "abort"
+    generation: int
+
+
+class ClockQuestion(Record):
+    """Say what time it is."""
+
+    kind: Literal["clock-question"] = "clock-question"
+
+
+class StoreAnswer(Bytes):
+    """What a :class:`StoreRequest` gave: the values of its keys, a counter, or a problem."""
+
+    kind: Literal["store-answer"] = "store-answer"
+    request: int
+    values: tuple[bytes, ...] = ()
+    count: int = 0
+    problem: str | None = None
+
+
+class FilePart(Bytes):
+    """A part of a file that was asked for, or what is wrong with it.
+
+    Attributes
+    ----------
+    content, size
+        The part, and bytes of the whole file.
+    version
+        Another one once the file was written again.
+    entries
+        Names in it, if it is a directory.
+    """
+
+    kind: Literal["file-part"] = "file-part"
+    request: int
+    content: bytes = b""
+    size: int = 0
+    version: str = ""
+    entries: tuple[str, ...] | None = None
+    problem: str | None = None
+
+
+Order = Annotated[
+    Exchange
+    | Job
+    | Commit
+    | Probe
+    | Survey
+    | Iterate
+    | Save
+    | Inventory
+    | Abort
+    | ClockQuestion
+    | StoreAnswer
+    | FilePart,
+    Field(discriminator="kind"),
+]
 
 
 class Heartbeat(Record):
@@ -79,15 +284,14 @@ class Probed(Record):
 
     kind: Literal["probed"] = "probed"
     latency_s: float
-    rate_bytes_per_s: float
+    rate_bytes_per_s: float | None
 
 
-class StepDone(Record):
-    """One iteration is over on this worker."""
+class Surveyed(Record):
+    """What a worker measured in each round."""
 
-    kind: Literal["step-done"] = "step-done"
-    step: int
-    seconds: float
+    kind: Literal["surveyed"] = "surveyed"
+    heard: tuple[Heard, ...]
 
 
 class EventReport(Record):
@@ -111,11 +315,33 @@ class IterationReport(Record):
     events: tuple[EventReport, ...]
 
 
-class Finished(Record):
-    """Everything ordered by :class:`Run` is done and written."""
+class Iterated(Record):
+    """One iteration is over on this worker.
 
-    kind: Literal["finished"] = "finished"
-    iterations: tuple[IterationReport, ...]
+    Attributes
+    ----------
+    iteration
+        What it did when.
+    copying_s
+        Seconds that copies took behind it.
+    """
+
+    kind: Literal["iterated"] = "iterated"
+    iteration: IterationReport
+    copying_s: float = 0.0
+
+
+class Stock(Record):
+    """Which layers a worker has.
+
+    Attributes
+    ----------
+    layers
+        By number of training steps behind their state: those it runs, those it kept and copies of others'.
+    """
+
+    kind: Literal["stock"] = "stock"
+    layers: dict[int, tuple[int, ...]]
 
 
 class Failed(Record):
@@ -125,54 +351,94 @@ class Failed(Record):
     problem: str
 
 
-Reply = Annotated[Heartbeat | Ready | Probed | StepDone | Finished | Failed, Field(discriminator="kind")]
+class Clock(Record):
+    """The worker's ``time.perf_counter``."""
 
-ORDERS: TypeAdapter[Order] = TypeAdapter(Order)
-REPLIES: TypeAdapter[Reply] = TypeAdapter(Reply)
+    kind: Literal["clock"] = "clock"
+    now_s: float
+
+
+class StoreRequest(Bytes):
+    """Use the key-value store in which the processes of a group find each other; it lives in the coordinator."""
+
+    kind: Literal["store-request"] = "store-request"
+    request: int
+    do: Literal["set", "get", "check", "wait", "add", "append", "compare-set", "delete", "count"]
+    keys: tuple[str, ...] = ()
+    values: tuple[bytes, ...] = ()
+    amount: int = 0
+
+
+class FileRequest(Record):
+    """Read a part of a file in the coordinator's private directory."""
+
+    kind: Literal["file-request"] = "file-request"
+    request: int
+    path: str
+    offset: int = Field(ge=0)
+
+
+class FileDelivery(Bytes):
+    """Put a part of a file into the coordinator's private directory; the last part makes it appear there."""
+
+    kind: Literal["file-delivery"] = "file-delivery"
+    request: int
+    path: str
+    offset: int = Field(ge=0)
+    content: bytes
+    last: bool
+
+
+Reply = Annotated[
+    Heartbeat
+    | Ready
+    | Probed
+    | Surveyed
+    | Iterated
+    | Stock
+    | Failed
+    | Clock
+    | StoreRequest
+    | FileRequest
+    | FileDelivery,
+    Field(discriminator="kind"),
+]
+
+
+class OrderLetter(Record):
+    """An order and its number; 0 when it has no answer."""
+
+    number: int
+    order: Order
+
+
+class ReplyLetter(Record):
+    """A reply and the number of the order it answers, so that a late answer is not taken for another one."""
+
+    number: int
+    reply: Reply
+
+
+ORDERS: TypeAdapter[OrderLetter] = TypeAdapter(OrderLetter)
+REPLIES: TypeAdapter[ReplyLetter] = TypeAdapter(ReplyLetter)
 
 _Message = TypeVar("_Message")
 
 
-class Writer:
-    """Writes records to a pipe, one per line; several threads may.
-
-    Parameters
-    ----------
-    stream
-        Unbuffered or buffered, binary.
-    """
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._lock = threading.Lock()
-
-    def write(self, message: Record) -> None:
-        """Write one record.
-
-        Raises
-        ------
-        OSError
-            If nobody reads any more.
-        """
-        with self._lock:
-            self._stream.write(message.model_dump_json().encode() + b"\n")
-            self._stream.flush()
+def encode(message: Record) -> bytes:
+    """The record as one line of JSON."""
+    return message.model_dump_json().encode()
 
 
-def read(stream: IO[bytes], messages: TypeAdapter[_Message]) -> _Message | None:
-    """The next record of a pipe; None at its end.
+def decode(message: bytes, messages: TypeAdapter[_Message]) -> _Message:
+    """The record that a message holds.
 
     Raises
     ------
     ExecutionError
-        If the line is too long, or is none of the records expected.
+        If it is none of the records expected.
     """
-    line = stream.readline(LINE_LIMIT + 1)
-    if not line:
-        return None
-    if len(line) > LINE_LIMIT:
-        raise ExecutionError(f"control channel: a line of more than {LINE_LIMIT} bytes; allowed: shorter ones")
     try:
-        return messages.validate_json(line)
+        return messages.validate_json(message)
     except (ValidationError, InputError) as error:
-        raise ExecutionError(f"control channel: {line[:200]!r} is not an expected message: {error}") from error
+        raise ExecutionError(f"control channel: {message[:200]!r} is not an expected message: {error}") from error

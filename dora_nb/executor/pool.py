@@ -1,45 +1,38 @@
-"""Worker processes on this machine: started, asked, watched, and always ended."""
+"""Workers, on this machine or connected from others: started, asked, watched, and always ended."""
 
 from __future__ import annotations
 
-import collections
-import contextlib
-import os
+import itertools
 import pathlib
-import queue
-import shutil
-import subprocess
-import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import Self, TypeVar
 
-import dora_nb
-from dora_nb.errors import ExecutionError, MissingDependencyError
-from dora_nb.executor.messages import REPLIES, Failed, Heartbeat, Order, Ready, Reply, Writer, read
+from dora_nb.errors import ExecutionError, InputError, MissingDependencyError, WorkerLostError
+from dora_nb.executor.control.address import interface_of
+from dora_nb.executor.control.channel import PipeChannel
+from dora_nb.executor.control.files import FileDesk
+from dora_nb.executor.control.frames import SealedChannel
+from dora_nb.executor.control.handle import Handle
+from dora_nb.executor.control.inbox import Inbox
+from dora_nb.executor.control.listener import Listener
+from dora_nb.executor.control.process import start_process
+from dora_nb.executor.control.rendezvous import Rendezvous
+from dora_nb.executor.control.scratch import Scratch
+from dora_nb.executor.messages import FileDelivery, FileRequest, Order, Ready, Reply, StoreRequest
 
-if TYPE_CHECKING:
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not marked as exported
-
-#: Seconds for a worker to load torch, which all of them do at once.
+#: Seconds for a worker to load torch, which all of them do at once; meanwhile it may be silent.
 START_S = 120.0
 
-#: Seconds after a failure in which further news may name the worker that failed first.
-GRACE_S = 1.0
+#: Seconds for everyone to enter a command on other hosts.
+JOIN_S = 600.0
 
-#: Loopback only, one thread, and memory that is kept once it was used: handing it back and getting it anew for every
-#: micro-batch would double the time of a forward pass.
-WORKER_ENVIRONMENT = {
-    "GLOO_SOCKET_IFNAME": "lo",
-    "OMP_NUM_THREADS": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**34),
-}
-
-STDERR_LINES = 15
+#: Seconds of silence after which a worker has failed, and has when others could go on without it. A worker beats every
+#: 0.2 s: four beats in a row are late on a loaded machine only if it is as good as gone, and with the time until the
+#: next look it is noticed within a second.
+SILENCE_S, TOLERANT_SILENCE_S = 30.0, 0.8
 
 _Answer = TypeVar("_Answer")
 
@@ -59,54 +52,6 @@ def require_torch() -> None:
             raise MissingDependencyError(package, "Running a plan", "exec") from error
 
 
-class _Process:
-    """One worker process, its pipes and the threads that read them."""
-
-    def __init__(self, index: int, news: queue.SimpleQueue[tuple[int, Reply | Exception | None]]) -> None:
-        package_root = str(pathlib.Path(dora_nb.__file__).parents[1])
-        path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "dora_nb.executor.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, **WORKER_ENVIRONMENT, "PYTHONPATH": path},
-            start_new_session=True,  # an interrupt from the keyboard reaches only the coordinator, which ends them
-        )
-        pipes = (self.process.stdin, self.process.stdout, self.process.stderr)
-        self._orders_in, self._replies_out, self._errors_out = (each for each in pipes if each is not None)
-        self.orders = Writer(self._orders_in)
-        self.last_lines: collections.deque[str] = collections.deque(maxlen=STDERR_LINES)
-        self.heard_s = time.monotonic()
-        self._index, self._news = index, news
-        self._threads = [threading.Thread(target=each, daemon=True) for each in (self._read_replies, self._read_errors)]
-        for thread in self._threads:
-            thread.start()
-
-    def _read_replies(self) -> None:
-        try:
-            while (reply := read(self._replies_out, REPLIES)) is not None:
-                self._news.put((self._index, reply))
-        except (ExecutionError, OSError, ValueError) as error:  # ValueError: the pipe was closed meanwhile
-            self._news.put((self._index, error))
-        self._news.put((self._index, None))
-
-    def _read_errors(self) -> None:
-        with contextlib.suppress(ValueError, OSError):
-            for line in self._errors_out:
-                self.last_lines.append(line.decode(errors="replace").rstrip()[:500])
-
-    def end(self) -> None:
-        """Kill it and give everything back."""
-        self.process.kill()
-        self.process.wait()
-        for thread in self._threads:
-            thread.join(timeout=5)
-        for pipe in (self._orders_in, self._replies_out, self._errors_out):
-            with contextlib.suppress(OSError):  # an order that never left
-                pipe.close()
-
-
 class WorkerPool:
     """Warm workers, usable for one plan after another.
 
@@ -115,27 +60,55 @@ class WorkerPool:
     Parameters
     ----------
     count
-        Processes to start: the devices of the largest plan to run.
+        Processes to start on this machine.
     silence_s
-        A worker that gives no sign of life for so long has failed.
+        A worker that gives no sign of life for so long has failed; None: 30 s, or 0.8 s where the caller of
+        :meth:`ask` can go on without it.
+    listener
+        Where workers of other hosts connect. Without one nothing listens.
+    remote
+        Names of the workers that must connect before the pool is open, or how many; their numbers follow those of this
+        machine's.
+    join_s
+        Longest wait for them.
+    on_progress
+        Called with a line of text while it opens; among others the commands to enter on other hosts.
 
     Raises
     ------
     MissingDependencyError
         If torch is not installed.
+    InputError
+        If workers are to connect and there is no listener.
     ExecutionError
-        If a worker does not start.
+        If a worker does not start or does not connect.
     """
 
-    def __init__(self, count: int, *, silence_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        silence_s: float | None = None,
+        listener: Listener | None = None,
+        remote: int | Sequence[str] = 0,
+        join_s: float = JOIN_S,
+        on_progress: Callable[[str], None] | None = None,
+    ) -> None:
         require_torch()
         self._count, self._silence_s = count, silence_s
-        self._news: queue.SimpleQueue[tuple[int, Reply | Exception | None]] = queue.SimpleQueue()
-        self._processes: list[_Process] = []
+        self._listener, self._join_s, self._tell = listener, join_s, on_progress or (lambda _: None)
+        wanted: list[str | None] = [None] * remote if isinstance(remote, int) else list(remote)
+        if wanted and listener is None:
+            raise InputError("listener", None, "a Listener: workers that connect need an address to connect to")
+        self._wanted = dict(enumerate(wanted, start=count))
+        self._handles: dict[int, Handle] = {}
+        self._inbox = Inbox(self._handles)
+        self._numbers = itertools.count(1)
         self._generation = 0
-        self._store: TCPStore | None = None
-        self._directory: pathlib.Path | None = None
-        self.store_port = 0
+        self._rendezvous = Rendezvous()
+        self._scratch: Scratch | None = None
+        self._lock = threading.Lock()
+        self._interface = interface_of("127.0.0.1") or "lo"
 
     def __enter__(self) -> Self:
         try:
@@ -151,18 +124,39 @@ class WorkerPool:
         self.close()
 
     def __len__(self) -> int:
-        return len(self._processes)
+        return len(self._handles)
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Process ids of the workers."""
-        return tuple(each.process.pid for each in self._processes)
+        """Process ids of the workers of this machine, by number."""
+        handles = sorted(self._handles.items())
+        return tuple(each.process.pid for _, each in handles if each.process is not None)
+
+    @property
+    def alive(self) -> tuple[int, ...]:
+        """Numbers of the workers that were neither removed nor seen to end."""
+        return tuple(index for index, each in sorted(self._handles.items()) if not each.ended)
 
     @property
     def directory(self) -> pathlib.Path:
         """A directory that only this person can read, gone when the pool is closed."""
-        assert self._directory is not None, "the pool is open"
-        return self._directory
+        assert self._scratch is not None, "the pool is open"
+        return self._scratch.directory
+
+    def seats(self, devices: Sequence[str]) -> dict[str, int]:
+        """Which worker plays which device: the one that connected under its name, or else the next free one.
+
+        Raises
+        ------
+        InputError
+            If there are too few workers.
+        """
+        names = {self._handles[index].name: index for index in self.alive}
+        named = {device: names[device] for device in devices if device in names}
+        free = [index for index in self.alive if index not in named.values()]
+        if len(named) + len(free) < len(devices):
+            raise InputError("workers", len(self.alive), f"at least {len(devices)} workers, one per device")
+        return {device: named[device] if device in named else free.pop(0) for device in devices}
 
     def next_generation(self) -> int:
         """A number no group of these workers had before."""
@@ -177,6 +171,8 @@ class WorkerPool:
         doing: str,
         timeout_s: float,
         on_other: Callable[[int, Reply], None] | None = None,
+        tolerant: bool = False,
+        silence_s: float | None = None,
     ) -> dict[int, _Answer]:
         """Give orders and wait for the answer of each worker that got one.
 
@@ -192,100 +188,158 @@ class WorkerPool:
             Longest wait for all answers.
         on_other
             Called with replies that are not the answer.
+        tolerant
+            Leave the pool open when something goes wrong. Answers to the orders that come after that are dropped.
+        silence_s
+            Instead of the pool's, for work in which a worker may be too busy to beat, such as importing a library.
+
+        Raises
+        ------
+        WorkerLostError
+            If the caller is tolerant and a worker, asked or not, ends or falls silent.
+        ExecutionError
+            If a worker fails or takes too long, or one is lost and the caller is not tolerant; the pool is closed
+            unless it is.
+        """
+        number = next(self._numbers)
+        asked = {index: self._handle(index) for index in orders}
+        for index, handle in asked.items():
+            handle.expected = number
+            handle.order(orders[index], number)
+        silence_s = silence_s or self._silence_s or (TOLERANT_SILENCE_S if tolerant else SILENCE_S)
+        try:
+            return self._inbox.answers(
+                asked, answer, doing=doing, timeout_s=timeout_s, silence_s=silence_s, on_other=on_other
+            )
+        except BaseException as error:
+            if tolerant:
+                raise
+            self.close()
+            if isinstance(error, WorkerLostError):
+                raise ExecutionError(str(error)) from None
+            raise
+        finally:
+            for handle in asked.values():
+                handle.expected = None
+
+    def abort(self, message: Order) -> None:
+        """Give an order to every living worker and wait for nothing."""
+        for index in self.alive:
+            self._handles[index].order(message, 0)
+
+    def remove(self, index: int) -> None:
+        """End a worker, whatever state it is in; its number stays free until :meth:`respawn`."""
+        handle = self._handles.pop(index, None)
+        if handle is not None:
+            handle.end()
+            self._rendezvous.forget(handle)
+
+    def respawn(self, index: int) -> None:
+        """Put another worker in place of a removed one: a new process, or whoever connects under its name.
 
         Raises
         ------
         ExecutionError
-            If a worker ends, fails, falls silent or takes too long; the pool is closed then.
+            If it does not start, or nobody connects.
         """
-        for index, order in orders.items():
-            self._processes[index].heard_s = time.monotonic()
-            try:
-                self._processes[index].orders.write(order)
-            except OSError:
-                self._give_up(index, None, doing)
-        return self._answers(set(orders), answer, doing, timeout_s, on_other)
+        self.remove(index)
+        if index in self._wanted:
+            self._wait_for([index], START_S)
+        else:
+            self._handles[index] = self._spawn(index)
+        self._until_ready([index])
 
     def close(self) -> None:
-        """End every worker and remove the directory; doing it twice is fine."""
-        for process in self._processes:
-            process.process.kill()  # all first, so that none has time to complain about another's end
-        for process in self._processes:
-            process.end()
-        self._processes.clear()
-        self._store = None
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory = None
+        """End every worker, stop listening and remove the directory; doing it twice is fine."""
+        if self._listener is not None:
+            self._listener.close()
+        with self._lock:
+            handles = list(self._handles.values())
+            self._handles.clear()
+        for handle in handles:
+            handle.kill()  # all first, so that none has time to complain about another's end
+        for handle in handles:
+            handle.end()
+        if self._scratch is not None:
+            self._scratch.close()
+            self._scratch = None
 
     def _start(self) -> None:
-        from dora_nb.executor.store import host_store
+        self._scratch = Scratch("dora-nb-")
+        self._desk = FileDesk(self.directory)
+        if self._listener is not None:
+            self._listener.open(self.directory, self._admit)
+            self._scratch.also(self._listener.token_file)
+            self._interface = self._listener.interface or self._interface
+        for index in range(self._count):
+            self._handles[index] = self._spawn(index)
+        if self._wanted:
+            self._wait_for(list(self._wanted), self._join_s)
+        self._until_ready(list(self._handles))
 
-        self._directory = pathlib.Path(tempfile.mkdtemp(prefix="dora-nb-"))  # mode 0700
-        self._processes.extend(_Process(index, self._news) for index in range(self._count))
-        self._store, self.store_port = host_store()
-        self._answers(set(range(self._count)), Ready, "starting", START_S, None)
+    def _until_ready(self, indices: Sequence[int]) -> None:
+        asked = {index: self._handle(index) for index in indices}
+        self._inbox.answers(asked, Ready, doing="starting", timeout_s=START_S, silence_s=START_S)
 
-    def _answers(
-        self,
-        waiting: set[int],
-        answer: type[_Answer],
-        doing: str,
-        timeout_s: float,
-        on_other: Callable[[int, Reply], None] | None,
-    ) -> dict[int, _Answer]:
-        answers: dict[int, _Answer] = {}
-        deadline_s = time.monotonic() + timeout_s
-        while waiting:
-            try:
-                index, reply = self._news.get(timeout=0.2)
-            except queue.Empty:
-                self._check_silence(waiting, doing, deadline_s)
-                continue
-            self._processes[index].heard_s = time.monotonic()
-            if reply is None or isinstance(reply, Failed | Exception):
-                self._give_up(index, reply, doing)
-            elif isinstance(reply, answer):
-                answers[index] = reply
-                waiting.discard(index)
-            elif on_other is not None and not isinstance(reply, Heartbeat):
-                on_other(index, reply)
-            self._check_silence(waiting, doing, deadline_s)
-        return answers
+    def _spawn(self, index: int) -> Handle:
+        process = start_process(self.directory, self._interface)
+        assert process.stdin is not None, "a pipe"
+        assert process.stdout is not None, "a pipe"
+        channel = PipeChannel(process.stdout, process.stdin)
+        return Handle(index, channel, self._inbox.put, self._serve, process)
 
-    def _check_silence(self, waiting: set[int], doing: str, deadline_s: float) -> None:
-        now_s = time.monotonic()
-        for index in waiting:
-            if now_s - self._processes[index].heard_s > self._silence_s:
-                self._give_up(index, ExecutionError(f"no sign of life for {self._silence_s:g} s"), doing)
-        if waiting and now_s > deadline_s:
-            self._give_up(min(waiting), ExecutionError("no answer in time"), doing)
+    def _admit(self, name: str, address: str, enter: Callable[[str], SealedChannel]) -> None:
+        """Give a worker that connected the place that waits for it.
 
-    def _give_up(self, index: int, reply: Failed | Exception | None, doing: str) -> None:
-        """End everything and say which worker failed and why.
-
-        A worker that dies makes its peers fail too, so news is collected for a moment, and a dead worker counts as
-        the cause before one that complains.
+        Raises
+        ------
+        InputError
+            If no place does.
         """
-        causes: dict[int, Failed | Exception | None] = {index: reply}
-        until_s = time.monotonic() + GRACE_S
-        while None not in causes.values() and (left_s := until_s - time.monotonic()) > 0:
-            with contextlib.suppress(queue.Empty):
-                other, news = self._news.get(timeout=left_s)
-                if news is None or isinstance(news, Failed | Exception):
-                    causes.setdefault(other, news)
-        guilty = next((each for each, cause in causes.items() if cause is None), index)
-        cause = causes[guilty]
-        process = self._processes[guilty]
-        if cause is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.process.wait(timeout=GRACE_S)
-            problem = f"its process ended with code {process.process.poll()}"
-        else:
-            problem = cause.problem if isinstance(cause, Failed) else str(cause)
-        pid = process.process.pid
-        self.close()
-        lines = "\n".join(process.last_lines) or "(nothing)"
-        raise ExecutionError(
-            f"worker {guilty} (process {pid}) failed while {doing}: {problem}\nIts last lines:\n{lines}"
-        )
+        with self._lock:
+            free = {index: wanted for index, wanted in self._wanted.items() if index not in self._handles}
+            index = next((index for index, wanted in free.items() if wanted in (name, None)), None)
+            if index is None or name in [each.name for each in self._handles.values()]:
+                wanted = ", ".join(each or "any other name" for each in free.values()) or "no more workers"
+                raise InputError("name", name, f"what the coordinator waits for: {wanted}")
+            channel = enter(str(self.directory))
+            self._handles[index] = Handle(index, channel, self._inbox.put, self._serve, name=name, address=address)
+        self._tell(f"worker {name} connected from {address}")
+
+    def _wait_for(self, indices: Sequence[int], join_s: float) -> None:
+        """Wait until workers have connected.
+
+        Raises
+        ------
+        ExecutionError
+            If they have not after so many seconds.
+        """
+        assert self._listener is not None, "where they connect"
+        commands = [f"  {self._listener.command(self._wanted[index] or f'worker{index}')}" for index in indices]
+        self._tell("\n".join(["waiting for workers; copy the token file to each host and enter there:", *commands]))
+        deadline_s = time.monotonic() + join_s
+        while missing := [index for index in indices if index not in self._handles]:
+            if time.monotonic() > deadline_s:
+                names = ", ".join(self._wanted[index] or f"any (number {index})" for index in missing)
+                how = "\n".join(command for index, command in zip(indices, commands, strict=True) if index in missing)
+                raise ExecutionError(
+                    f"no worker connected within {join_s:g} s as: {names}\nCopy {self._listener.token_file} to its "
+                    f"host (readable by you alone) and enter there:\n{how}"
+                )
+            time.sleep(0.02)
+
+    def _serve(self, handle: Handle, reply: Reply) -> bool:
+        """Answer a worker's request, if it is one; called in a thread of its handle."""
+        match reply:
+            case StoreRequest():
+                self._rendezvous.serve(handle, reply, lambda answer: handle.order(answer, 0))
+            case FileRequest() | FileDelivery():
+                handle.order(self._desk.serve(reply), 0)
+            case _:
+                return False
+        return True
+
+    def _handle(self, index: int) -> Handle:
+        if index not in self._handles:
+            raise InputError("worker", index, f"one of {', '.join(map(str, sorted(self._handles))) or 'none'}")
+        return self._handles[index]

@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dora_nb.costs import CostTable
-from dora_nb.costs.evaluate import start_times, step_seconds, timing_of
-from dora_nb.costs.operations import Operations, Shape, Timing, operations_of
+from dora_nb.costs.evaluate import (
+    TimelineEntry,
+    compute_seconds,
+    start_times,
+    step_seconds,
+    timeline_of,
+    timing_of,
+)
+from dora_nb.costs.network import Hold
+from dora_nb.costs.operations import (
+    COMPUTE_KINDS,
+    Operation,
+    OperationClass,
+    Operations,
+    Shape,
+    Timing,
+    operations_of,
+)
+from dora_nb.costs.schedule import scheduled_transfers
 from dora_nb.domain.cluster import Cluster, ContentionDomain
 from dora_nb.domain.plan import HOSTED, Plan, Transfer
-from dora_nb.domain.run_record import Link
+from dora_nb.domain.profile import LayerProfile
+from dora_nb.domain.run_record import Link, PredictedComputation, PredictedTimeline
 from dora_nb.domain.workload import Workload
 from dora_nb.executor.messages import Target
-from dora_nb.executor.profile import LayerTimes
+
+if TYPE_CHECKING:  # a prediction needs no torch
+    from dora_nb.executor.profile import LayerTimes
 
 Floats = NDArray[np.float64]
 
@@ -84,21 +106,81 @@ def targets_of(
     return tuple(targets)
 
 
-def predict(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable) -> float:
-    """Predicted makespan of an iteration or batch.
+def predict(
+    plan: Plan, workload: Workload, cluster: Cluster, table: CostTable, *, turn_s: float | None = None
+) -> PredictedTimeline:
+    """Predict every operation of an iteration or batch.
 
     The recurrence of :func:`dora_nb.costs.evaluate`, without its check that a plan fits: an inference batch may run
     with a hosted first layer here. A plan without a transfer order gets the order in which transfers become ready.
 
-    Returns
-    -------
-    seconds
+    Parameters
+    ----------
+    plan, workload, cluster, table
+        As for :func:`~dora_nb.costs.evaluate`.
+    turn_s
+        Seconds in which the turn on a medium is passed on, where transfers take turns: the next one begins when this
+        one has arrived and said so. None: the next one begins when the medium is free.
     """
     operations = operations_of(Shape.of(plan, workload))
     timing = timing_of(plan, workload, cluster, table)
+    if turn_s is not None:
+        timing = replace(timing, holds={kind: _until_passed_on(hold, turn_s) for kind, hold in timing.holds.items()})
     order = plan.transfer_order or _as_ready(operations, timing)
-    starts_s = start_times(operations, timing, order)
-    return max(start_s + timing.duration_s[kind] for start_s, kind in zip(starts_s, operations.classes, strict=True))
+    entries = timeline_of(plan, workload, operations, timing, start_times(operations, timing, order))
+    own_s = dict(compute_seconds(plan, workload, cluster, table))
+    return PredictedTimeline(
+        makespan_s=max(entry.end_s for entry in entries),
+        computations=tuple(
+            PredictedComputation(
+                device=device,
+                kind=entry.kind,
+                stage=entry.stage,
+                micro_batch=entry.micro_batch,
+                part=entry.part,
+                start_s=entry.start_s,
+                end_s=entry.start_s + _once_s(own_s[_class_of(entry)][device], entry, workload),
+            )
+            for entry in entries
+            if entry.kind in COMPUTE_KINDS
+            for device in entry.places
+        ),
+        transfers=scheduled_transfers(plan, workload, entries),
+    )
+
+
+def _until_passed_on(hold: Hold, turn_s: float) -> Hold:
+    """A transfer that keeps what it holds until the next one has its turn."""
+    return replace(hold, seconds=dict.fromkeys(hold.seconds, hold.duration_s + turn_s))
+
+
+def _class_of(entry: TimelineEntry) -> OperationClass:
+    return Operation(entry.kind, entry.stage, entry.micro_batch, entry.part).cls
+
+
+def _once_s(seconds: float, entry: TimelineEntry, workload: Workload) -> float:
+    """Seconds of one entry: a class of tokens stands for all steps together."""
+    return seconds / workload.decode_steps if entry.kind == "decode" else seconds
+
+
+def frozen_profile(plan: Plan, cluster: Cluster, table: CostTable) -> dict[str, tuple[LayerProfile, ...]]:
+    """What a table says of every layer on the plan's devices, for the numbers of samples that the plan uses.
+
+    A run record keeps it, so that what was measured can be held against it layer by layer.
+    """
+    samples = sorted({replica.samples for stage in plan.stages for replica in stage.replicas})
+    trains = bool(table.backward_s.any())
+
+    def of(layer: int, device: int) -> LayerProfile:
+        forward_s, backward_s = table.forward_s[layer, device], table.backward_s[layer, device]
+        return LayerProfile(
+            forward_s={count: float(forward_s[count]) for count in samples},
+            backward_s={count: float(backward_s[count]) for count in samples} if trains else {},
+            step_s=float(table.step_s[layer, device]),
+        )
+
+    layers = range(plan.layer_count)
+    return {name: tuple(of(layer, cluster.device_ids.index(name)) for layer in layers) for name in plan.devices}
 
 
 def busy_bound_s(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable) -> float:

@@ -1,4 +1,4 @@
-"""Times the layers of the small network on one thread of this machine."""
+"""Times the layers of a task on one thread of this machine."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dora_nb.domain.workload import Workload
-from dora_nb.executor.data import label_count, loss_of, micro_batch
-from dora_nb.executor.models import build_layer
-from dora_nb.executor.replica import optimizer_of
+from dora_nb.domain.run_record import INFERENCE
+from dora_nb.executor.data import micro_batch
+from dora_nb.executor.layer_state import optimizer_of
+from dora_nb.executor.loss import part_of_loss
+from dora_nb.executor.networks.chain import built_layer, kind_of
+from dora_nb.executor.task import Cut, Data, Loss, MicroBatch, Network, Task, torch_dtype
 from dora_nb.executor.threads import one_thread
 
 REPETITIONS, WARM_UP = 9, 2
@@ -35,65 +37,78 @@ class LayerTimes(NamedTuple):
     step_s: float
 
 
-def profile_layers(workload: Workload, samples: Iterable[int], dtype: torch.dtype) -> tuple[LayerTimes, ...]:
-    """Time every layer; blocks are alike, so one of them speaks for all.
+def profile_layers(task: Task, samples: Iterable[int]) -> tuple[LayerTimes, ...]:
+    """Time every layer, a layer in memory at a time; of layers of one kind, the first speaks for all.
 
     Processor time of this thread is taken, which other processes disturb by a few percent where they disturb wall time
     by tens; the median of several repetitions.
 
     Parameters
     ----------
-    workload
-        Scaled down.
+    task
+        What is computed.
     samples
         Numbers of samples to time.
-    dtype
-        Of parameters and activations.
     """
     counts = sorted(set(samples))
-    last = len(workload.layers) - 1
-    with one_thread():
-        of_kind = {index: _profile(workload, index, counts, dtype) for index in (0, 1, last)}
-    return tuple(of_kind[min(index, 1) if index < last else last] for index in range(last + 1))
+    network: Network = task.network.build()
+    loss: Loss = task.loss.function()
+    data: Data = task.data.build()
+    widest = micro_batch(data, INFERENCE, 0, counts[-1], task.torch_dtype)
+    kinds = [(kind_of(network, index), index == task.layer_count - 1) for index in range(task.layer_count)]
+    measured = {}
+    with one_thread(), torch.random.fork_rng(devices=()):
+        for index, kind in enumerate(kinds):
+            if kind not in measured:
+                layer = built_layer(network, index, dtype=task.torch_dtype, seed=task.seed)
+                measured[kind] = _profile(task, index, layer, counts, widest, loss)
+    return tuple(measured[kind] for kind in kinds)
 
 
-def _profile(workload: Workload, index: int, counts: list[int], dtype: torch.dtype) -> LayerTimes:
-    assert workload.architecture is not None, "a scaled-down workload has an architecture"
-    layer = build_layer(workload.architecture, index, dtype, 0, workload.image_px)
+def _profile(task: Task, index: int, layer: nn.Module, counts: list[int], widest: MicroBatch, loss: Loss) -> LayerTimes:
+    layer.train(task.trains)
     forward_s, backward_s = {}, {}
     for count in counts:
-        forward_s[count], backward_s[count] = _passes(workload, index, layer, count, dtype)
-    if not workload.trains:
+        entering = widest.inputs[:count] if index == 0 else _anything(task.cuts[index - 1], count)
+        labels = widest.labels[:count] if task.trains and index == task.layer_count - 1 else None
+        forward_s[count], backward_s[count] = _passes(task, layer, entering, labels, loss)
+    trained = [each for each in layer.parameters() if each.requires_grad]
+    if not task.trains:
         return LayerTimes(forward_s, {}, 0.0)
-    return LayerTimes(forward_s, backward_s, _median(optimizer_of(layer.parameters()).step))
+    for each in trained:
+        if each.grad is None:
+            each.grad = torch.zeros_like(each)
+    return LayerTimes(forward_s, backward_s, _median(optimizer_of(trained, task.optimizer).step) if trained else 0.0)
 
 
-def _passes(workload: Workload, index: int, layer: nn.Module, count: int, dtype: torch.dtype) -> tuple[float, float]:
-    """Median seconds of a forward and a backward pass of so many samples."""
-    data = micro_batch(workload, 0, 0, 0, count, dtype)
-    entering = data.inputs
-    if index > 0:
-        assert workload.architecture is not None, "checked above"
-        embedding = build_layer(workload.architecture, 0, dtype, 0, workload.image_px)
-        entering = embedding(data.inputs).detach()
-    is_last = index == len(workload.layers) - 1
+def _anything(cut: Cut, count: int) -> Tensor:
+    """What a layer before could give: small random numbers, or ids of 0."""
+    shape, dtype = (count, *cut.shape), torch_dtype(cut.dtype)
+    if not dtype.is_floating_point:
+        return torch.zeros(shape, dtype=dtype)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
+
+
+def _passes(task: Task, layer: nn.Module, entering: Tensor, labels: Tensor | None, loss: Loss) -> tuple[float, float]:
+    """Median seconds of a forward and a backward pass; with labels, the loss is part of them."""
+    floats = entering.is_floating_point()
 
     def forward() -> Tensor:
-        with torch.set_grad_enabled(workload.trains):
-            x = entering.requires_grad_(workload.trains) if index > 0 else entering
-            x = layer(x)
-            return loss_of(x, data.labels, label_count(workload)) if is_last and workload.trains else x
+        with torch.set_grad_enabled(task.trains):
+            x: Tensor = layer(entering.detach().requires_grad_(task.trains and floats))
+            return x if labels is None else part_of_loss(loss, x, labels, task.batch)
 
-    if not workload.trains:
+    if not task.trains:
         return _median(forward), 0.0
     forwards, backwards = [], []
     for _ in range(WARM_UP + REPETITIONS):
         start_s = time.thread_time()
         leaving = forward()
         turned_s = time.thread_time()
-        gradient = None if is_last else torch.ones_like(leaving)
+        gradient = None if labels is not None else torch.ones_like(leaving)
         began_s = time.thread_time()
-        torch.autograd.backward(leaving, gradient)
+        if leaving.requires_grad:
+            torch.autograd.backward(leaving, gradient)
         backwards.append(time.thread_time() - began_s)
         forwards.append(turned_s - start_s)
     return statistics.median(forwards[WARM_UP:]), statistics.median(backwards[WARM_UP:])

@@ -1,6 +1,6 @@
-"""Any ``torch.nn.Sequential`` as a workload, with what its layers take on this device.
+"""Any sequence of layers as a workload, with what the layers take on this device.
 
-Every module of the sequence is one layer. Parameters and outputs are counted, operations too (torch's own counter: 2
+Every module of a sequence is one layer. Parameters and outputs are counted, operations too (torch's own counter: 2
 per multiply-add of products, convolutions and attention), and what autograd keeps for the backward pass is measured:
 every storage once, parameters left out, and a tensor between two layers counted with the first of them that keeps it.
 """
@@ -8,11 +8,12 @@ every storage once, parameters left out, and a tensor between two layers counted
 from __future__ import annotations
 
 import contextlib
+import pathlib
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,9 @@ from dora_nb.domain.layer import Layer, OperatorClass, Precision
 from dora_nb.domain.profile import LayerProfile, Profile
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
-from dora_nb.executor.replica import optimizer_of
+from dora_nb.executor.layer_state import optimizer_of
+from dora_nb.executor.networks.chain import built_layer, kind_of, tied_names
+from dora_nb.executor.task import Network, Source, torch_dtype
 from dora_nb.executor.threads import one_thread
 
 #: Passes that are timed, and those before them that are not.
@@ -32,7 +35,7 @@ _PRECISION: dict[torch.dtype, Precision] = {torch.float64: "fp64", torch.float32
 
 
 def profile(
-    model: nn.Sequential,
+    model: nn.Module | Network | Source | str | pathlib.Path,
     sample: Tensor,
     *,
     mode: Literal["training", "inference"] = "inference",
@@ -40,6 +43,7 @@ def profile(
     samples: Iterable[int] | None = None,
     name: str = "",
     repetitions: int = REPETITIONS,
+    dtype: str | None = None,
 ) -> Profile:
     """Measure every layer of a model on this device.
 
@@ -49,7 +53,10 @@ def profile(
     Parameters
     ----------
     model
-        Layers in the order in which they run; each takes one tensor and gives one, the samples first.
+        An ``nn.Sequential`` of layers in the order in which they run, each taking one tensor and giving one, the
+        samples first. Or what :func:`dora_nb.execute` runs besides: a live Hugging Face model, the directory of a
+        checkpoint, or a :class:`~dora_nb.executor.task.Network` or its source (``"module:function"``). Of what is not
+        live, a layer at a time is in memory, and of layers of one kind the first is measured.
     sample
         What goes in, with at least one sample; others are made by repeating it.
     mode, batch
@@ -60,6 +67,8 @@ def profile(
         Of the workload; empty: the model's class.
     repetitions
         Passes that are timed, after two that are not.
+    dtype
+        Of a network's parameters, ``float64`` for example; None: ``float32``. A live model keeps its own.
 
     Returns
     -------
@@ -72,79 +81,130 @@ def profile(
     InputError
         If something given cannot be used.
     """
-    _check(model, sample, batch, repetitions)
+    chain = _chain_of(model, dtype)
+    _check(chain, sample, batch, repetitions)
     counts = sorted({1 << n for n in range(batch.bit_length())} | {batch}) if samples is None else sorted(set(samples))
     if not counts or counts[0] < 1:
         raise InputError("samples", counts, "one number or more, each 1 or more")
-    dtype = next((each.dtype for each in model.parameters() if each.is_floating_point()), torch.float32)
-    if dtype not in _PRECISION:
-        raise InputError("model", str(dtype), f"parameters of {', '.join(map(str, _PRECISION))}")
-    with one_thread(), _as_it_was(model, mode == "training"):
-        layers, measured = _layers(model, sample, mode == "training", counts, repetitions, dtype)
+    if sample.is_floating_point():
+        sample = sample.to(chain.dtype)
+    with one_thread(), torch.random.fork_rng(devices=[]):
+        layers, measured = _layers(chain, sample, mode == "training", counts, repetitions)
     workload = Workload(
         name=name or type(model).__name__,
         mode=mode,
         batch=batch,
-        precision=_PRECISION[dtype],
+        precision=_PRECISION[chain.dtype],
         layers=tuple(layers),
         input_bytes=float(sample[:1].numel() * sample.element_size()),
-        output_bytes=float(layers[-1].output_elements * dtype.itemsize),
+        output_bytes=float(layers[-1].output_elements * chain.dtype.itemsize),
     )
     machine = f"{platform.node()}, {platform.machine()}, torch {torch.__version__}, one thread"
     return Profile(workload=workload, layers=tuple(measured), machine=machine)
 
 
-def _check(model: nn.Sequential, sample: Tensor, batch: int, repetitions: int) -> None:
-    if not isinstance(model, nn.Sequential) or not len(model):
-        raise InputError("model", type(model).__name__, "a torch.nn.Sequential of at least one layer")
-    if not isinstance(sample, Tensor) or sample.dim() < 1 or not len(sample):
-        raise InputError("sample", type(sample).__name__, "a tensor whose first dimension counts samples, at least one")
+class _Chain(NamedTuple):
+    """The layers of a model, live or built when they are asked for."""
+
+    length: int
+    layer: Callable[[int], nn.Module]
+    kind: Callable[[int], Hashable]
+    tied: int
+    dtype: torch.dtype
+
+
+def _chain_of(model: Any, dtype: str | None) -> _Chain:
+    if isinstance(model, nn.Module) and hasattr(model, "save_pretrained"):
+        from dora_nb.executor.networks.huggingface import sequential
+
+        model = sequential(model)
+    if isinstance(model, nn.Sequential):
+        return _live(model)
+    if isinstance(model, str | pathlib.Path | Source):
+        from dora_nb.executor.assemble import named_network
+
+        model = named_network(model).build()
+    if isinstance(model, nn.Module) or not (hasattr(model, "layer") and hasattr(model, "__len__")):
+        raise InputError(
+            "model", type(model).__name__, "a torch.nn.Sequential of layers, or a network that builds them"
+        )
+    network: Network = model
+    chosen = torch_dtype(dtype or "float32")
+
+    def build(index: int) -> nn.Module:
+        return built_layer(network, index, dtype=chosen, seed=0)
+
+    names = tied_names(network)
+    tied = 0 if names is None else build(0).get_parameter(names[0]).numel()
+    return _Chain(len(network), build, lambda index: kind_of(network, index), tied, chosen)
+
+
+def _live(model: nn.Sequential) -> _Chain:
+    modules = list(model.children())
     elsewhere = {each.device.type for each in model.parameters()} - {"cpu"}
     if elsewhere:
         raise InputError("model", ", ".join(sorted(elsewhere)), "a model on the processor: others are not timed yet")
+    dtype = next((each.dtype for each in model.parameters() if each.is_floating_point()), torch.float32)
+    tied = 0
+    if len(modules) > 1:
+        own = {id(each) for each in modules[0].parameters()}
+        tied = sum(each.numel() for each in modules[-1].parameters() if id(each) in own)
+    return _Chain(len(modules), modules.__getitem__, lambda index: index, tied, dtype)
+
+
+def _check(chain: _Chain, sample: Tensor, batch: int, repetitions: int) -> None:
+    if not chain.length:
+        raise InputError("model", "no layers", "at least one layer")
+    if chain.dtype not in _PRECISION:
+        raise InputError("model", str(chain.dtype), f"parameters of {', '.join(map(str, _PRECISION))}")
+    if not isinstance(sample, Tensor) or sample.dim() < 1 or not len(sample):
+        raise InputError("sample", type(sample).__name__, "a tensor whose first dimension counts samples, at least one")
     for field, value in (("batch", batch), ("repetitions", repetitions)):
         if value < 1:
             raise InputError(field, value, "1 or more")
 
 
 @contextlib.contextmanager
-def _as_it_was(model: nn.Sequential, trains: bool) -> Iterator[None]:
-    """Leave mode, gradients, buffers (statistics of batches, for example) and random numbers as they were."""
-    mode = model.training
-    gradients = [parameter.grad for parameter in model.parameters()]
-    buffers = [buffer.detach().clone() for buffer in model.buffers()]
-    model.zero_grad()
-    model.train(trains)
+def _as_it_was(layer: nn.Module, trains: bool) -> Iterator[None]:
+    """Leave modes, gradients and buffers (statistics of batches, for example) as they were."""
+    modes = [(module, module.training) for module in layer.modules()]
+    gradients = [parameter.grad for parameter in layer.parameters()]
+    buffers = [buffer.detach().clone() for buffer in layer.buffers()]
+    layer.zero_grad()
+    layer.train(trains)
     try:
-        with torch.random.fork_rng(devices=[]):
-            yield
+        yield
     finally:
-        model.train(mode)
-        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        for module, mode in modes:
+            module.training = mode
+        for parameter, gradient in zip(layer.parameters(), gradients, strict=True):
             parameter.grad = gradient
-        for buffer, before in zip(model.buffers(), buffers, strict=True):
+        for buffer, before in zip(layer.buffers(), buffers, strict=True):
             buffer.copy_(before)
 
 
 def _layers(
-    model: nn.Sequential, sample: Tensor, trains: bool, counts: Sequence[int], repetitions: int, dtype: torch.dtype
+    chain: _Chain, sample: Tensor, trains: bool, counts: Sequence[int], repetitions: int
 ) -> tuple[list[Layer], list[LayerProfile]]:
-    modules = list(model.children())
-    tied = _tied(modules[0], modules[-1]) if len(modules) > 1 else 0
-    layers, measured, entering, kept = [], [], sample[:1].clone(), False
-    for index, module in enumerate(modules):
-        name = f"{index}.{type(module).__name__}"
-        layer, leaving, kept = _counted(name, module, entering, kept, trains, dtype)
-        layers.append(layer.replace(tied_parameters=tied if index in (0, len(modules) - 1) else 0))
-        measured.append(_timed(module, entering, trains, counts, repetitions))
-        entering = leaving
+    layers: list[Layer] = []
+    measured: list[LayerProfile] = []
+    entering, kept = sample[:1].clone(), False
+    known: dict[Hashable, tuple[str, Layer, LayerProfile, Tensor, bool]] = {}
+    for index in range(chain.length):
+        # Whether what enters is kept already decides what a layer adds to the stash.
+        key = (chain.kind(index), entering.shape, entering.dtype, kept)
+        if key not in known:
+            module = chain.layer(index)
+            kind = type(module).__name__
+            with _as_it_was(module, trains):
+                counted = _counted(f"{index}.{kind}", module, entering, kept, trains, chain.dtype)
+                times = _timed(module, entering, trains, counts, repetitions)
+            known[key] = (kind, counted[0], times, *counted[1:])
+        kind, layer, times, entering, kept = known[key]
+        tied = chain.tied if index in (0, chain.length - 1) else 0
+        layers.append(layer.replace(name=f"{index}.{kind}", tied_parameters=tied))
+        measured.append(times)
     return layers, measured
-
-
-def _tied(first: nn.Module, last: nn.Module) -> int:
-    """Parameters that the first and the last layer share."""
-    own = {id(each) for each in first.parameters()}
-    return sum(each.numel() for each in last.parameters() if id(each) in own)
 
 
 def _counted(

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_record import INFERENCE
-from dora_nb.domain.workload import Workload
-from dora_nb.executor.data import label_count, loss_of, micro_batch
-from dora_nb.executor.models import build_layers
-from dora_nb.executor.replica import optimizer_of
+from dora_nb.executor.data import micro_batch
+from dora_nb.executor.layer_state import optimizer_of
+from dora_nb.executor.loss import part_of_loss
+from dora_nb.executor.networks.chain import built_layers
+from dora_nb.executor.replica import gradients_of
+from dora_nb.executor.task import Data, Loss, MicroBatch, Task
 
 
 class Reference(NamedTuple):
@@ -26,46 +28,56 @@ class Reference(NamedTuple):
         Of every training step.
     gradients, parameters
         Of the last step and after it, by ``layer.name``; before any step, no gradients.
+    buffers
+        After the last step, by ``layer.name``.
     """
 
     outputs: list[Tensor]
     losses: list[float]
     gradients: dict[str, Tensor]
     parameters: dict[str, Tensor]
+    buffers: dict[str, Tensor]
 
 
-def reference_run(workload: Workload, plan: Plan, steps: int, seed: int, dtype: torch.dtype) -> Reference:
+def reference_run(task: Task, plan: Plan, steps: int) -> Reference:
     """Run the inference batch and the training steps in this process, in the plan's micro-batches.
 
     Parameters
     ----------
-    workload, plan
-        Scaled down; of the plan only the micro-batches count.
+    task
+        What is computed; here on the processor.
+    plan
+        Only its micro-batches count.
     steps
         Training steps; 0 for none.
-    seed
-        Of weights and data.
-    dtype
-        Of parameters and activations.
     """
-    assert workload.architecture is not None, "a scaled-down workload has an architecture"
-    layers = nn.Sequential(*build_layers(workload.architecture, dtype, seed, workload.image_px))
-    data = [
-        [micro_batch(workload, seed, step, index, plan.micro_batch, dtype) for index in range(plan.micro_batches)]
-        for step in range(INFERENCE, steps)
-    ]
+    task.make_importable()
+    layers = built_layers(task.network.build(), dtype=task.torch_dtype, seed=task.seed)
+    data: Data = task.data.build()
+    loss: Loss = task.loss.function()
+
+    def batch(step: int) -> list[MicroBatch]:
+        samples, dtype = plan.micro_batch, task.torch_dtype
+        return [micro_batch(data, step, index, samples, dtype) for index in range(plan.micro_batches)]
+
+    layers.eval()
     with torch.no_grad():
-        outputs: list[Tensor] = [layers(batch.inputs) for batch in data[0]]
-    optimizer = optimizer_of(layers.parameters())
+        outputs: list[Tensor] = [layers(inputs) for inputs, _ in batch(INFERENCE)]
+    layers.train()
+    trained = [each for each in layers.parameters() if each.requires_grad]
+    optimizer = optimizer_of(trained, task.optimizer) if steps and trained else None
     losses = []
-    for batches in data[1:]:
-        optimizer.zero_grad(set_to_none=True)
+    for step in range(steps):
+        layers.zero_grad(set_to_none=True)
         total = 0.0
-        for batch in batches:
-            loss = loss_of(layers(batch.inputs), batch.labels, label_count(workload))
-            torch.autograd.backward(loss)
-            total += loss.item()
-        optimizer.step()
+        for inputs, labels in batch(step):
+            part = part_of_loss(loss, layers(inputs), labels, task.batch)
+            if part.requires_grad:
+                torch.autograd.backward(part)
+            total += part.item()
+        gradients_of(trained)
+        if optimizer is not None:
+            optimizer.step()
         losses.append(total)
     parameters = dict(layers.named_parameters(remove_duplicate=False))
     return Reference(
@@ -73,4 +85,5 @@ def reference_run(workload: Workload, plan: Plan, steps: int, seed: int, dtype: 
         losses=losses,
         gradients={name: each.grad for name, each in parameters.items() if each.grad is not None},
         parameters={name: each.detach() for name, each in parameters.items()},
+        buffers=dict(layers.named_buffers(remove_duplicate=False)),
     )

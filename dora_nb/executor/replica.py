@@ -1,24 +1,29 @@
-"""What one device computes: its copy of a stage, and of the first layer where it hosts it."""
+"""What one device computes: its copy of a stage, and of the first layer where it hosts it.
+
+Layers that mix the samples of a pass (batch normalisation) see the part of the micro-batch that this device takes, and
+each replica keeps statistics of its own; dropout draws from each worker's own random numbers. What a plan computes
+equals one process to rounding where layers treat every sample alone and draw nothing at random, or, as to statistics,
+where a stage has a single replica.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from dora_nb.domain.plan import HOSTED, Plan
-from dora_nb.domain.workload import Workload
-from dora_nb.executor.data import MicroBatch, label_count, loss_of
-from dora_nb.executor.models import build_layer, tie, tied_parameter
-from dora_nb.executor.scale import TransformerArchitecture
+from dora_nb.domain.run_record import INFERENCE
+from dora_nb.executor.data import micro_batch
+from dora_nb.executor.instructions import HandOver
+from dora_nb.executor.layer_state import load_state, optimizer_of, state_of
+from dora_nb.executor.loss import part_of_loss
+from dora_nb.executor.networks.chain import built_layer, parameters_once, tie, tied_names
+from dora_nb.executor.task import Data, Loss, MicroBatch, Network, Task, torch_dtype
 
-LEARNING_RATE = 1e-3
-
-
-def optimizer_of(parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
-    """The optimizer that every process uses."""
-    return torch.optim.AdamW(parameters, lr=LEARNING_RATE, foreach=False, fused=False)
+#: Tensors of a layer by name; see :func:`~dora_nb.executor.layer_state.state_of`.
+LayerState = Mapping[str, Tensor]
 
 
 class Replica:
@@ -28,50 +33,72 @@ class Replica:
     ----------
     device
         Its id in the plan.
-    plan, workload
-        Scaled down.
-    seed
-        Of the weights.
-    dtype
-        Of parameters and activations.
+    plan
+        Whose layers are those of the task's network.
+    task
+        What is computed.
+    states
+        Layers that are not to start as the network's source has them, by index.
+    kept
+        This device's replica under another plan: layers that both hold go on as they are, without being copied, and
+        the other replica must not be used any more.
     """
 
-    def __init__(self, device: str, plan: Plan, workload: Workload, seed: int, dtype: torch.dtype) -> None:
-        architecture = workload.architecture
-        assert architecture is not None, "a scaled-down workload has an architecture"
+    def __init__(
+        self,
+        device: str,
+        plan: Plan,
+        task: Task,
+        *,
+        states: Mapping[int, LayerState] | None = None,
+        kept: Replica | None = None,
+    ) -> None:
+        task.make_importable()
+        network: Network = task.network.build()
+        self.task = task
+        self._data: Data = task.data.build()
+        self._device_id = device
+        self.device = torch.device(task.torch_devices.get(device, "cpu"))
         self.stage = next(index for index, stage in enumerate(plan.stages) if device in stage.devices)
         stage = plan.stages[self.stage]
         self.interval = stage.intervals[stage.devices.index(device)]
-        self.dtype = dtype
-        self._workload = workload
+        self._loss: Loss = task.loss.function()
+        self._plan = plan
         self._in_flight = min(stage.in_flight, plan.micro_batches)
-        self._layer_count = len(workload.layers)
         self._layers_of = {self.stage: range(stage.first_layer, stage.stop_layer)}
-        if plan.tied == "hosted" and self.stage == len(plan.stages) - 1:
+        if plan.hosts_first_layer(self.stage):
             self._layers_of[HOSTED] = range(1)
-        held = sorted({index for layers in self._layers_of.values() for index in layers})
-        self._modules = {index: build_layer(architecture, index, dtype, seed, workload.image_px) for index in held}
-        tie(architecture, self._modules)
-        self._shared_elsewhere = [
-            parameter
-            for index in held
+        self.layers = tuple(sorted({index for layers in self._layers_of.values() for index in layers}))
+        given = states or {}
+        held: dict[int, nn.Module] = {}
+        if kept is not None:
+            held = {index: each for index, each in kept._modules.items() if index not in given}
+        self._modules: dict[int, nn.Module] = {
+            index: held[index] if index in held else self._built(network, index, with_values=index not in given)
+            for index in self.layers
+        }
+        names = tied_names(network)
+        tie(names, len(network), self._modules)
+        self._shared_elsewhere = (
+            [self._modules[index].get_parameter(name) for index, name in self._tied_here(names, len(network))]
             if plan.tied == "synchronised"
-            and (parameter := tied_parameter(architecture, index, self._modules[index])) is not None
-        ]
+            else []
+        )
         # Only where it is used: building one loads much of torch.
-        self._optimizer = optimizer_of(self.parameters()) if workload.trains else None
+        self._optimizer = optimizer_of(self._trained(), task.optimizer) if task.trains and self._trained() else None
+        if kept is not None:
+            self._remember(kept)
+        for index in set(given) & set(self.layers):
+            self.load_state(index, given[index])
         self._trains = False
         self._passes: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         self.loss = 0.0
+        self.completed = 0  # optimizer steps behind the parameters; whoever gives states says how many
         self.outputs: dict[int, Tensor] = {}
 
     def parameters(self) -> list[nn.Parameter]:
         """Every parameter once, in the order of layers."""
-        seen: dict[int, nn.Parameter] = {}
-        for module in self._modules.values():
-            for parameter in module.parameters():
-                seen.setdefault(id(parameter), parameter)
-        return list(seen.values())
+        return parameters_once(self._modules.values())
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Parameters as ``layer.name``; a tied one that both layers of this device use appears under both."""
@@ -79,39 +106,74 @@ class Replica:
             for name, parameter in module.named_parameters(remove_duplicate=False):
                 yield f"{index}.{name}", parameter
 
+    def state(self, layer: int) -> dict[str, Tensor]:
+        """Copies of everything another device needs to go on with a layer; between steps only."""
+        return state_of(self._modules[layer], self._optimizer)
+
+    def load_state(self, layer: int, state: LayerState) -> None:
+        """Go on with a layer as another device left it; the reverse of :meth:`state`.
+
+        Raises
+        ------
+        InputError
+            If the tensors are not those of the layer.
+        """
+        load_state(self._modules[layer], state, self._optimizer)
+
+    def batch(self, step: int) -> tuple[MicroBatch, ...]:
+        """Inputs and labels of every micro-batch of a step; empty ones where this device holds neither end."""
+        if not {0, self.task.layer_count - 1} & set(self.layers):
+            return (MicroBatch(torch.empty(0), torch.empty(0)),) * self._plan.micro_batches
+        samples, dtype = self._plan.micro_batch, self.task.torch_dtype
+        return tuple(micro_batch(self._data, step, index, samples, dtype) for index in range(self._plan.micro_batches))
+
+    def seed(self, step: int) -> None:
+        """Make what layers draw at random (dropout) depend on the task, the device and the step alone.
+
+        A run that was switched to another plan or resumed then draws anew what it would have drawn, as far as the same
+        devices run the same layers. The process's own random numbers are set.
+        """
+        place = self._plan.devices.index(self._device_id)
+        torch.manual_seed((self.task.seed * 10_007 + step - INFERENCE) * 1_009 + place)
+
     def begin(self, *, trains: bool) -> None:
         """Forget the iteration before."""
         self._trains = trains
         self._passes.clear()
         self.outputs = {}
         self.loss = 0.0
+        for module in self._modules.values():
+            module.train(trains)
         for parameter in self.parameters():
             parameter.grad = None
 
-    @property
-    def boundary_shape(self) -> tuple[int, ...]:
-        """Shape of what crosses a cut, for this device's samples."""
-        spec = self._workload.architecture
-        assert isinstance(spec, TransformerArchitecture), "a scaled-down workload is a transformer"
-        tokens = self._workload.layers[0].output_elements // spec.hidden
-        return (self.interval[1] - self.interval[0], tokens, spec.hidden)
+    def receive_buffer(self, hand_over: HandOver) -> Tensor:
+        """An empty tensor on the processor for what a hand-over brings of this device's samples."""
+        return self._boundary(hand_over.stage)
 
-    def warm_up(self, data: MicroBatch) -> None:
+    def warm_up(self) -> None:
         """Run as many passes as the stage may hold and forget them.
 
-        The first call of an operator, and the first use of memory, take longer than any other.
+        The first call of an operator, and the first use of memory, take longer than any other. Layers, and random
+        numbers, stay as they were.
         """
-        self.begin(trains=self._workload.trains)
-        for stage, layers in self._layers_of.items():
-            leaving = None
-            for index in range(self._in_flight):
-                entering = None if layers.start == 0 else torch.zeros(self.boundary_shape, dtype=self.dtype)
-                leaving = self.forward(stage, index, entering, data)
-            for index in range(self._in_flight if self._trains else 0):
-                self.backward(stage, index, None if leaving is None else torch.ones_like(leaving))
-        self.begin(trains=False)
-        if self._workload.trains:
-            spare = nn.Parameter(torch.zeros(1, dtype=self.dtype))
+        data, *_ = self.batch(INFERENCE)
+        buffers = [each.clone() for module in self._modules.values() for each in module.buffers()]
+        with torch.random.fork_rng(devices=()):
+            self.begin(trains=self.task.trains)
+            for stage, layers in self._layers_of.items():
+                leaving = None
+                for index in range(self._in_flight):
+                    entering = None if layers.start == 0 else torch.zeros_like(self._boundary(stage - 1))
+                    leaving = self.forward(stage, index, entering, data)
+                for index in range(self._in_flight if self._trains else 0):
+                    self.backward(stage, index, None if leaving is None else torch.ones_like(leaving))
+            self.begin(trains=False)
+        own = (each for module in self._modules.values() for each in module.buffers())
+        for buffer, before in zip(own, buffers, strict=True):
+            buffer.copy_(before)
+        if self._optimizer is not None:
+            spare = nn.Parameter(torch.zeros(1, dtype=self.task.torch_dtype))
             spare.grad = torch.zeros_like(spare)
             optimizer_of([spare]).step()
 
@@ -131,24 +193,28 @@ class Replica:
 
         Returns
         -------
-        what the next stage gets; None behind the last layer
+        what the next stage gets, on the processor; None behind the last layer
         """
         low, high = self.interval
         layers = self._layers_of[stage]
         with torch.set_grad_enabled(self._trains):
-            x = data.inputs[low:high] if entering is None else entering.requires_grad_(self._trains)
+            if entering is None:
+                x = data.inputs[low:high].to(self.device)
+            else:
+                x = entering.to(self.device)
+                x = x.requires_grad_(self._trains and x.is_floating_point())
             first = x
             for index in layers:
                 x = self._modules[index](x)
-            is_last = layers.stop == self._layer_count
+            is_last = layers.stop == self.task.layer_count
             if is_last and self._trains:
-                x = loss_of(x, data.labels[low:high], label_count(self._workload))
+                x = part_of_loss(self._loss, x, data.labels[low:high].to(self.device), self.task.batch)
                 self.loss += x.item()
         if is_last and not self._trains:
-            self.outputs[micro_batch] = x
+            self.outputs[micro_batch] = x.cpu()
         if self._trains:
             self._passes[stage, micro_batch] = (first, x)
-        return None if is_last else x.detach()
+        return None if is_last else x.detach().cpu()
 
     def backward(self, stage: int, micro_batch: int, gradient: Tensor | None) -> Tensor | None:
         """Run a micro-batch backward.
@@ -162,41 +228,75 @@ class Replica:
 
         Returns
         -------
-        the gradient of what the stage got; None where the inputs are
+        the gradient of what the stage got, on the processor, zeros if it has none; None where the inputs are
         """
         entering, leaving = self._passes.pop((stage, micro_batch))
-        torch.autograd.backward(leaving, gradient)
-        return entering.grad
+        if leaving.requires_grad:
+            torch.autograd.backward(leaving, None if gradient is None else gradient.to(self.device))
+        if self._layers_of[stage].start == 0:
+            return None
+        return (torch.zeros_like(entering) if entering.grad is None else entering.grad).cpu()
 
     def own_gradients(self) -> list[Tensor]:
         """Gradients that this stage's replicas sum among themselves."""
         elsewhere = {id(parameter) for parameter in self._shared_elsewhere}
-        return _gradients(parameter for parameter in self.parameters() if id(parameter) not in elsewhere)
+        return gradients_of(parameter for parameter in self._trained() if id(parameter) not in elsewhere)
 
     def shared_gradients(self) -> list[Tensor]:
         """Gradients of parameters that another stage holds a copy of."""
-        return _gradients(self._shared_elsewhere)
+        return gradients_of(self._shared_elsewhere)
 
     def step(self) -> None:
         """One optimizer step."""
-        assert self._optimizer is not None, "only a workload that trains has steps"
-        self._optimizer.step()
+        if self._optimizer is not None:
+            gradients_of(self._trained())
+            self._optimizer.step()
+        self.completed += 1
+
+    def _built(self, network: Network, index: int, *, with_values: bool) -> nn.Module:
+        dtype, seed = self.task.torch_dtype, self.task.seed
+        return built_layer(network, index, dtype=dtype, seed=seed, with_values=with_values).to(self.device)
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def _tied_here(self, names: tuple[str, str] | None, count: int) -> list[tuple[int, str]]:
+        """Layers of this device with a tied parameter, and its name there."""
+        if names is None:
+            return []
+        return [each for each in ((0, names[0]), (count - 1, names[1])) if each[0] in self.layers]
+
+    def _boundary(self, stage: int) -> Tensor:
+        """An empty tensor for what crosses the cut behind a stage, forward or backward."""
+        layer = 0 if stage == HOSTED else self._plan.stages[stage].stop_layer - 1
+        cut = self.task.cuts[layer]
+        return torch.empty((self.interval[1] - self.interval[0], *cut.shape), dtype=torch_dtype(cut.dtype))
+
+    def _remember(self, kept: Replica) -> None:
+        """Take over what the other replica's optimizer knows of the layers that stay."""
+        if self._optimizer is None or kept._optimizer is None:
+            return
+        for parameter in self._trained():
+            if parameter in kept._optimizer.state:
+                self._optimizer.state[parameter] = kept._optimizer.state[parameter]
+
+
+def gradients_of(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+    """The gradient of each; one that no pass used gets zeros, so that all replicas sum and step alike."""
+    gradients = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        gradients.append(parameter.grad)
+    return gradients
 
 
 def flattened(tensors: Sequence[Tensor]) -> Tensor:
-    """All elements in one vector."""
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+    """All elements in one vector, on the processor."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors]).cpu() if tensors else torch.empty(0)
 
 
 def scatter_back(vector: Tensor, tensors: Sequence[Tensor]) -> None:
     """The reverse of :func:`flattened`, into the tensors."""
     for tensor, part in zip(tensors, torch.split(vector, [tensor.numel() for tensor in tensors]), strict=True):
         tensor.copy_(part.view_as(tensor))
-
-
-def _gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
-    gradients = []
-    for parameter in parameters:
-        assert parameter.grad is not None, "every parameter takes part in every pass"
-        gradients.append(parameter.grad)
-    return gradients

@@ -1,26 +1,32 @@
 """A planned workload and its plan, made small enough to run on one machine.
 
 The structure stays: family, ratio of query to key-value heads, biases and norms, tied or not, and where the plan cuts
-in terms of structure (a stage with only the embedding keeps only the embedding). Width, depth, vocabulary and sequence
-shrink. Samples, micro-batches, replicas, in-flight counts, sums and the order of transfers are the plan's own.
+in terms of structure (a stage with only the embedding keeps only the embedding). Width, the depth of transformers,
+vocabulary, sequence and image shrink. Samples, micro-batches, replicas, in-flight counts, sums and the order of
+transfers are the plan's own.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable, Iterable, Sequence
 
 from dora_nb.domain.architecture import (
     Architecture,
     DecoderArchitecture,
     EncoderArchitecture,
+    MobileNetArchitecture,
+    ResNetArchitecture,
     VisionTransformerArchitecture,
 )
-from dora_nb.domain.layer import BYTES_PER_ELEMENT
-from dora_nb.domain.plan import Plan, Stage, Transfer
+from dora_nb.domain.layer import BYTES_PER_ELEMENT, Precision
+from dora_nb.domain.plan import Plan, Transfer
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 
 TransformerArchitecture = DecoderArchitecture | EncoderArchitecture | VisionTransformerArchitecture
+ConvolutionalArchitecture = ResNetArchitecture | MobileNetArchitecture
 
 # What a transformer shrinks to, at most.
 BLOCKS = 8
@@ -29,6 +35,12 @@ HEAD_DIM = 16
 VOCABULARY = 512
 PATCH_PX = 8
 CLASSES = 64
+
+#: What a convolutional network shrinks to: part of its widths, at least the fewest channels, and sides of its image.
+#: MobileNet is narrow as it is. Its blocks differ from each other, so all of them stay.
+RESNET_WIDTH, MOBILENET_WIDTH = 1 / 4, 1 / 2
+FEWEST_CHANNELS = 4
+IMAGE_PX = 64
 
 #: Tokens of one micro-batch, and the fewest and most of one sample. A pass of a micro-batch through a block then takes
 #: several milliseconds on one core, so that calling it and passing it on are small beside it, however few its samples.
@@ -49,7 +61,7 @@ def scale_down(plan: Plan, workload: Workload) -> tuple[Workload, Plan]:
     plan
         For ``workload``.
     workload
-        A transformer that trains or infers.
+        With an architecture; it trains or infers.
 
     Returns
     -------
@@ -59,83 +71,138 @@ def scale_down(plan: Plan, workload: Workload) -> tuple[Workload, Plan]:
     Raises
     ------
     InputError
-        If the network is not a transformer, the mode cannot be run, or the plan is not one for the workload.
+        If the workload has no architecture, the mode cannot be run, or the plan is not one for the workload.
     """
-    architecture = _transformer(workload)
+    small, cut = scaling_of([plan], workload)
+    return small, cut(plan)
+
+
+def scaling_of(
+    plans: Sequence[Plan], workload: Workload, *, every_block: bool = False
+) -> tuple[Workload, Callable[[Plan], Plan]]:
+    """The small workload that several plans can run, and what cuts a plan to it.
+
+    Parameters
+    ----------
+    plans
+        For ``workload``; the first one decides how many tokens a sample has.
+    workload
+        As for :func:`scale_down`.
+    every_block
+        Keep all blocks, so that plans with other cuts than these can run too.
+
+    Raises
+    ------
+    InputError
+        As for :func:`scale_down`. What cuts a plan raises it where the plan cuts between blocks that were dropped.
+    """
+    architecture = workload.architecture
+    if architecture is None:
+        raise InputError(
+            "workload.architecture", None, "an architecture to make a small network of, or a model of your own to run"
+        )
     if workload.mode not in ("training", "inference"):
         raise InputError("workload.mode", workload.mode, "'training' or 'inference': the modes the executor runs")
-    if plan.layer_count != len(workload.layers) or len(workload.layers) != architecture.blocks + 2:
-        raise InputError(
-            "plan.stages",
-            plan.layer_count,
-            f"stages that cover embedding, {architecture.blocks} blocks and head of {workload.name}",
-        )
-    stages, blocks = _small_stages(plan, architecture.blocks)
-    tokens = min(max(MICRO_BATCH_TOKENS // plan.micro_batch, FEWEST_TOKENS), MOST_TOKENS)
+    all_blocks = _block_count(architecture)
+    for plan in plans:
+        if not plan.layer_count == len(workload.layers) == all_blocks + 2:
+            raise InputError(
+                "plan.stages",
+                plan.layer_count,
+                f"stages that cover first layer, {all_blocks} blocks and head of {workload.name}",
+            )
+    cuts = {cut for plan in plans for stage in plan.stages for cut in (stage.first_layer, stage.stop_layer)}
+    if every_block or isinstance(architecture, ConvolutionalArchitecture):
+        position_of, blocks = _positions(range(all_blocks + 3), all_blocks, 1.0)
+    else:
+        position_of, blocks = _positions(cuts, all_blocks, max(1.0, all_blocks / BLOCKS))
+    tokens = min(max(MICRO_BATCH_TOKENS // plans[0].micro_batch, FEWEST_TOKENS), MOST_TOKENS)
     small = _small_workload(workload, _small_architecture(architecture, blocks, tokens), tokens)
-    return small, plan.replace(
-        stages=stages,
+
+    def cut(plan: Plan) -> Plan:
+        unknown = [each for stage in plan.stages for each in (stage.stop_layer,) if each not in position_of]
+        if unknown:
+            raise InputError("plan.stages", unknown, f"cuts at {sorted(position_of)}, which what runs can be cut at")
+        stages = tuple(
+            stage.replace(first_layer=position_of[stage.first_layer], stop_layer=position_of[stage.stop_layer])
+            for stage in plan.stages
+        )
+        return executable(plan.replace(stages=stages))
+
+    return small, cut
+
+
+def executable(plan: Plan) -> Plan:
+    """A plan in the form that is run: what the executor leaves to itself is not decided by it.
+
+    Returns
+    -------
+    Plan
+        Without prediction and certificate, which are not the run's.
+    """
+    return plan.replace(
+        # The executor sums gradients when a device has nothing left to compute: one bucket.
+        stages=tuple(
+            stage if stage.all_reduce is None else stage.replace(all_reduce=stage.all_reduce.replace(buckets=1))
+            for stage in plan.stages
+        ),
         overlap=True,  # the executor never waits for what it sends
-        chunks=1,
-        transfer_order=_whole_transfers(plan),
+        transfer_order=_executed(plan),
         prediction=None,
         certificate=None,
     )
 
 
-def _whole_transfers(plan: Plan) -> tuple[Transfer, ...]:
-    """The order without inputs, labels and outputs, and each transfer whole, where its first part was."""
+def _executed(plan: Plan) -> tuple[Transfer, ...]:
+    """The order without inputs, labels and outputs, and sums in one bucket, where the first one was."""
+    kept = (each for each in plan.transfer_order if each.kind not in ("input", "label", "output"))
     return tuple(
-        each.replace(part=0)
-        for each in plan.transfer_order
-        if each.kind not in ("input", "label", "output") and each.part <= 1
+        each.replace(part=0) if each.kind == "all-reduce" else each
+        for each in kept
+        if each.kind != "all-reduce" or each.part <= 1
     )
 
 
 def for_inference(plan: Plan, workload: Workload) -> tuple[Plan, Workload]:
-    """The forward pass alone of a scaled-down plan and workload: activations in the same order, no sums."""
+    """The forward pass alone of what is run: activations in the same order, no sums."""
     order = tuple(each for each in plan.transfer_order if each.kind == "activation")
     stages = tuple(stage.replace(all_reduce=None) for stage in plan.stages)
     tied = "hosted" if plan.tied == "hosted" else "none"
-    assert workload.architecture is not None, "a scaled-down workload has an architecture"
-    return (
-        plan.replace(stages=stages, tied=tied, transfer_order=order),
-        _workload_of(workload, workload.architecture, "inference", workload.sequence, workload.image_px),
+    alone = plan.replace(stages=stages, tied=tied, transfer_order=order)
+    if workload.architecture is None:  # a chain given layer by layer, whose figures say no more
+        return alone, workload.replace(mode="inference", label_bytes=0.0)
+    return alone, _workload_of(
+        workload, workload.architecture, "inference", workload.sequence, workload.image_px, workload.precision
     )
 
 
-def _transformer(workload: Workload) -> TransformerArchitecture:
-    architecture = workload.architecture
-    if not isinstance(architecture, TransformerArchitecture):
-        family = None if architecture is None else architecture.family
-        raise InputError(
-            "workload.architecture.family",
-            family,
-            "decoder, encoder or vit: the executor runs transformer families for now",
-        )
-    return architecture
+def _block_count(architecture: Architecture) -> int:
+    """Layers between the first one and the head."""
+    if isinstance(architecture, ResNetArchitecture):
+        return sum(architecture.depths)
+    if isinstance(architecture, MobileNetArchitecture):
+        return sum(repeats for _, _, repeats, _ in architecture.stages)
+    return architecture.blocks
 
 
-def _small_stages(plan: Plan, blocks: int) -> tuple[tuple[Stage, ...], int]:
-    """Stages over fewer blocks, and how many blocks there are then."""
-    divisor = max(1.0, blocks / BLOCKS)
-    start = plan.stages[0].first_layer
-    position, kept_in_all = start, 0
-    stages = []
-    for stage in plan.stages:
-        in_stage = max(0, min(stage.stop_layer, blocks + 1) - max(stage.first_layer, 1))
-        kept = max(1, round(in_stage / divisor)) if in_stage else 0
-        ends = int(stage.first_layer == 0) + int(stage.stop_layer == blocks + 2)
-        # The executor sums gradients when a device has nothing left to compute: one bucket.
-        all_reduce = None if stage.all_reduce is None else stage.all_reduce.replace(buckets=1)
-        cut = {"first_layer": position, "stop_layer": position + kept + ends, "all_reduce": all_reduce}
-        stages.append(stage.replace(**cut))
-        position += kept + ends
+def _positions(cuts: Iterable[int], blocks: int, divisor: float) -> tuple[dict[int, int], int]:
+    """Where each cut comes to lie when there are fewer blocks between cuts, and how many blocks there are then.
+
+    Between two cuts with blocks in between there stays at least one.
+    """
+    position_of, kept_in_all = {0: 0}, 0
+    for first, stop in itertools.pairwise(sorted({0, blocks + 2, *cuts})):
+        between = max(0, min(stop, blocks + 1) - max(first, 1))
+        kept = max(1, round(between / divisor)) if between else 0
+        ends = int(first == 0) + int(stop == blocks + 2)
+        position_of[stop] = position_of[first] + kept + ends
         kept_in_all += kept
-    return tuple(stages), kept_in_all
+    return position_of, kept_in_all
 
 
-def _small_architecture(architecture: TransformerArchitecture, blocks: int, tokens: int) -> TransformerArchitecture:
+def _small_architecture(architecture: Architecture, blocks: int, tokens: int) -> Architecture:
+    if isinstance(architecture, ConvolutionalArchitecture):
+        return _small_convolutional(architecture)
     if isinstance(architecture, DecoderArchitecture):
         queries_per_key = architecture.heads // architecture.kv_heads
         kv_heads = min(architecture.kv_heads, max(1, HEADS // queries_per_key))
@@ -165,21 +232,49 @@ def _small_ffn(architecture: TransformerArchitecture, hidden: int) -> int:
     return max(1, round(hidden * min(architecture.ffn / architecture.hidden, WIDEST_FFN)))
 
 
-def _small_workload(workload: Workload, architecture: TransformerArchitecture, tokens: int) -> Workload:
+def _small_convolutional(architecture: ConvolutionalArchitecture) -> ConvolutionalArchitecture:
+    common = {"image_px": min(architecture.image_px, IMAGE_PX), "classes": min(architecture.classes, CLASSES)}
+    if isinstance(architecture, ResNetArchitecture):
+        widths = tuple(4 * _channels(width / 4, RESNET_WIDTH) for width in architecture.widths)  # a quarter inside
+        return architecture.replace(
+            widths=widths, stem_width=_channels(architecture.stem_width, RESNET_WIDTH), **common
+        )
+    stages = tuple(
+        (expansion, _channels(width, MOBILENET_WIDTH), repeats, stride)
+        for expansion, width, repeats, stride in architecture.stages
+    )
+    return architecture.replace(
+        stages=stages,
+        stem_width=_channels(architecture.stem_width, MOBILENET_WIDTH),
+        head_width=_channels(architecture.head_width, MOBILENET_WIDTH),
+        **common,
+    )
+
+
+def _channels(width: float, part: float) -> int:
+    return max(round(width * part), min(round(width), FEWEST_CHANNELS))
+
+
+def _small_workload(workload: Workload, architecture: Architecture, tokens: int) -> Workload:
     sequence = None if workload.sequence is None else min(workload.sequence, tokens)
-    image_px = architecture.image_px if isinstance(architecture, VisionTransformerArchitecture) else None
-    return _workload_of(workload, architecture, workload.mode, sequence, image_px)
+    image_px = None if isinstance(architecture, DecoderArchitecture | EncoderArchitecture) else architecture.image_px
+    return _workload_of(workload, architecture, workload.mode, sequence, image_px, "fp64")
 
 
 def _workload_of(
-    workload: Workload, architecture: Architecture, mode: str, sequence: int | None, image_px: int | None
+    workload: Workload,
+    architecture: Architecture,
+    mode: str,
+    sequence: int | None,
+    image_px: int | None,
+    precision: Precision,
 ) -> Workload:
     chain = architecture.chain(
-        mode=mode, sequence=sequence, image_px=image_px, bytes_per_element=BYTES_PER_ELEMENT["fp64"]
+        mode=mode, sequence=sequence, image_px=image_px, bytes_per_element=BYTES_PER_ELEMENT[precision]
     )
     return workload.replace(
         mode=mode,
-        precision="fp64",
+        precision=precision,
         sequence=sequence,
         image_px=image_px,
         source=None,

@@ -2,41 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from dora_nb.executor.instructions import AllReduce, TiedSum
 from dora_nb.executor.transport import Transport
+from dora_nb.executor.turns import TransferKey
+
+#: Waits for the turn of a transfer on the network, and passes it on behind it.
+Turn = Callable[[TransferKey], contextlib.AbstractContextManager[None]]
 
 # Tags on the channel of the sums. A ring uses one per round from its base on.
 _GATHER, _SPREAD, _TIED_GATHER, _TIED_SPREAD, _TIED_EXCHANGE, _RING = 0, 1, 2, 3, 4, 16
 
 
-def all_reduce(vector: Tensor, device: str, instruction: AllReduce, transport: Transport) -> None:
+def all_reduce(vector: Tensor, device: str, instruction: AllReduce, transport: Transport, turn: Turn) -> None:
     """Replace a vector on every member by the sum over members."""
-    if instruction.algorithm == "ring":
-        _ring(vector, device, instruction.members, transport)
-    else:
-        _gather(vector, device, instruction.members, instruction.leader, transport, _GATHER)
-        _spread(vector, device, instruction.members, instruction.leader, transport, _SPREAD)
+    with turn(TransferKey("all-reduce", instruction.stage, 0)):
+        if instruction.algorithm == "ring":
+            _ring(vector, device, instruction.members, transport)
+        else:
+            _gather(vector, device, instruction.members, instruction.leader, transport, _GATHER)
+            _spread(vector, device, instruction.members, instruction.leader, transport, _SPREAD)
 
 
-def tied_sum(vector: Tensor, device: str, instruction: TiedSum, transport: Transport) -> None:
+def tied_sum(vector: Tensor, device: str, instruction: TiedSum, transport: Transport, turn: Turn) -> None:
     """Replace a vector on the devices of both stages by the sum over all of them.
 
     Both leaders add the first stage's sum and the last one's in that order, so the two copies stay equal to the bit.
     """
-    members, leader = instruction.members, instruction.leader
-    _gather(vector, device, members, leader, transport, _TIED_GATHER)
+    members, leader, stage = instruction.members, instruction.leader, instruction.stage
+    with turn(TransferKey("tied-reduce", stage, 0)):
+        _gather(vector, device, members, leader, transport, _TIED_GATHER)
     if device == leader:
-        other = torch.empty_like(vector)
-        arriving = transport.receive(other, instruction.partner, _TIED_EXCHANGE, "sum")
-        transport.send(vector.clone(), instruction.partner, _TIED_EXCHANGE, "sum")
-        arriving.wait()
+        with turn(TransferKey("tied-exchange", instruction.last, 0)):
+            other = torch.empty_like(vector)
+            arriving = transport.receive(other, instruction.partner, _TIED_EXCHANGE, "sum")
+            transport.send(vector.clone(), instruction.partner, _TIED_EXCHANGE, "sum")
+            arriving.wait()
         vector.copy_(vector + other if instruction.first else other + vector)
-    _spread(vector, device, members, leader, transport, _TIED_SPREAD)
+    with turn(TransferKey("tied-broadcast", stage, 0)):
+        _spread(vector, device, members, leader, transport, _TIED_SPREAD)
 
 
 def _ring(vector: Tensor, device: str, members: Sequence[str], transport: Transport) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import os
+import pathlib
+import socket
 import time
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # public, but not marked as exported
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]  # public, but not marked as exported
 
-#: Classes of traffic. gloo delivers what two ranks of a group exchange in one queue, so each class has a group.
-Channel = Literal["hand-over", "sum"]
+#: Classes of traffic. gloo delivers what two ranks of a group exchange in one queue, so each class has a group:
+#: activations and gradients, sums of gradients, turns on a medium, and state that moves to another device.
+Channel = Literal["hand-over", "sum", "turn", "state"]
 
 #: Seconds in which all devices learn when to start.
 HEAD_START_S = 0.005
@@ -27,7 +32,7 @@ class Pending(Protocol):
 
 
 class Transport(Protocol):
-    """Point-to-point messages between the devices of a plan."""
+    """Point-to-point messages between the devices of a plan. Several threads may use it, each on its own channels."""
 
     def send(self, tensor: Tensor, peer: str, tag: int, channel: Channel) -> None:
         """Hand a tensor over; returns at once. The tensor must not change until :meth:`flush` returned."""
@@ -49,13 +54,20 @@ class Transport(Protocol):
         that moment, of ``time.perf_counter``, which all processes of one host share
         """
 
+    def wake(self) -> None:
+        """Make everything that waits for a peer fail, in whatever thread; the transport is of no use any more."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
 
 class GlooTransport:
-    """Transport over torch.distributed's gloo back end.
+    """Transport over gloo, the processor's back end of torch.distributed.
 
     A gloo send moves only once its receive is posted and waits for nothing else, so sends are started at once and
     kept until :meth:`flush`: no device ever waits for a peer to take something, and the order of receives alone
-    decides what moves.
+    decides what moves. The groups are this object's own: nothing global is set up, so one transport can be made while
+    another one is in use.
 
     Parameters
     ----------
@@ -69,49 +81,78 @@ class GlooTransport:
         Longest wait for a peer.
     """
 
-    def __init__(self, devices: Sequence[str], rank: int, store: PrefixStore, timeout_s: float) -> None:
+    def __init__(self, devices: Sequence[str], rank: int, store: Store, timeout_s: float) -> None:
         timeout = datetime.timedelta(seconds=timeout_s)
         self._rank_of = {device: index for index, device in enumerate(devices)}
         self._kept: list[tuple[dist.Work, Tensor]] = []
-        dist.init_process_group("gloo", rank=rank, world_size=len(devices), store=store, timeout=timeout)
-        self._groups: dict[Channel, dist.ProcessGroup] = {
-            "hand-over": dist.new_group(timeout=timeout),
-            "sum": dist.new_group(timeout=timeout),
+        before = _open_sockets()
+        self._groups: dict[Channel, Any] = {  # torch's own type hints miss all of its methods
+            channel: dist.ProcessGroupGloo(PrefixStore(channel, store), rank, len(devices), timeout)
+            for channel in get_args(Channel)
         }
+        self.barrier()  # connections are made on first use: not while something is timed
+        self._sockets = {number: ends for number, ends in _open_sockets().items() if before.get(number) != ends}
 
     def send(self, tensor: Tensor, peer: str, tag: int, channel: Channel) -> None:
         """See :class:`Transport`."""
-        tensor = tensor.detach().contiguous()
-        work = dist.isend(tensor, dst=self._rank_of[peer], group=self._groups[channel], tag=tag)
-        assert work is not None, "this rank belongs to the group"
+        tensor = tensor.detach().cpu().contiguous()
+        work = self._groups[channel].send([tensor], self._rank_of[peer], tag)
         self._kept.append((work, tensor))
 
     def receive(self, into: Tensor, peer: str, tag: int, channel: Channel) -> Pending:
         """See :class:`Transport`."""
-        work = dist.irecv(into, src=self._rank_of[peer], group=self._groups[channel], tag=tag)
-        assert work is not None, "this rank belongs to the group"
-        return work
+        pending: Pending = self._groups[channel].recv([into], self._rank_of[peer], tag)
+        return pending
 
     def flush(self) -> None:
         """See :class:`Transport`."""
-        for work, _ in self._kept:
+        kept, self._kept = self._kept, []
+        for work, _ in kept:
             work.wait()
-        self._kept.clear()
 
     def barrier(self) -> None:
         """See :class:`Transport`."""
-        dist.barrier()
+        if len(self._rank_of) > 1:
+            self._groups["turn"].barrier().wait()
 
     def common_start(self) -> float:
         """See :class:`Transport`; the first rank names the moment."""
         self.barrier()
         moment = torch.tensor([time.perf_counter() + HEAD_START_S], dtype=torch.float64)
-        dist.broadcast(moment, src=0)
+        self._groups["turn"].broadcast(moment, 0).wait()
         start_s = float(moment.item())
         time.sleep(max(0.0, start_s - time.perf_counter()))
         return start_s
 
+    def wake(self) -> None:
+        """See :class:`Transport`.
+
+        gloo offers no way to stop waiting, but fails at once when its connections end. Those of this transport alone
+        are ended: the ones that appeared when its groups were made.
+        """
+        for number, ends in self._sockets.items():
+            with (
+                contextlib.suppress(OSError),  # closed meanwhile, by gloo
+                socket.fromfd(number, socket.AF_INET, socket.SOCK_STREAM) as duplicate,
+            ):
+                if ends == (duplicate.getsockname(), duplicate.getpeername()):  # else the number is another one's now
+                    duplicate.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
-        """Leave the group, so that this process can join another one."""
+        """See :class:`Transport`."""
+        self._kept.clear()
         self._groups.clear()
-        dist.destroy_process_group()
+
+
+def _open_sockets() -> dict[int, tuple[object, object]]:
+    """The two ends of this process's connected internet sockets, by number; none where the system lists no sockets."""
+    listed = pathlib.Path("/proc/self/fd")
+    found: dict[int, tuple[object, object]] = {}
+    for entry in listed.iterdir() if listed.is_dir() else ():
+        with contextlib.suppress(OSError):  # closed meanwhile, or listening
+            if os.readlink(entry).startswith("socket:"):
+                with socket.fromfd(int(entry.name), socket.AF_INET, socket.SOCK_STREAM) as duplicate:
+                    ends = duplicate.getsockname(), duplicate.getpeername()
+                if isinstance(ends[1], tuple):  # otherwise a socket of this machine alone
+                    found[int(entry.name)] = ends
+    return found

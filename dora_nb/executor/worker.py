@@ -1,48 +1,52 @@
 """A worker: one process that plays one device. Started by the pool as ``python -m dora_nb.executor.worker``.
 
 It takes orders as JSON lines on standard input and answers on what was standard output when it started. It ends when
-its input does, so it never outlives its coordinator.
+its input does, so it never outlives its coordinator. Its argument is the coordinator's private directory.
 """
 
 from __future__ import annotations
 
 import os
-import queue
+import pathlib
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
-from dora_nb.domain.run_record import INFERENCE
+from dora_nb.errors import ExecutionError
+from dora_nb.executor.control.channel import PipeChannel
+from dora_nb.executor.control.coordinator import Coordinator
+from dora_nb.executor.control.paths import Files, SharedFiles
+from dora_nb.executor.held import Held, LayerState
 from dora_nb.executor.messages import (
-    ORDERS,
+    Abort,
+    Clock,
+    ClockQuestion,
+    Commit,
     EventReport,
+    Exchange,
     Failed,
-    Finished,
-    Heartbeat,
+    Inventory,
+    Iterate,
+    Iterated,
     IterationReport,
     Job,
     Order,
     Probe,
     Probed,
     Ready,
-    Run,
-    StepDone,
-    Target,
-    Writer,
-    read,
+    Save,
+    Stock,
+    Survey,
+    Surveyed,
 )
 
 if TYPE_CHECKING:  # torch is loaded once the heartbeat runs
     from torch import Tensor
 
     from dora_nb.executor.interpreter import Iteration
-    from dora_nb.executor.replica import Replica
-    from dora_nb.executor.transport import GlooTransport
-
-HEARTBEAT_S = 0.5
+    from dora_nb.executor.membership import Membership
+    from dora_nb.executor.transport import Transport
 
 #: Messages of the probe, and how many times each makes the round trip.
 SMALL_BYTES, SMALL_TRIPS = 8, 40
@@ -50,24 +54,27 @@ LARGE_BYTES, LARGE_TRIPS = 1_000_000, 10
 
 
 def main() -> None:
-    """Serve orders until the input ends."""
-    replies = Writer(_claimed_stdout())
-    orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(orders, replies), daemon=True).start()
-    threading.Thread(target=_beat, args=(replies,), daemon=True).start()
+    """Serve the orders of the process that started this one."""
+    channel = PipeChannel(sys.stdin.buffer, _claimed_stdout())
+    serve(Coordinator(channel), SharedFiles(pathlib.Path(sys.argv[1])))
+
+
+def serve(coordinator: Coordinator, files: Files) -> NoReturn:
+    """Carry out orders until the coordinator is gone, with which the process ends."""
+    coordinator.start()
 
     import torch
 
     torch.set_num_threads(1)
-    worker = Worker(replies)
-    replies.write(Ready())
+    worker = Worker(coordinator, files)
+    coordinator.write(Ready())
     while True:
-        order = orders.get()
+        order = coordinator.next_order()
         try:
             worker.carry_out(order)
         except Exception as error:
             traceback.print_exc()
-            replies.write(Failed(problem=f"{type(error).__name__}: {error}"[:2000]))
+            coordinator.write(Failed(problem=f"{type(error).__name__}: {error}"[:2000]))
 
 
 def _claimed_stdout() -> BinaryIO:
@@ -77,85 +84,197 @@ def _claimed_stdout() -> BinaryIO:
     return os.fdopen(private, "wb")
 
 
-def _listen(orders: queue.SimpleQueue[Order], replies: Writer) -> None:
-    """Pass orders on; leave at once when the coordinator is gone, whatever the main thread waits for."""
-    try:
-        while (order := read(sys.stdin.buffer, ORDERS)) is not None:
-            orders.put(order)
-    except Exception as error:
-        replies.write(Failed(problem=str(error)[:2000]))
-    finally:
-        os._exit(0)
-
-
-def _beat(replies: Writer) -> None:
-    while True:
-        try:
-            replies.write(Heartbeat())
-        except OSError:
-            os._exit(0)
-        time.sleep(HEARTBEAT_S)
-
-
 class Worker:
     """Carries out orders; keeps what it built between them.
 
     Parameters
     ----------
-    replies
+    coordinator
         Where answers go.
+    files
+        Those that orders name.
     """
 
-    def __init__(self, replies: Writer) -> None:
-        self._replies = replies
-        self._job: Job | None = None
-        self._replica: Replica | None = None
-        self._transport: GlooTransport | None = None
+    def __init__(self, coordinator: Coordinator, files: Files) -> None:
+        self._coordinator, self._files = coordinator, files
+        self._current: Membership | None = None
+        self._prepared: Membership | None = None
+        self._held = Held()
+        self._aborted = -1
+        self._connections: dict[int, Transport] = {}  # by generation; also those that are not a membership's yet
+        coordinator.on_abort = self._abort
 
     def carry_out(self, order: Order) -> None:
         """Do what was ordered and answer."""
         match order:
+            case Exchange():
+                self._exchange(order)
+                self._coordinator.write(Ready())
             case Job():
-                self._prepare(order)
-                self._replies.write(Ready())
+                self._prepare(self._files.localise(order))
+                self._coordinator.write(Ready())
+            case Commit():
+                self._commit()
+                self._coordinator.write(Ready())
             case Probe():
-                self._replies.write(self._probe())
-            case Run():
-                self._replies.write(self._run(order))
+                self._coordinator.write(self._probe(order))
+            case Survey():
+                self._coordinator.write(self._survey(order))
+            case Iterate():
+                self._coordinator.write(self._iterate(order))
+            case Save():
+                self._save(order)
+                self._coordinator.write(Ready())
+            case Inventory():
+                self._coordinator.write(Stock(layers=self._stock()))
+            case ClockQuestion():
+                self._coordinator.write(Clock(now_s=time.perf_counter()))
+
+    # ------------------------------------------------------------------ groups
+
+    def _connect(self, order: Exchange | Job | Survey) -> Transport:
+        from dora_nb.executor.membership import connect
+        from dora_nb.executor.store import GroupStore
+
+        store = GroupStore(self._coordinator, order.generation, order.timeout_s)
+        transport = connect(order.devices, order.device, order.network, store, order.timeout_s)
+        self._connections[order.generation] = transport
+        if order.generation <= self._aborted:  # it came while the connections were made
+            transport.wake()
+        return transport
+
+    def _abort(self, abort: Abort) -> None:
+        """Wake whatever waits for a peer; called while the main thread is at something else."""
+        self._aborted = max(self._aborted, abort.generation)
+        for generation, transport in list(self._connections.items()):
+            if generation <= abort.generation:
+                transport.wake()
+        for member in (self._current, self._prepared):
+            if member is not None and member.job.generation <= abort.generation:
+                member.give_up()
+
+    def _leave(self, generation: int) -> None:
+        transport = self._connections.pop(generation, None)
+        if transport is not None:
+            transport.close()
+
+    def _exchange(self, order: Exchange) -> None:
+        from dora_nb.executor.moves import exchange
+
+        transport = self._connect(order)
+        try:
+            arrived = exchange(order.moves, order.device, transport, lambda layer: self._state(layer, order.completed))
+            transport.barrier()  # nobody leaves while a peer still waits for something
+        finally:
+            self._leave(order.generation)
+        self._held.keep(order.completed, arrived)
 
     def _prepare(self, job: Job) -> None:
-        import torch
+        from dora_nb.executor.checkpoint import read_layers
+        from dora_nb.executor.membership import Membership
+        from dora_nb.executor.moves import layers_of
 
-        from dora_nb.executor.data import micro_batch
-        from dora_nb.executor.replica import Replica
-        from dora_nb.executor.store import join_store
-        from dora_nb.executor.transport import GlooTransport
+        transport = self._connect(job)
+        try:
+            own = self._current.replica if self._current is not None else None
+            kept = own if own is not None and own.completed == job.completed else None
+            states = dict(self._held.get(job.completed))
+            needed = set(layers_of(job.plan, job.device))
+            if kept is not None:
+                states = {layer: state for layer, state in states.items() if layer not in kept.layers}
+            if job.checkpoint is not None:
+                missing = needed - states.keys() - set(kept.layers if kept is not None else ())
+                states |= read_layers(pathlib.Path(job.checkpoint), missing)
+            missing = needed - states.keys() - set(kept.layers if kept is not None else ())
+            if missing and not job.fresh:
+                raise ExecutionError(f"nothing here has layers {sorted(missing)} after step {job.completed}")
+            states = {layer: states[layer] for layer in needed & states.keys()}
+            self._prepared = Membership(job, transport, states, kept)
+        except BaseException:
+            self._leave(job.generation)
+            raise
 
-        if self._transport is not None:
-            self._transport.close()
-            self._transport = None
-        self._replica = Replica(job.device, job.plan, job.workload, job.seed, torch.float64)
-        self._replica.warm_up(
-            micro_batch(job.workload, job.seed, INFERENCE, 0, job.plan.micro_batch, self._replica.dtype)
-        )
-        self._transport = GlooTransport(
-            job.devices,
-            job.devices.index(job.device),
-            join_store(job.store_port, job.generation, job.timeout_s),
-            job.timeout_s,
-        )
-        self._job = job
-        self._transport.barrier()  # connections are made on first use: not while something is timed
+    def _commit(self) -> None:
+        if self._current is not None:
+            self._leave(self._current.job.generation)
+        self._current, self._prepared = self._prepared, None
+        self._held.forget(but=() if self._current is None else (self._current.replica.completed,))
 
-    def _probe(self) -> Probed:
+    @property
+    def _membership(self) -> Membership:
+        assert self._current is not None, "a job was committed before"
+        return self._current
+
+    # ------------------------------------------------------------------ states
+
+    def _state(self, layer: int, completed: int) -> LayerState:
+        """A layer after so many steps, from what is kept or from what runs."""
+        kept = self._held.get(completed)
+        if layer in kept:
+            return kept[layer]
+        replica = self._membership.replica
+        if replica.completed != completed or layer not in replica.layers:
+            raise ExecutionError(f"layer {layer} after step {completed} is not here; here are {self._stock()}")
+        return replica.state(layer)
+
+    def _stock(self) -> dict[int, tuple[int, ...]]:
+        stock = {completed: set(layers) for completed, layers in self._held.layers().items()}
+        if self._current is not None:
+            stock.setdefault(self._current.replica.completed, set()).update(self._current.replica.layers)
+        return {completed: tuple(sorted(layers)) for completed, layers in stock.items()}
+
+    def _iterate(self, order: Iterate) -> Iterated:
+        from dora_nb.executor.moves import exchange
+
+        member = self._membership
+        iteration = member.iterate(order.step, order.targets, trains=order.trains)
+        began_s = time.perf_counter()
+        if order.keep or order.copies:
+            replica = member.replica
+            states = {layer: replica.state(layer) for layer in replica.layers}
+            arrived = exchange(order.copies, member.job.device, member.transport, lambda layer: states[layer])
+            self._held.keep(replica.completed, states | arrived)
+        return Iterated(iteration=_report(order.step, iteration), copying_s=time.perf_counter() - began_s)
+
+    def _save(self, order: Save) -> None:
+        from dora_nb.executor.networks.tensor_file import write_tensors
+
+        replica = self._membership.replica
+        tensors: dict[str, Tensor] = {}
+        match order.what:
+            case "outputs":
+                tensors = {f"output/{index}": each for index, each in replica.outputs.items()}
+            case "parameters":
+                for name, parameter in replica.named_parameters():
+                    tensors[f"parameter/{name}"] = parameter.detach()
+                    if parameter.grad is not None:
+                        tensors[f"gradient/{name}"] = parameter.grad
+            case "states":
+                for layer in replica.layers if order.layers is None else order.layers:
+                    tensors |= {f"{layer}/{name}": each for name, each in replica.state(layer).items()}
+        with self._files.deliver(order.path) as path:
+            write_tensors(tensors, path)
+
+    # ------------------------------------------------------------------ the network
+
+    def _survey(self, survey: Survey) -> Surveyed:
+        from dora_nb.executor.probe import take_part
+
+        transport = self._connect(survey)
+        try:
+            return Surveyed(heard=take_part(survey.rounds, survey.device, transport))
+        finally:
+            self._leave(survey.generation)
+
+    def _probe(self, order: Probe) -> Probed:
         """Ping-pong between the first two devices: seconds one way of a small and of a large message."""
         import torch
 
-        assert self._job is not None, "a probe follows a job"
-        assert self._transport is not None, "a probe follows a job"
-        transport, device, (first, second) = self._transport, self._job.device, self._job.devices[:2]
+        transport, job = self._membership.transport, self._membership.job
+        device, (first, second) = job.device, job.devices[:2]
         seconds = []
-        for tag, (size, trips) in enumerate(((SMALL_BYTES, SMALL_TRIPS), (LARGE_BYTES, LARGE_TRIPS))):
+        large = ((LARGE_BYTES, LARGE_TRIPS),) if order.rate else ()
+        for tag, (size, trips) in enumerate(((SMALL_BYTES, SMALL_TRIPS), *large)):
             out, back = torch.zeros(size // 8, dtype=torch.float64), torch.empty(size // 8, dtype=torch.float64)
             times = []
             for _ in range(trips):
@@ -170,45 +289,8 @@ class Worker:
                 times.append((time.perf_counter() - start_s) / 2)
                 transport.flush()
             seconds.append(sorted(times)[trips // 2])
-        small_s, large_s = seconds
-        return Probed(latency_s=small_s, rate_bytes_per_s=LARGE_BYTES / max(large_s - small_s, 1e-9))
-
-    def _run(self, run: Run) -> Finished:
-        from dora_nb.executor.data import micro_batch
-        from dora_nb.executor.instructions import compile_plan
-        from dora_nb.executor.interpreter import Interpreter
-
-        assert self._job is not None, "a run follows a job"
-        assert self._replica is not None, "a run follows a job"
-        assert self._transport is not None, "a run follows a job"
-        job, replica, transport = self._job, self._replica, self._transport
-        plan = job.plan
-        iterations = []
-        for step in range(INFERENCE, run.steps):
-            trains = step != INFERENCE
-            program = compile_plan(plan, trains=trains)[job.device]
-            targets = _targets(run.training_targets if trains else run.inference_targets)
-            data = [
-                micro_batch(job.workload, job.seed, step, index, plan.micro_batch, replica.dtype)
-                for index in range(plan.micro_batches)
-            ]
-            iteration = Interpreter(job.device, replica, transport, targets).run(program, data)
-            if not trains:
-                outputs = {f"output/{index}": each for index, each in replica.outputs.items()}
-            iterations.append(_report(step, iteration))
-            self._replies.write(StepDone(step=step, seconds=iteration.end_s - iteration.start_s))
-        transport.barrier()  # nobody leaves while a peer still waits for something
-        tensors = dict(outputs)
-        for name, parameter in replica.named_parameters():
-            tensors[f"parameter/{name}"] = parameter.detach()
-            if parameter.grad is not None:
-                tensors[f"gradient/{name}"] = parameter.grad
-        _save(tensors, run.results)
-        return Finished(iterations=tuple(iterations))
-
-
-def _targets(targets: tuple[Target, ...]) -> dict[tuple[str, int], float]:
-    return {(target.phase, target.stage): target.seconds for target in targets}
+        rate = LARGE_BYTES / max(seconds[1] - seconds[0], 1e-9) if order.rate else None
+        return Probed(latency_s=seconds[0], rate_bytes_per_s=rate)
 
 
 def _report(step: int, iteration: Iteration) -> IterationReport:
@@ -220,13 +302,6 @@ def _report(step: int, iteration: Iteration) -> IterationReport:
         late=iteration.late,
         events=tuple(EventReport(**event._asdict()) for event in iteration.events),
     )
-
-
-def _save(tensors: Mapping[str, Tensor], path: str) -> None:
-    from safetensors.torch import save_file
-
-    # A tied parameter appears under two names; the format wants two tensors then.
-    save_file({name: each.clone().contiguous() for name, each in tensors.items()}, path)
 
 
 if __name__ == "__main__":

@@ -109,13 +109,11 @@ class Question:
         """The same on a cluster that some devices have left, and their limits with them."""
         ids = self.cluster.device_ids
         stay = [index for index, name in enumerate(ids) if name not in names]
-        domains = self.cluster.domains
-        for name in set(ids) & set(names):
-            domains = _without(domains, name)
+        left = self.cluster.without(names)
         battery_j = {name: joules for name, joules in self.qoe.battery_j.items() if name not in names}
         price = self.qoe.battery_price if battery_j else None
         reduced = self.with_qoe(self.qoe.replace(battery_j=battery_j, battery_price=price))
-        return reduced._on(stay, [self.cluster.devices[index] for index in stay], domains)
+        return reduced._on(stay, list(left.devices), left.domains)
 
     def with_another(self, name: str) -> Question:
         """The same with one more device like a given one: on the same medium at the same rate, on as large a battery.
@@ -150,32 +148,6 @@ class Question:
                 token_s=None if table.token_s is None else table.token_s[:, columns],
             )
         return replace(self, cluster=self.cluster.replace(devices=tuple(members), domains=domains), table=table)
-
-
-def _without(domains: tuple[ContentionDomain, ...], name: str) -> tuple[ContentionDomain, ...]:
-    """A tree of domains that a device or a domain has left; what has no members goes as well.
-
-    Links need two members: where one is left, that one takes their place in the tree.
-    """
-    home = next((domain for domain in domains if name in domain.members), None)
-    if home is None:
-        return domains
-    rest = [member for member in home.members if member != name]
-    if len(rest) < (2 if home.kind == "links" else 1):
-        others = tuple(domain for domain in domains if domain is not home)
-        return others if home.kind == "links" else _without(others, home.id)
-    left = home.replace(
-        rates_bytes_per_s=_but(home.rates_bytes_per_s, name),
-        down_rates_bytes_per_s=_but(home.down_rates_bytes_per_s, name),
-        links_bytes_per_s={
-            a: links for a, to in home.links_bytes_per_s.items() if a != name and (links := _but(to, name))
-        },
-    )
-    return tuple(left if domain is home else domain for domain in domains)
-
-
-def _but(rates: Mapping[str, float], name: str) -> dict[str, float]:
-    return {each: rate for each, rate in rates.items() if each != name}
 
 
 def _with_another(domain: ContentionDomain, name: str, added: str) -> ContentionDomain:

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.cluster import Cluster, ContentionDomain
 from dora_nb.domain.coverage import Coverage
 from dora_nb.domain.limit import Limit
 from dora_nb.domain.plan import Plan, Stage
@@ -14,7 +14,7 @@ from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import EnergyAccounting, QoE
 from dora_nb.domain.rating import qoe_value
 from dora_nb.domain.workload import Workload
-from dora_nb.units import format_bytes, format_joules, format_rate, format_seconds
+from dora_nb.units import format_bandwidth, format_bytes, format_joules, format_rate, format_seconds
 
 #: What a cell says when there is no figure.
 NOTHING = "-"
@@ -45,6 +45,21 @@ def network_words(cluster: Cluster) -> str:
         return ""
     behind = [domain.id for domain in cluster.domains if domain is not top]
     return f" on {top.id}, with {sentence(behind)} behind it" if behind else f" on {top.id}"
+
+
+def domain_lines(domain: ContentionDomain) -> list[str]:
+    """A contention domain: its kind and latency, then the rate of every member, or of every link."""
+    lines = [f"  {domain.id}: {domain.kind}, {format_seconds(domain.latency_s)} a message"]
+    for member in domain.members:
+        if domain.kind == "links":
+            links = ((other, domain.link_bytes_per_s(member, other)) for other in domain.members if other != member)
+            rate = ", ".join(f"{format_bandwidth(each)} to {other}" for other, each in links if each is not None)
+        else:
+            rate = format_bandwidth(domain.rates_bytes_per_s[member])
+            if domain.kind == "cell":
+                rate += f" up, {format_bandwidth(domain.down_rates_bytes_per_s[member])} down"
+        lines.append(f"    {member:<12} {rate}")
+    return lines
 
 
 def workload_words(workload: Workload) -> str:

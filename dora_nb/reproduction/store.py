@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import dora_nb
-from dora_nb.domain.plan_file import write_whole
+from dora_nb.domain.document import write_whole
 from dora_nb.errors import DocumentError, DoraError
 from dora_nb.reproduction.cell import Cell
 from dora_nb.reproduction.grid import Setting

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dora_nb.costs.table import Floats
-from dora_nb.domain.plan_file import write_whole
+from dora_nb.domain.document import write_whole
 from dora_nb.errors import DocumentError, InputError
 
 #: Names of the two columns, with what turns them into seconds and bytes per second.

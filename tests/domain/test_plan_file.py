@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from dora_nb.catalog import data_dir, load_cluster, load_workload
 from dora_nb.costs.evaluate import evaluate
 from dora_nb.costs.operations import Shape, operations_of
-from dora_nb.domain import plan_file
+from dora_nb.domain import document, plan_file
 from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.document import write_whole
 from dora_nb.domain.plan import Certificate, Plan, Transfer
-from dora_nb.domain.plan_file import PlanFile, load_plan, plan_schema, save_plan, write_whole
+from dora_nb.domain.plan_file import PlanFile, load_plan, plan_schema, save_plan
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import DocumentError, InputError, UnknownNameError
@@ -177,7 +178,7 @@ def test_an_unreadable_file(saved: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_large_file_is_refused_before_it_is_read(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_file, "LARGEST_BYTES", 1000)
+    monkeypatch.setattr(document, "LARGEST_BYTES", 1000)
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: pytest.fail("was read"))
     assert "is too large for a plan file" in problem(saved)
     assert "at most 1,000" in problem(saved)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import functools
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -13,12 +15,21 @@ from dora_nb.domain.architecture import (
     Architecture,
     DecoderArchitecture,
     EncoderArchitecture,
+    MobileNetArchitecture,
+    ResNetArchitecture,
     VisionTransformerArchitecture,
 )
 from dora_nb.domain.cluster import Cluster, ContentionDomain, Device
-from dora_nb.domain.plan import AllReduce, Plan, Replica, Stage
+from dora_nb.domain.plan import AllReduce, Plan, Stage
+from dora_nb.domain.plan import Replica as PlannedReplica
+from dora_nb.domain.run_record import INFERENCE
 from dora_nb.domain.workload import Workload
 from dora_nb.executor import WorkerPool
+from dora_nb.executor.courier import AsReady
+from dora_nb.executor.instructions import compile_plan
+from dora_nb.executor.interpreter import Interpreter
+from dora_nb.executor.replica import Replica
+from dora_nb.executor.task import Task
 
 ARCHITECTURES: dict[str, Architecture] = {
     "tied": DecoderArchitecture(
@@ -39,6 +50,10 @@ ARCHITECTURES: dict[str, Architecture] = {
         hidden=32, blocks=4, heads=4, ffn=64, vocabulary=64, positions=16, segments=2, tied_embeddings=True
     ),
     "vit": VisionTransformerArchitecture(hidden=32, blocks=4, heads=4, ffn=64, patch_px=4, image_px=16, classes=10),
+    "resnet": ResNetArchitecture(depths=(2, 2), widths=(8, 16), stem_width=6, image_px=18, classes=10),
+    "mobilenet": MobileNetArchitecture(
+        stem_width=6, stages=((1, 4, 1, 1), (2, 6, 2, 2), (3, 8, 1, 2)), head_width=12, image_px=18, classes=10
+    ),
 }
 
 # first layer, one behind the last, (device, samples) of the replicas, in-flight count, (algorithm, leader)
@@ -46,8 +61,7 @@ StageData = tuple[int, int, list[tuple[int, int]], int, tuple[str, int] | None]
 
 
 def make_workload(architecture: Architecture, mode: str, batch: int, sequence: int = 8) -> Workload:
-    vision = isinstance(architecture, VisionTransformerArchitecture)
-    tokens = None if vision else sequence
+    tokens = sequence if isinstance(architecture, DecoderArchitecture | EncoderArchitecture) else None
     chain = architecture.chain(mode=mode, sequence=tokens, image_px=None, bytes_per_element=4)
     return Workload(
         name="small",
@@ -88,7 +102,7 @@ def make_plan(stages: Sequence[StageData], micro_batches: int, tied: str = "none
             Stage(
                 first_layer=first,
                 stop_layer=stop,
-                replicas=[Replica(device=f"d{device}", samples=samples) for device, samples in replicas],
+                replicas=[PlannedReplica(device=f"d{device}", samples=samples) for device, samples in replicas],
                 in_flight=in_flight,
                 all_reduce=None if choice is None else AllReduce(algorithm=choice[0], leader=f"d{choice[1]}"),
             )
@@ -168,6 +182,46 @@ def in_threads(devices: Sequence[str], work: Callable[[str, LocalTransport], Non
     return office
 
 
+def make_interpreter(replica: Replica, transport: LocalTransport, targets: Mapping | None = None) -> Interpreter:
+    """Everything leaves as soon as it is there."""
+    courier_of = functools.partial(
+        AsReady, interval=replica.interval, empty=replica.receive_buffer, transport=transport
+    )
+    return Interpreter(transport.device, replica, transport, courier_of, targets or {})
+
+
+def run_in_threads(
+    task: Task, plan: Plan, steps: int, replicas: Mapping[str, Replica] | None = None, first: int = INFERENCE
+) -> Ran:
+    """The inference batch and some training steps, or those from one on; every device is a thread of this process."""
+    replicas = replicas or {device: Replica(device, plan, task) for device in plan.devices}
+    results: dict[str, dict[str, Tensor]] = {device: {} for device in plan.devices}
+    parts: dict[str, list[float]] = {device: [] for device in plan.devices}
+
+    def work(device: str, transport: LocalTransport) -> None:
+        replica, interpreter = replicas[device], make_interpreter(replicas[device], transport)
+        for step in range(first, steps):
+            program = compile_plan(plan, trains=step > INFERENCE)[device]
+            iteration = interpreter.run(program, replica.batch(step))
+            if step > INFERENCE:
+                parts[device].append(iteration.loss)
+            else:
+                results[device] |= {f"output/{index}": each for index, each in replica.outputs.items()}
+        for name, parameter in replica.named_parameters():
+            results[device][f"parameter/{name}"] = parameter.detach()
+            if parameter.grad is not None:
+                results[device][f"gradient/{name}"] = parameter.grad
+
+    assert in_threads(plan.devices, work).left_over == 0
+    return Ran(replicas, results, [sum(each) for each in zip(*parts.values(), strict=True)])
+
+
+class Ran(NamedTuple):
+    replicas: Mapping[str, Replica]
+    results: Mapping[str, Mapping[str, Tensor]]
+    losses: list[float]
+
+
 class Lab:
     """What tests build from."""
 
@@ -176,6 +230,8 @@ class Lab:
     cluster = staticmethod(make_cluster)
     plan = staticmethod(make_plan)
     in_threads = staticmethod(in_threads)
+    interpreter = staticmethod(make_interpreter)
+    run = staticmethod(run_in_threads)
 
 
 @pytest.fixture(scope="session")

@@ -79,7 +79,7 @@ def test_distributed_equals_one_process(name, lab, pool):
     workload = lab.workload(lab.architectures[case.network], case.mode, plan.micro_batch * case.micro_batches)
     from dora_nb.executor import execute
 
-    run = execute(plan, workload, lab.cluster([1e12] * 5), steps=3, seed=7, emulate=False, workers=pool)
+    run = execute(plan, workload, lab.cluster([1e12] * 5), steps=3, seed=7, emulate="nothing", workers=pool).wait()
     print(f"\n{name}: {run.differences}")
     assert run.max_abs_diff <= TOLERANCE
     assert run.max_abs_diff == run.differences.largest
@@ -114,7 +114,8 @@ def emulated(lab, pool) -> RunRecord:
     )
     workload = lab.workload(lab.architectures["tied"], "training", 16)
     lines: list[str] = []
-    run = execute(plan, workload, lab.cluster([2e12, 1e12, 5e11, 1e12]), workers=pool, on_progress=lines.append)
+    cluster = lab.cluster([2e12, 1e12, 5e11, 1e12])
+    run = execute(plan, workload, cluster, emulate="devices", workers=pool, on_progress=lines.append).wait()
     assert any("step 3 of 3" in line for line in lines)
     return run
 
@@ -145,7 +146,7 @@ def test_same_seed_same_run_and_other_seed_another(lab, pool):
     plan = lab.plan([(0, 3, [(0, 2)], 2, None), (3, 6, [(1, 2)], 1, None)], 2)
     workload = lab.workload(lab.architectures["untied"], "training", 4)
     runs = [
-        execute(plan, workload, lab.cluster([1e12] * 2), steps=1, seed=seed, emulate=False, workers=pool)
+        execute(plan, workload, lab.cluster([1e12] * 2), steps=1, seed=seed, emulate="nothing", workers=pool).wait()
         for seed in (1, 1, 2)
     ]
     assert runs[0].losses == runs[1].losses
@@ -159,5 +160,5 @@ def test_more_devices_than_workers_is_refused_and_leaves_the_workers(lab, pool):
     plan = lab.plan([(0, 6, [(index, 1) for index in range(6)], 1, ("ring", 0))], 1)
     workload = lab.workload(lab.architectures["untied"], "training", 6)
     with pytest.raises(InputError, match="workers"):
-        execute(plan, workload, lab.cluster([1e12] * 6), emulate=False, workers=pool)
+        execute(plan, workload, lab.cluster([1e12] * 6), emulate="nothing", workers=pool)
     assert len(pool) == 5

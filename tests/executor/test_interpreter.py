@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dora_nb.executor.data import micro_batch
+from dora_nb.executor.assemble import random_task
 from dora_nb.executor.instructions import AllReduce, TiedSum, compile_plan
-from dora_nb.executor.interpreter import Interpreter
 from dora_nb.executor.reference import reference_run
 from dora_nb.executor.replica import Replica
 from dora_nb.executor.scale import scale_down
 from dora_nb.executor.sums import all_reduce, tied_sum
+
+
+def at_any_time(transfer):
+    return contextlib.nullcontext()
 
 
 @settings(deadline=None)
@@ -23,7 +28,7 @@ def test_all_reduce_gives_everyone_the_sum(lab, count, size, algorithm, leader):
     instruction = AllReduce(0, members, algorithm, members[leader % count])
     vectors = {member: torch.arange(size, dtype=torch.float64) * 10**index for index, member in enumerate(members)}
     expected = sum(vectors.values())
-    office = lab.in_threads(members, lambda me, transport: all_reduce(vectors[me], me, instruction, transport))
+    office = lab.in_threads(members, lambda me, to: all_reduce(vectors[me], me, instruction, to, at_any_time))
     assert all(torch.equal(each, vectors["d0"]) for each in vectors.values())  # to the bit
     torch.testing.assert_close(vectors["d0"], expected)
     assert office.left_over == 0
@@ -35,7 +40,7 @@ def test_tied_sum_gives_both_stages_the_same_bits(lab, first, last, first_leader
     stages = [tuple(f"a{index}" for index in range(first)), tuple(f"z{index}" for index in range(last))]
     leaders = [stages[0][first_leader % first], stages[1][last_leader % last]]
     instructions = {
-        member: TiedSum(index, stages[index], leaders[index], leaders[1 - index], first=index == 0)
+        member: TiedSum(index, stages[index], leaders[index], leaders[1 - index], first=index == 0, last=1)
         for index in (0, 1)
         for member in stages[index]
     }
@@ -43,7 +48,7 @@ def test_tied_sum_gives_both_stages_the_same_bits(lab, first, last, first_leader
     vectors = {member: torch.randn(7, generator=generator, dtype=torch.float64) for member in instructions}
     expected = sum(vectors.values())
     office = lab.in_threads(
-        list(instructions), lambda me, transport: tied_sum(vectors[me], me, instructions[me], transport)
+        list(instructions), lambda me, to: tied_sum(vectors[me], me, instructions[me], to, at_any_time)
     )
     assert all(torch.equal(each, vectors["a0"]) for each in vectors.values())
     torch.testing.assert_close(vectors["a0"], expected)
@@ -58,15 +63,15 @@ def largest_gradient_difference(lab, left_out: type) -> float:
         lab.plan(STAGES, 2, "synchronised"), lab.workload(lab.architectures["tied"], "training", 8)
     )
     programs = compile_plan(plan, trains=True)
-    data = [micro_batch(workload, 5, 0, index, plan.micro_batch, torch.float64) for index in range(2)]
-    replicas = {device: Replica(device, plan, workload, 5, torch.float64) for device in plan.devices}
+    task = random_task(workload, 5)
+    replicas = {device: Replica(device, plan, task) for device in plan.devices}
 
     def work(device, transport):
         program = [each for each in programs[device] if not isinstance(each, left_out)]
-        Interpreter(device, replicas[device], transport, {}).run(program, data)
+        lab.interpreter(replicas[device], transport).run(program, replicas[device].batch(0))
 
     lab.in_threads(plan.devices, work)
-    expected = reference_run(workload, plan, 1, 5, torch.float64).gradients
+    expected = reference_run(task, plan, 1).gradients
     return max(
         float((parameter.grad - expected[name]).abs().max())
         for replica in replicas.values()
@@ -91,15 +96,14 @@ def test_targets_stretch_computing_and_lateness_is_counted(lab):
     workload, plan = scale_down(
         lab.plan([(0, 6, [(0, 2)], 1, None)], 2), lab.workload(lab.architectures["untied"], "training", 4)
     )
-    data = [micro_batch(workload, 0, 0, index, plan.micro_batch, torch.float64) for index in range(2)]
     program = compile_plan(plan, trains=True)["d0"]
     targets = {("forward", 0): 0.05, ("backward", 0): 0.0}
     done = []
 
     def work(device, transport):
-        replica = Replica(device, plan, workload, 0, torch.float64)
-        replica.warm_up(data[0])
-        done.append(Interpreter(device, replica, transport, targets).run(program, data))
+        replica = Replica(device, plan, random_task(workload, 0))
+        replica.warm_up()
+        done.append(lab.interpreter(replica, transport, targets).run(program, replica.batch(0)))
 
     lab.in_threads(["d0"], work)
     events = done[0].events

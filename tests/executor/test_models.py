@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from dora_nb import catalog
-from dora_nb.domain.architecture import MobileNetArchitecture
 from dora_nb.errors import ExecutionError, InputError
+from dora_nb.executor.assemble import random_task
 from dora_nb.executor.compare import differences
-from dora_nb.executor.data import micro_batch
-from dora_nb.executor.models import build_layer, build_layers, tie, tied_parameter
+from dora_nb.executor.models import build_layer, build_layers, tied_names
+from dora_nb.executor.networks.chain import tie
 from dora_nb.executor.reference import reference_run
 from dora_nb.executor.scale import scale_down
 
+FAMILIES = ["tied", "untied", "encoder", "vit", "resnet", "mobilenet"]
 
-@pytest.mark.parametrize("name", ["tied", "untied", "encoder", "vit"])
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_parameters_are_those_the_domain_counts(lab, name):
     spec = lab.architectures[name]
     workload = lab.workload(spec, "training", 4)
@@ -24,7 +28,7 @@ def test_parameters_are_those_the_domain_counts(lab, name):
     assert sum(each.numel() for each in whole.parameters()) == workload.parameters
 
 
-@pytest.mark.parametrize("name", ["tied", "untied", "encoder", "vit"])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_a_layer_alone_has_the_weights_it_has_in_the_whole(lab, name):
     spec = lab.architectures[name]
     for index, layer in enumerate(build_layers(spec, torch.float64, 3)):
@@ -40,11 +44,17 @@ def test_tied_parameters_are_one_tensor_in_one_process(lab, name):
     spec = lab.architectures[name]
     last = spec.blocks + 1
     apart = {index: build_layer(spec, index, torch.float64, 0) for index in (0, last)}
-    a, b = (tied_parameter(spec, index, layer) for index, layer in apart.items())
+    names = tied_names(spec)
+
+    def pair():
+        return apart[0].get_parameter(names[0]), apart[last].get_parameter(names[1])
+
+    a, b = pair()
     assert a is not b
     assert torch.equal(a, b)
-    tie(spec, apart)
-    assert tied_parameter(spec, 0, apart[0]) is tied_parameter(spec, last, apart[last])
+    tie(names, last + 1, apart)
+    a, b = pair()
+    assert a is b
 
 
 def test_building_leaves_the_global_generator_alone(lab):
@@ -67,10 +77,27 @@ def test_a_causal_decoder_does_not_look_ahead(lab):
     assert not torch.allclose(before[:, 5:], after[:, 5:])
 
 
-def test_convolutional_networks_are_refused_by_name():
-    spec = MobileNetArchitecture(stem_width=8, stages=[(1, 8, 1, 1)], head_width=16, image_px=32, classes=4)
-    with pytest.raises(InputError, match="decoder, encoder or vit"):
-        build_layers(spec, torch.float64, 0)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_is_handed_over_is_what_the_domain_counts(lab, name):
+    workload = lab.workload(lab.architectures[name], "training", 4).replace(precision="fp64")
+    cuts = random_task(workload, 0).cuts
+    assert [math.prod(cut.shape) for cut in cuts] == [layer.output_elements for layer in workload.layers[:-1]]
+
+
+@pytest.mark.parametrize("name", ["resnet", "mobilenet"])
+def test_convolutional_networks_equal_one_process(lab, name):
+    """With uneven replicas, too: normalisation does not mix samples."""
+    plan = lab.plan([(0, 3, [(0, 3), (1, 1)], 2, ("ring", 0)), (3, 6, [(2, 2), (3, 2)], 1, ("star", 3))], 2)
+    workload, plan = scale_down(plan, lab.workload(lab.architectures[name], "training", 8))
+    task = random_task(workload, 0)
+    ran, reference = lab.run(task, plan, 3), reference_run(task, plan, 3)
+    assert differences(reference, plan, ran.results, ran.results, ran.losses).largest <= 1e-10
+
+
+def test_a_chain_without_an_architecture_has_no_small_network(lab):
+    workload = lab.workload(lab.architectures["vit"], "training", 4).replace(architecture=None)
+    with pytest.raises(InputError, match="a model of your own"):
+        scale_down(lab.plan([(0, 6, [(0, 2)], 1, None)], 2), workload)
 
 
 def test_data_depend_on_seed_step_and_micro_batch_only(lab):
@@ -78,8 +105,8 @@ def test_data_depend_on_seed_step_and_micro_batch_only(lab):
         lab.plan([(0, 6, [(0, 4)], 1, None)], 2), lab.workload(lab.architectures["untied"], "training", 8)
     )
     keys = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (0, -1, 0)]
-    drawn = [micro_batch(workload, *key, 4, torch.float64).inputs for key in keys]
-    assert torch.equal(drawn[0], micro_batch(workload, 0, 0, 0, 4, torch.float64).inputs)
+    drawn = [random_task(workload, seed).data.build().micro_batch(*key, 4).inputs for seed, *key in keys]
+    assert torch.equal(drawn[0], random_task(workload, 0).data.build().micro_batch(0, 0, 4).inputs)
     assert all(not torch.equal(drawn[0], other) for other in drawn[1:])
 
 
@@ -88,24 +115,24 @@ def test_comparison_sees_a_small_change_and_a_missing_tensor(lab, kind):
     workload, plan = scale_down(
         lab.plan([(0, 6, [(0, 2)], 1, None)], 2), lab.workload(lab.architectures["untied"], "training", 4)
     )
-    reference = reference_run(workload, plan, 2, 0, torch.float64)
+    reference = reference_run(random_task(workload, 0), plan, 2)
     result = {f"output/{index}": each.clone() for index, each in enumerate(reference.outputs)}
     result |= {f"gradient/{name}": each.clone() for name, each in reference.gradients.items()}
     result |= {f"parameter/{name}": each.clone() for name, each in reference.parameters.items()}
-    assert differences(reference, plan, {"d0": result}, reference.losses).largest == 0.0
+    assert differences(reference, plan, {"d0": result}, {"d0": result}, reference.losses).largest == 0.0
     name = next(each for each in result if each.startswith(kind))
     result[name].view(-1)[-1] += 1e-6
-    found = differences(reference, plan, {"d0": result}, reference.losses)
+    found = differences(reference, plan, {"d0": result}, {"d0": result}, reference.losses)
     assert getattr(found, f"{kind}s") == pytest.approx(1e-6)
     del result[name]
     with pytest.raises(ExecutionError):
-        differences(reference, plan, {"d0": result}, reference.losses)
+        differences(reference, plan, {"d0": result}, {"d0": result}, reference.losses)
 
 
-@pytest.mark.parametrize("model", ["qwen3-0.6b", "qwen2.5-3b", "bert-base", "vit-b-16"])
+@pytest.mark.parametrize("model", ["qwen3-0.6b", "qwen2.5-3b", "bert-base", "vit-b-16", "resnet-50", "mobilenet-v2"])
 def test_catalogue_models_scale_down(lab, model):
     workload = catalog.load_workload(model, mode="training", batch=8)
-    blocks = workload.architecture.blocks
+    blocks = len(workload.layers) - 2
     third = 1 + blocks // 3
     plan = lab.plan(
         [(0, 1, [(0, 4)], 3, None), (1, third, [(1, 4)], 2, None), (third, blocks + 2, [(2, 4)], 1, None)], 2

@@ -11,6 +11,8 @@ from dora_nb.costs.measured import measured_table
 from dora_nb.domain.profile import LayerProfile, Profile
 from dora_nb.domain.qoe import QoE
 from dora_nb.errors import InputError, UnknownNameError
+from dora_nb.executor.models import RandomNetwork
+from dora_nb.executor.networks.chain import built_layers
 from dora_nb.executor.profiler import profile
 from dora_nb.planning.plan import plan
 
@@ -157,3 +159,45 @@ def test_tables_refuse_what_does_not_belong_together() -> None:
         measured_table(work, place, {"a": known, "b": by_hand("training", 1.0)})
     with pytest.raises(InputError, match="as many as the workload has"):
         Profile(workload=work, layers=known.layers[:2])
+
+
+class Counted:
+    """A network that remembers what was built of it."""
+
+    def __init__(self, network) -> None:
+        self.network, self.built, self.tied = network, [], network.tied
+        self.kind = network.kind
+
+    def __len__(self) -> int:
+        return len(self.network)
+
+    def layer(self, index: int) -> nn.Module:
+        self.built.append(index)
+        return self.network.layer(index)
+
+
+def test_a_network_is_profiled_a_layer_at_a_time() -> None:
+    """The figures are those of the same network as a live sequence; of equal layers one is built."""
+    spec = {
+        "family": "decoder", "hidden": 8, "blocks": 5, "heads": 2, "kv_heads": 1, "head_dim": 4, "ffn": 12,
+        "vocabulary": 30, "tied_embeddings": True,
+    }  # fmt: skip
+    network = Counted(RandomNetwork(spec, "float64", 0))
+    tokens = torch.randint(30, (1, 6))
+    found = profile(network, tokens, mode="training", batch=2, repetitions=1, dtype="float64", name="a").workload
+    live = profile(built_layers(network.network, dtype=torch.float64, seed=0), tokens, mode="training", batch=2,
+                   repetitions=1, name="a").workload  # fmt: skip
+    assert found == live
+    assert found.tied_parameters == 30 * 8
+    assert set(network.built) == {0, 1, 6}
+
+
+def test_a_live_hugging_face_model_is_profiled() -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.LlamaConfig(**sizes, intermediate_size=24)
+    found = profile(transformers.LlamaForCausalLM(config), torch.randint(40, (1, 5)), batch=1, repetitions=1).workload
+    assert [layer.name for layer in found.layers] == [
+        "0.Embedding", "1.DecoderLayer", "2.DecoderLayer", "3.DecoderHead"
+    ]  # fmt: skip
+    assert found.output_bytes == 5 * 40 * 4

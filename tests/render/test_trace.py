@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from runs import made_up_run
 
 from dora_nb.costs.evaluate import evaluate
 from dora_nb.domain.plan_set import PlanSet
@@ -121,3 +122,26 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
         write_trace(path, [trace_events([event("a", 0, 1)], "x", 1)])
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["trace.json"]
+
+
+def test_a_run_shows_what_was_predicted_beside_what_was_measured(tmp_path: Path) -> None:
+    record = made_up_run({"a": 1.1, "b": 1.2, "c": 0.9}, steps=2)
+    events = json.loads(record.to_trace(tmp_path / "run.json").read_text(encoding="utf-8"))["traceEvents"]
+    parts = [[each for each in events if each["pid"] == pid] for pid in (1, 2)]
+    for part in parts:
+        check(part)
+    predicted, measured = (slices(part) for part in parts)
+    assert len(measured) == len(record.events)
+    computed = 2 * len(record.predicted.computations) + len(record.predicted_inference.computations)
+    assert sum(each["cat"] in ("forward", "backward", "step") for each in predicted) == computed
+    assert {"a", "b", "c", "net"} == set(lanes(parts[0]).values())
+    for step in (INFERENCE, 0, 1):  # both clocks show 0 at the same moment
+        assert min(each["ts"] for each in predicted if each["args"]["step"] == step) == min(
+            each["ts"] for each in measured if each["args"]["step"] == step
+        )
+    # Each activation goes from "a" to both replicas and each gradient from both to "a": two arrows a micro-batch.
+    arrows = [each for each in events if each["ph"] in "sf"]
+    assert len(arrows) == 2 * 2 * 2 * (2 + 2 + 1)
+    for start, end in zip(arrows[::2], arrows[1::2], strict=True):
+        assert (start["ph"], end["ph"], start["id"]) == ("s", "f", end["id"])
+        assert end["ts"] - start["ts"] == pytest.approx(0.5e6)

@@ -1,0 +1,233 @@
+"""Holds a run against the prediction that was frozen before it: makespan, stages, transfers, steps and bubbles."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple, Protocol
+
+from dora_nb.domain.comparison import Comparison, DeviceComparison, StageComparison, StepComparison, TransferComparison
+from dora_nb.domain.plan import HOSTED, Plan
+from dora_nb.domain.run_record import INFERENCE, PredictedTimeline, RunEvent, RunRecord
+from dora_nb.errors import InputError
+
+#: A receiver that waited less than this found its tensor there; handing over what has arrived takes about as long.
+WAITED_S = 2e-4
+
+_TIED = ("tied-reduce", "tied-exchange", "tied-broadcast")
+
+ComputeKind = Literal["forward", "backward", "step"]
+_COMPUTE: tuple[ComputeKind, ...] = ("forward", "backward", "step")
+
+
+class Running(Protocol):
+    """A run that may still be going on."""
+
+    def wait(self) -> RunRecord:
+        """Wait for its end."""
+
+
+class _HandOver(NamedTuple):
+    kind: str
+    stage: int
+    micro_batch: int
+    step: int
+
+
+def compare(plan: Plan, run: RunRecord | Running) -> Comparison:
+    """Predicted against measured, part by part.
+
+    Parameters
+    ----------
+    plan
+        The plan that was run, as planned; what ran may be a smaller network cut in the same way.
+    run
+        Its record, or a run whose end is waited for.
+
+    Raises
+    ------
+    InputError
+        If that is no run, or one of another plan.
+    """
+    record = _record_of(run)
+    if _structure(plan) != _structure(record.plan):
+        raise InputError("plan", plan.label or "a plan", "the plan that was run: the same devices, shares and batches")
+    predicted, measured_s = record.predicted, record.compared_steps
+    if not measured_s:
+        raise InputError("run", "no step under its first plan", "a run that took one, or nothing was predicted of it")
+    steps = [
+        StepComparison(step=step, predicted_s=predicted.makespan_s, measured_s=seconds)
+        for step, seconds in measured_s.items()
+    ]
+    if record.predicted_training is not None and record.inference_measured_s > 0:  # none where training was resumed
+        expected_s = record.inference_predicted_s
+        steps.insert(0, StepComparison(step=INFERENCE, predicted_s=expected_s, measured_s=record.inference_measured_s))
+    return Comparison(
+        label=plan.label,
+        planned_s=None if plan.prediction is None else plan.prediction.makespan_s,
+        what="inference batch" if record.predicted_training is None else "training step",
+        predicted_s=predicted.makespan_s,
+        measured_s=statistics.median(measured_s.values()),
+        emulation=record.emulation,
+        steps=tuple(steps),
+        stages=tuple(_stages(record, predicted)),
+        transfers=tuple(_hand_overs(record, predicted)) + tuple(_sums(record, predicted)),
+        devices=tuple(_devices(record, predicted)),
+    )
+
+
+def _record_of(run: RunRecord | Running) -> RunRecord:
+    if isinstance(run, RunRecord):
+        return run
+    wait = getattr(run, "wait", None)
+    record = wait() if callable(wait) else getattr(run, "record", None)
+    if not isinstance(record, RunRecord):
+        raise InputError("run", type(run).__name__, "what dora_nb.execute returned")
+    return record
+
+
+def _structure(plan: Plan) -> tuple[object, ...]:
+    return (plan.micro_batch, plan.micro_batches, plan.tied, [stage.replicas for stage in plan.stages])
+
+
+def seconds_of(events: Iterable[RunEvent], kind: str, stage: int, device: str) -> list[float]:
+    """Measured seconds of one device's computations of one kind, in the order in which it carried them out."""
+    return [
+        event.end_s - event.start_s
+        for event in events
+        if (event.kind, event.stage, event.device) == (kind, stage, device)
+    ]
+
+
+def hand_over_kind(plan: Plan, device: str, event: str, stage: int) -> Literal["activation", "gradient"]:
+    """What a device sent or received (``event``): an activation leaves its stage, a gradient comes back to it."""
+    own = device in plan.stages[stage].devices
+    return "activation" if own == (event == "send") else "gradient"
+
+
+def _stages(record: RunRecord, predicted: PredictedTimeline) -> Iterator[StageComparison]:
+    # Parts of a backward pass add up to the pass; the slowest replica decides when the stage is done.
+    expected: dict[tuple[int, str], dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    for each in predicted.computations:
+        by_device = expected[each.stage, each.kind][each.micro_batch]
+        by_device[each.device] = by_device.get(each.device, 0.0) + each.end_s - each.start_s
+    measured: dict[tuple[int, str], dict[tuple[int, int], float]] = defaultdict(dict)
+    for event in record.compared_events:
+        passes = measured[event.stage, event.kind]
+        key = event.step, event.micro_batch
+        passes[key] = max(passes.get(key, 0.0), event.end_s - event.start_s)
+    for stage in range(HOSTED, len(record.plan.stages)):
+        for kind in _COMPUTE:
+            passes = measured.get((stage, kind), {})
+            if not passes or (stage, kind) not in expected:
+                continue
+            yield StageComparison(
+                stage=stage,
+                kind=kind,
+                devices=record.plan.stages[stage].devices,
+                count=len(passes),
+                predicted_s=statistics.median(max(each.values()) for each in expected[stage, kind].values()),
+                measured_s=statistics.median(passes.values()),
+            )
+
+
+def _hand_overs(record: RunRecord, predicted: PredictedTimeline) -> Iterator[TransferComparison]:
+    sent, had, waited = _ends_of(record)
+    expected = _expected_hand_overs(predicted)
+    measured: dict[tuple[str, int], list[tuple[float, bool]]] = defaultdict(list)
+    for key in sorted(sent.keys() & had.keys()):
+        measured[key.kind, key.stage].append((had[key] - sent[key], waited[key]))
+    for kind, stage in sorted(measured, key=lambda each: (each[0], each[1])):
+        known = [seconds for seconds, arrived in measured[kind, stage] if arrived]
+        yield TransferComparison(
+            kind=kind,
+            stage=stage,
+            count=len(measured[kind, stage]),
+            waited=len(known),
+            predicted_s=statistics.median(expected[kind, stage]),
+            measured_s=statistics.median(known) if known else None,
+        )
+
+
+def _ends_of(record: RunRecord) -> tuple[dict[_HandOver, float], dict[_HandOver, float], dict[_HandOver, bool]]:
+    """When each hand-over was sent and had by all of its devices, and whether the last receiver waited for it."""
+    first_sent: dict[tuple[_HandOver, str], float] = {}
+    last_had: dict[_HandOver, RunEvent] = {}
+    for event in record.compared_events:
+        if event.kind not in ("send", "receive"):
+            continue
+        kind = hand_over_kind(record.plan, event.device, event.kind, event.stage)
+        key = _HandOver(kind, event.stage, event.micro_batch, event.step)
+        if event.kind == "send":
+            by = key, event.device
+            first_sent[by] = min(first_sent.get(by, event.start_s), event.start_s)
+        elif key not in last_had or event.end_s > last_had[key].end_s:
+            last_had[key] = event
+    sent: dict[_HandOver, float] = {}
+    for (key, _), start_s in first_sent.items():
+        sent[key] = max(sent.get(key, start_s), start_s)
+    had = {key: event.end_s for key, event in last_had.items()}
+    waited = {key: event.end_s - event.start_s > WAITED_S for key, event in last_had.items()}
+    return sent, had, waited
+
+
+def _expected_hand_overs(predicted: PredictedTimeline) -> dict[tuple[str, int], list[float]]:
+    """Predicted seconds of every micro-batch, from when its last sender has it."""
+    produced: dict[tuple[str, int, int], float] = {}
+    for each in predicted.computations:
+        key = each.kind, each.stage, each.micro_batch
+        produced[key] = max(produced.get(key, 0.0), each.end_s)
+    arrived: dict[tuple[str, int, int], float] = {}
+    for transfer in predicted.transfers:
+        if transfer.kind in ("activation", "gradient"):
+            had = transfer.kind, transfer.stage, transfer.micro_batch
+            arrived[had] = max(arrived.get(had, 0.0), transfer.end_s)
+    expected: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for (kind, stage, micro_batch), end_s in arrived.items():
+        by = ("forward", stage) if kind == "activation" else ("backward", stage + 1)
+        expected[kind, stage].append(end_s - produced[*by, micro_batch])
+    return expected
+
+
+def _sums(record: RunRecord, predicted: PredictedTimeline) -> Iterator[TransferComparison]:
+    expected: dict[tuple[str, int], tuple[float, float]] = {}
+    for each in predicted.transfers:
+        if each.kind == "all-reduce" or each.kind in _TIED:
+            # Both ends take part in the sum of tied gradients: one row.
+            key = ("all-reduce", each.stage) if each.kind == "all-reduce" else ("tied-sum", len(record.plan.stages) - 1)
+            start_s, end_s = expected.get(key, (each.start_s, each.end_s))
+            expected[key] = min(start_s, each.start_s), max(end_s, each.end_s)
+    events: dict[tuple[str, int], dict[int, list[RunEvent]]] = defaultdict(lambda: defaultdict(list))
+    for event in record.compared_events:
+        if event.kind in ("all-reduce", "tied-sum"):
+            stage = event.stage if event.kind == "all-reduce" else len(record.plan.stages) - 1
+            events[event.kind, stage][event.step].append(event)
+    for key in sorted(events.keys() & expected.keys()):
+        steps = events[key].values()
+        # Who comes first waits for the others: the sum can begin when the last one is there.
+        seconds = [max(each.end_s for each in step) - max(each.start_s for each in step) for step in steps]
+        start_s, end_s = expected[key]
+        yield TransferComparison(
+            kind=key[0],
+            stage=key[1],
+            count=len(seconds),
+            waited=len(seconds),
+            predicted_s=end_s - start_s,
+            measured_s=statistics.median(seconds),
+        )
+
+
+def _devices(record: RunRecord, predicted: PredictedTimeline) -> Iterator[DeviceComparison]:
+    makespan_s = record.compared_steps
+    for device in record.plan.devices:
+        expected_s = sum(each.end_s - each.start_s for each in predicted.computations if each.device == device)
+        busy_s: dict[int, float] = dict.fromkeys(makespan_s, 0.0)
+        for event in record.compared_events:
+            if event.device == device and event.kind in _COMPUTE:
+                busy_s[event.step] += event.end_s - event.start_s
+        yield DeviceComparison(
+            device=device,
+            predicted_busy=expected_s / predicted.makespan_s,
+            measured_busy=statistics.median(busy_s[step] / seconds for step, seconds in makespan_s.items()),
+        )

@@ -1,0 +1,152 @@
+"""JSON files of this package: written whole or not at all, and read with messages that say what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from dora_nb.errors import DocumentError
+
+#: Files above this size are refused before they are read.
+LARGEST_BYTES = 64 * 2**20
+
+_LONGEST_VALUE = 200  # characters of a wrong value that a message repeats
+
+
+def release() -> str:
+    """Name and version of this package, as a file records it."""
+    try:
+        return f"dora-nb {metadata.version('dora-nb')}"
+    except metadata.PackageNotFoundError:  # run from a folder without being installed
+        return "dora-nb, version unknown"
+
+
+def write_whole(path: str | Path, text: str) -> Path:
+    """Write a text file as a whole or not at all.
+
+    Parameters
+    ----------
+    path
+        Where to; an existing file is replaced once the new one is complete.
+    text
+        Written as UTF-8.
+
+    Raises
+    ------
+    DocumentError
+        If it cannot be written; nothing is left behind and an existing file is as it was.
+    """
+    path = Path(path)
+    draft = path.with_name(f".dora-nb-{secrets.token_hex(6)}.tmp")
+    try:
+        try:
+            with draft.open("x", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+        except BaseException:  # an interrupt must not leave the draft either
+            draft.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise DocumentError(path, f"cannot be written: {error.strerror or error}") from None
+    return path
+
+
+def read_document(path: str | Path, what: str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Parameters
+    ----------
+    path
+        Where it is.
+    what
+        What it should be, e.g. ``plan``.
+
+    Raises
+    ------
+    DocumentError
+        If there is none.
+    """
+    path = Path(path)
+    try:
+        document = json.loads(_text(path, what), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise DocumentError(path, f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise DocumentError(path, f"is not a {what} of dora_nb: its JSON is nested too deeply") from None
+    except ValueError as error:
+        raise DocumentError(path, f"is not JSON that a {what} file may hold: {error}") from None
+    if not isinstance(document, dict):
+        raise DocumentError(path, f"is not a {what} of dora_nb: it holds JSON, but not an object in braces")
+    return document
+
+
+def check_format(path: str | Path, document: dict[str, Any], what: str, name: str) -> None:
+    """Check what a document says it is.
+
+    Parameters
+    ----------
+    path
+        Where it was.
+    document
+        As :func:`read_document` gave it.
+    what
+        What it should be, e.g. ``plan``.
+    name
+        What its field ``format`` says then.
+
+    Raises
+    ------
+    DocumentError
+        If it says something else, or nothing.
+    """
+    if document.get("format") != name:
+        given = (
+            f"its field 'format' is {shortened(document.get('format'))}"
+            if "format" in document
+            else "no field 'format'"
+        )
+        raise DocumentError(path, f"is not a {what} of dora_nb ({given}; a {what} file says {name!r})")
+
+
+def _text(path: Path, what: str) -> str:
+    try:
+        if path.is_dir():
+            raise DocumentError(path, f"is a folder, not a {what} file")
+        if path.exists() and not path.is_file():
+            raise DocumentError(path, "is not a regular file")
+        size = path.stat().st_size
+        if size > LARGEST_BYTES:
+            raise DocumentError(path, f"is too large for a {what} file: {size:,} bytes, at most {LARGEST_BYTES:,}")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DocumentError(path, "there is no such file") from None
+    except OSError as error:
+        raise DocumentError(path, f"cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise DocumentError(path, f"is not JSON: not UTF-8 text (byte {error.start})") from None
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Python would silently keep the last of two equal keys."""
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {repeated!r} stands twice in one object")
+    return entries
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def shortened(value: object) -> str:
+    """A wrong value as a message repeats it."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."

@@ -1,0 +1,122 @@
+"""One device's place in a group that runs one plan: its connections, its layers, its part of the schedule."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from torch.distributed import Store  # type: ignore[attr-defined]  # public, but not marked as exported
+
+from dora_nb.costs.network import Network
+from dora_nb.executor.courier import AsReady, Courier, InOrder
+from dora_nb.executor.instructions import Instruction, compile_plan
+from dora_nb.executor.interpreter import Interpreter, Iteration
+from dora_nb.executor.medium import EmulatedTransport, Medium
+from dora_nb.executor.messages import Job, NetworkUse, Target
+from dora_nb.executor.replica import Replica
+from dora_nb.executor.transport import GlooTransport, Transport
+from dora_nb.executor.turns import schedules_of
+
+if TYPE_CHECKING:
+    from dora_nb.executor.held import LayerState
+
+
+def connect(devices: Sequence[str], device: str, network: NetworkUse, store: Store, timeout_s: float) -> Transport:
+    """Connections between devices, imitating a network where that is asked for.
+
+    Parameters
+    ----------
+    devices, device
+        All of the group in the same order, and this one.
+    network
+        How it is used.
+    store
+        Where they find each other.
+    timeout_s
+        Longest wait for a peer.
+    """
+    transport = GlooTransport(devices, list(devices).index(device), store, timeout_s)
+    if network.medium is None or network.cluster is None:
+        return transport
+    imitated = Network.of(network.cluster)
+    medium = Medium(pathlib.Path(network.medium), tuple(sorted(imitated.domain_of)))
+    return EmulatedTransport(transport, device, imitated, medium)
+
+
+class Membership:
+    """Runs iterations of one plan as one of its devices.
+
+    Parameters
+    ----------
+    job
+        What the coordinator ordered.
+    transport
+        To the other devices of the plan.
+    states
+        Layers that go on from a state, by index; others start as the network's source has them.
+    kept
+        This device's replica of the plan before, if its layers are in the state that counts.
+    """
+
+    def __init__(
+        self, job: Job, transport: Transport, states: Mapping[int, LayerState], kept: Replica | None = None
+    ) -> None:
+        self.job, self.transport = job, transport
+        self._courier: Courier | None = None
+        self.replica = Replica(job.device, job.plan, job.task, states=states, kept=kept)
+        self.replica.completed = job.completed
+        self.replica.warm_up()
+
+    def iterate(self, step: int, targets: Sequence[Target], *, trains: bool) -> Iteration:
+        """Carry out one iteration or batch.
+
+        Parameters
+        ----------
+        step
+            Which data.
+        targets
+            How long the computations of an emulated device last.
+        trains
+            Whether there are backward passes and a step.
+        """
+        self.replica.seed(step)
+        program = compile_plan(self.job.plan, trains=trains)[self.job.device]
+        targets_s: dict[tuple[str, int], float] = {(each.phase, each.stage): each.seconds for each in targets}
+        make = self._courier_of(trains=trains)
+
+        def courier_of(program: Sequence[Instruction]) -> Courier:
+            self._courier = make(program)
+            return self._courier
+
+        interpreter = Interpreter(self.job.device, self.replica, self.transport, courier_of, targets_s)
+        return interpreter.run(program, self.replica.batch(step))
+
+    def give_up(self) -> None:
+        """Make an iteration under way fail, from another thread."""
+        self.transport.wake()
+        if self._courier is not None:
+            self._courier.give_up()
+
+    def close(self) -> None:
+        """Leave the group."""
+        self.transport.close()
+
+    def _courier_of(self, *, trains: bool) -> Callable[[Sequence[Instruction]], Courier]:
+        job, replica = self.job, self.replica
+        network = job.network
+        ordered = network.in_order and job.plan.transfer_order
+        if not ordered or network.cluster is None or network.workload is None:
+            return functools.partial(
+                AsReady, interval=replica.interval, empty=replica.receive_buffer, transport=self.transport
+            )
+        return functools.partial(
+            InOrder,
+            interval=replica.interval,
+            empty=replica.receive_buffer,
+            transport=self.transport,
+            schedule=schedules_of(job.plan, network.workload, network.cluster, trains=trains)[job.device],
+            device=job.device,
+            parts=job.plan.chunks,
+        )

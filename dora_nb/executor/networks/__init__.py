@@ -1,0 +1,1 @@
+"""Networks that workers can build layer by layer, from where their weights come."""

@@ -1,0 +1,203 @@
+"""Hugging Face language models as a sequence: embedding, layers, norm and head.
+
+Qwen3, Qwen2 and Llama decoders, and BERT with its masked-language-model head. Every decoder layer computes its rotary
+positions itself, from the length of what enters it; samples are of one length, without padding. Attention is causal in
+decoders and full in BERT, by torch's fused kernel or, where a live model asks for it, Hugging Face's eager one; these
+are the only two whose masks are known here. Norms compute in 32 bits whatever the dtype: Hugging Face does so.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dora_nb.errors import InputError, MissingDependencyError
+
+#: Attention implementations whose masks are known.
+ATTENTION = ("sdpa", "eager")
+
+
+class Family(NamedTuple):
+    """Where a family keeps its classes."""
+
+    module: str
+    prefix: str
+    full_model: str
+    is_decoder: bool
+
+
+FAMILIES = {
+    "qwen3": Family("transformers.models.qwen3.modeling_qwen3", "Qwen3", "Qwen3ForCausalLM", True),
+    "qwen2": Family("transformers.models.qwen2.modeling_qwen2", "Qwen2", "Qwen2ForCausalLM", True),
+    "llama": Family("transformers.models.llama.modeling_llama", "Llama", "LlamaForCausalLM", True),
+    "bert": Family("transformers.models.bert.modeling_bert", "Bert", "BertForMaskedLM", False),
+}
+
+
+class Embedding(nn.Module):
+    """Token table of a decoder."""
+
+    def __init__(self, embed_tokens: nn.Module) -> None:
+        super().__init__()
+        self.embed_tokens = embed_tokens
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(samples, tokens) ids to (samples, tokens, hidden)."""
+        embedded: Tensor = self.embed_tokens(tokens)
+        return embedded
+
+
+class DecoderLayer(nn.Module):
+    """One decoder layer, with its rotary positions and its causal mask."""
+
+    def __init__(self, block: nn.Module, rotary: nn.Module, attention: str) -> None:
+        super().__init__()
+        self.block, self.rotary, self.attention = block, rotary, attention
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(samples, tokens, hidden) to the same."""
+        positions = torch.arange(x.shape[1], device=x.device)[None]
+        mask = None  # the fused kernel knows that the layer is causal
+        if self.attention == "eager":
+            ahead = torch.full((x.shape[1], x.shape[1]), torch.finfo(x.dtype).min, dtype=x.dtype, device=x.device)
+            mask = ahead.triu(1)[None, None]
+        passed: Tensor = self.block(
+            x, attention_mask=mask, position_ids=positions, position_embeddings=self.rotary(x, positions)
+        )
+        return passed
+
+
+class DecoderHead(nn.Module):
+    """Final norm and vocabulary projection."""
+
+    def __init__(self, norm: nn.Module, lm_head: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.lm_head = norm, lm_head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(samples, tokens, hidden) to logits (samples, tokens, vocabulary)."""
+        logits: Tensor = self.lm_head(self.norm(x))
+        return logits
+
+
+class EncoderEmbedding(nn.Module):
+    """Token, position and segment tables, and norm; every token is of the first segment."""
+
+    def __init__(self, embeddings: nn.Module) -> None:
+        super().__init__()
+        self.embeddings = embeddings
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(samples, tokens) ids to (samples, tokens, hidden)."""
+        embedded: Tensor = self.embeddings(tokens)
+        return embedded
+
+
+class EncoderLayer(nn.Module):
+    """One encoder layer."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(samples, tokens, hidden) to the same."""
+        passed: Tensor = self.block(x)
+        return passed
+
+
+class EncoderHead(nn.Module):
+    """Masked-language-model head."""
+
+    def __init__(self, predictions: nn.Module) -> None:
+        super().__init__()
+        self.predictions = predictions
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(samples, tokens, hidden) to logits (samples, tokens, vocabulary)."""
+        logits: Tensor = self.predictions(x)
+        return logits
+
+
+class HuggingFaceSequence(nn.Sequential):
+    """A live model as a sequence of its own layers; ``whole`` holds the model."""
+
+    whole: tuple[Any]
+
+
+def sequential(model: Any) -> HuggingFaceSequence:
+    """A live model as a sequence that computes the same logits.
+
+    Parameters
+    ----------
+    model
+        ``Qwen3ForCausalLM``, ``Qwen2ForCausalLM``, ``LlamaForCausalLM`` or ``BertForMaskedLM``; its modules are used,
+        not copied.
+
+    Raises
+    ------
+    InputError
+        If it is of another class, or uses attention that is not known here.
+    """
+    family = family_of(model.config)
+    if type(model).__name__ != family.full_model:
+        raise InputError("model", type(model).__name__, ", ".join(each.full_model for each in FAMILIES.values()))
+    attention = model.config._attn_implementation
+    if attention not in ATTENTION:
+        raise InputError("attn_implementation", attention, " or ".join(ATTENTION))
+    if family.is_decoder:
+        inner = model.model
+        layers = [
+            Embedding(inner.embed_tokens),
+            *(DecoderLayer(each, inner.rotary_emb, attention) for each in inner.layers),
+            DecoderHead(inner.norm, model.lm_head),
+        ]
+    else:
+        inner = model.bert
+        blocks = (EncoderLayer(each) for each in inner.encoder.layer)
+        layers = [EncoderEmbedding(inner.embeddings), *blocks, EncoderHead(model.cls.predictions)]
+    sequence = HuggingFaceSequence(*layers)
+    sequence.whole = (model,)  # in a tuple, so that it is not registered as a layer
+    return sequence
+
+
+def required_transformers() -> Any:
+    """The package.
+
+    Raises
+    ------
+    MissingDependencyError
+        If it is not installed.
+    """
+    try:
+        return importlib.import_module("transformers")
+    except ImportError as error:
+        raise MissingDependencyError("transformers", "A Hugging Face model", "exec,hf") from error
+
+
+def family_of(config: Any) -> Family:
+    """The family of a configuration.
+
+    Raises
+    ------
+    InputError
+        If the model is of another family, or of a kind of this one that is not run here.
+    """
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        raise InputError("model.config.model_type", config.model_type, ", ".join(FAMILIES))
+    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+        raise InputError("model.config.layer_types", "sliding_attention", "full attention in every layer")
+    if getattr(config, "is_decoder", False) and not family.is_decoder:
+        raise InputError("model.config.is_decoder", True, "False: an encoder")
+    return family
+
+
+def tied_names_of(family: Family) -> tuple[str, str]:
+    """Names of the token table in embedding and head."""
+    if family.is_decoder:
+        return ("embed_tokens.weight", "lm_head.weight")
+    return ("embeddings.word_embeddings.weight", "predictions.decoder.weight")

@@ -1,0 +1,108 @@
+"""From what a run did to its record: compared with one process, and with what was predicted."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.run_record import INFERENCE, Environment, RunEvent, RunRecord
+from dora_nb.executor.conduct import Conducted, duration_s, start_s
+from dora_nb.executor.emulation import usable_cores
+from dora_nb.executor.messages import Iterated
+from dora_nb.executor.rehearsal import Rehearsal
+
+if TYPE_CHECKING:
+    from dora_nb.executor.reference import Reference
+
+
+def reference_of(rehearsal: Rehearsal, plan: Plan, steps: int) -> Reference:
+    """The same network in one process; see :func:`~dora_nb.executor.reference.reference_run`."""
+    from dora_nb.executor.reference import reference_run
+    from dora_nb.executor.threads import one_thread
+
+    with one_thread():
+        return reference_run(rehearsal.task, plan, steps)
+
+
+def record_of(
+    rehearsal: Rehearsal, plan: Plan, conducted: Conducted, reference: Reference, *, steps: int, began_s: float
+) -> RunRecord:
+    """Everything worth keeping of a run.
+
+    Parameters
+    ----------
+    rehearsal
+        What was known before.
+    plan
+        The first one.
+    conducted
+        What happened.
+    reference
+        What one process computes.
+    steps
+        Training steps; 0 if the workload does not train.
+    began_s
+        ``time.monotonic`` at the call.
+    """
+    import torch
+
+    from dora_nb.executor.compare import differences
+
+    losses = tuple(loss for _, loss in sorted(conducted.losses.items()))
+    step_s = tuple(duration_s(each) for _, each in sorted(conducted.steps.items()))
+    batch_s = tuple(duration_s(each) for each in conducted.batches)
+    inference_s = statistics.median(batch_s) if batch_s else 0.0
+    apart = differences(reference, conducted.plan or plan, conducted.outputs, conducted.parameters, losses)
+    first = conducted.first
+    iterations = [*({INFERENCE: conducted.batches[-1]} if conducted.batches else {}).items(), *conducted.steps.items()]
+    return RunRecord(
+        workload=rehearsal.workload,
+        plan=plan,
+        steps=steps,
+        seed=rehearsal.task.seed,
+        differences=apart,
+        max_abs_diff=apart.largest,
+        predicted_s=(first.training or first.inference).makespan_s,
+        measured_s=statistics.median(step_s) if step_s else inference_s,
+        step_s=step_s,
+        inference_predicted_s=first.inference.makespan_s,
+        inference_measured_s=inference_s,
+        losses=losses,
+        reference_losses=tuple(reference.losses),
+        emulation=rehearsal.emulation.describe(),
+        slow_down=dict(rehearsal.emulation.factors),
+        overruns=sum(each.iteration.late for _, devices in iterations for each in devices.values()),
+        link=conducted.link,
+        cluster=first.cluster,
+        predicted_inference=first.inference,
+        predicted_training=first.training,
+        profile=first.profile,
+        incidents=tuple(conducted.incidents),
+        environment=Environment(
+            torch=str(torch.__version__),
+            python=platform.python_version(),
+            platform=platform.platform(),
+            cores=usable_cores(),
+        ),
+        events=tuple(event for step, devices in iterations for event in _events(step, devices)),
+        wall_s=time.monotonic() - began_s,
+    )
+
+
+def _events(step: int, devices: Mapping[str, Iterated]) -> Iterator[RunEvent]:
+    origin_s = start_s(devices)
+    for device, done in devices.items():
+        for event in done.iteration.events:
+            yield RunEvent(
+                device=device,
+                kind=event.kind,
+                stage=event.stage,
+                micro_batch=event.micro_batch,
+                step=step,
+                start_s=event.start_s - origin_s,
+                end_s=event.end_s - origin_s,
+            )

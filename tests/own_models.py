@@ -1,0 +1,122 @@
+"""A person's own models: a file of theirs, plans for chains of layers, and the check that splitting changes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dora_nb.domain.layer import Layer
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.workload import Workload
+from dora_nb.executor.compare import differences
+from dora_nb.executor.reference import Reference, reference_run
+from dora_nb.executor.task import Task
+
+STEPS = 3
+
+PERSONS_FILE = """
+import torch
+from torch import nn
+from dora_nb.executor.task import MicroBatch
+
+
+class Gate(nn.Module):
+    def __init__(self, width, act=torch.tanh):
+        super().__init__()
+        self.act, self.shape = act, (width, [1, 2.5, None], {"a": "b"})
+        self.inner = nn.Linear(width, width)
+        self.again = self.inner
+        self.scale = nn.Parameter(torch.full((width,), 0.7))
+        self.register_buffer("shift", torch.linspace(0, 1, width), persistent=False)
+
+    def forward(self, x):
+        return x + self.scale * self.act(self.again(self.inner(x))) + self.shift
+
+
+class Chain:
+    def __init__(self, width):
+        self.width = width
+
+    def __len__(self):
+        return 4
+
+    def layer(self, index):
+        return Gate(self.width, torch.relu)
+
+
+class Waves:
+    def micro_batch(self, step, index, samples):
+        x = torch.arange(samples * 6, dtype=torch.float64).reshape(samples, 6) + step + 10 * index
+        return MicroBatch(x.sin(), x.cos())
+
+
+def error(outputs, labels):
+    return (outputs - labels).abs().mean()
+"""
+
+
+def workload_for(layers: int, batch: int, mode: str = "training", tied: int = 0, **fields: Any) -> Workload:
+    """A chain of so many layers; its figures do not matter."""
+    ends = (0, layers - 1)
+    return Workload(
+        name="own",
+        mode=mode,
+        batch=batch,
+        precision="fp64",
+        layers=[
+            Layer(
+                name=f"{index}", operator="matmul", forward_flops=1, parameters=max(tied, 1), output_elements=1,
+                stash_elements=1, traffic_elements=1, tied_parameters=tied if index in ends else 0,
+            )
+            for index in range(layers)
+        ],
+        **fields,
+    )  # fmt: skip
+
+
+def split(lab: Any, layers: int, *, tied: str = "none") -> Plan:
+    """Two uneven replicas, then one device: 2 micro-batches of 4 samples."""
+    first = 1 if tied == "hosted" else 0
+    return lab.plan([(first, 2, [(0, 3), (1, 1)], 2, ("ring", 0)), (2, layers, [(2, 4)], 1, None)], 2, tied)
+
+
+def assert_equals_one_process(lab: Any, task: Task, plan: Plan, steps: int = STEPS) -> tuple[Reference, Any]:
+    steps = steps if task.trains else 0
+    reference = reference_run(task, plan, steps)
+    ran = lab.run(task, plan, steps)
+    apart = differences(reference, plan, ran.results, ran.results, ran.losses)
+    assert apart.outputs <= 1e-12
+    if task.trains:
+        assert apart.losses <= 1e-12 * abs(reference.losses[0])
+        assert apart.parameters <= 1e-10
+        assert apart.gradients <= 1e-12
+        assert len(set(reference.losses)) == steps, "something is learnt"
+    return reference, ran
+
+
+def reads_of(module: Any, patch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the tensors that a module reads from safetensors files from now on."""
+    read: list[str] = []
+    plain = module.safe_open
+
+    class Opened:
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self.file = plain(*arguments, **options)
+
+        def __enter__(self) -> Opened:
+            self.opened = self.file.__enter__()
+            return self
+
+        def __exit__(self, *problem: object) -> Any:
+            return self.file.__exit__(*problem)
+
+        def keys(self) -> Any:
+            return self.opened.keys()
+
+        def get_tensor(self, name: str) -> Any:
+            read.append(name)
+            return self.opened.get_tensor(name)
+
+    patch.setattr(module, "safe_open", Opened)
+    return read
