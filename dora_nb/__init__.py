@@ -38,7 +38,10 @@ if TYPE_CHECKING:
     from dora_nb.domain.qoe import QoE
     from dora_nb.domain.run_record import RunRecord
     from dora_nb.domain.workload import Workload
+    from dora_nb.executor.control.listener import Listener
+    from dora_nb.executor.control.tls import Tls
     from dora_nb.executor.launch import execute
+    from dora_nb.executor.pool import WorkerPool
     from dora_nb.executor.profiler import profile
     from dora_nb.executor.survey import probe_network
     from dora_nb.formulation.space import SearchSpace
@@ -63,13 +66,16 @@ _HOMES = {
     "CostTable": "costs",
     "Device": "domain.cluster",
     "Layer": "domain.layer",
+    "Listener": "executor.control.listener",
     "Plan": "domain.plan",
     "PlanSet": "domain.plan_set",
     "Profile": "domain.profile",
     "QoE": "domain.qoe",
     "RunRecord": "domain.run_record",
     "SearchSpace": "formulation.space",
+    "Tls": "executor.control.tls",
     "Trace": "simulation",
+    "WorkerPool": "executor.pool",
     "Workload": "domain.workload",
     "World": "simulation",
     "alternatives": "planning.alternatives",
@@ -111,13 +117,16 @@ __all__ = [
     "CostTable",
     "Device",
     "Layer",
+    "Listener",
     "Plan",
     "PlanSet",
     "Profile",
     "QoE",
     "RunRecord",
     "SearchSpace",
+    "Tls",
     "Trace",
+    "WorkerPool",
     "Workload",
     "World",
     "alternatives",

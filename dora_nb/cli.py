@@ -6,6 +6,7 @@ goes to standard error. Whatever goes wrong ends in one message and a non-zero e
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import json
@@ -489,21 +490,75 @@ def probe(
 @_command
 def execute(
     plan_file: Annotated[Path, typer.Argument(help="Plan file written by 'plan --out' or 'demo'.")],
-    steps: Annotated[int, typer.Option(help="Training steps to run (training plans).")] = 3,
+    steps: Annotated[int, typer.Option(help="Training steps, or batches of a plan that does not train.")] = 3,
+    model: Annotated[
+        str | None,
+        typer.Option(help="'module:function' that makes your network, or a checkpoint's directory; else a small one."),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="'module:function' that makes your data.")] = None,
+    loss: Annotated[str | None, typer.Option(help="'module:function' of outputs and labels.")] = None,
+    emulate: Annotated[
+        Literal["cluster", "devices", "nothing"],
+        typer.Option(help="What this machine imitates: devices and network, devices alone, or nothing."),
+    ] = "cluster",
+    as_ready: Annotated[
+        bool, typer.Option("--as-ready", help="Transfers leave as soon as they can, not in the plan's order.")
+    ] = False,
+    copies: Annotated[
+        Literal["none", "replicas", "neighbours"], typer.Option(help="Who keeps states, so that no step is lost.")
+    ] = "replicas",
+    checkpoints: Annotated[Path | None, typer.Option(help="Folder in which training is written down.")] = None,
+    checkpoint_every: Annotated[int, typer.Option(help="Behind every so many steps.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the latest checkpoint there.")] = False,
+    listen: Annotated[
+        str | None, typer.Option(help="HOST:PORT at which one worker a device connects; else all on this machine.")
+    ] = None,
+    token_file: Annotated[Path | None, typer.Option(help="Where to write the token for the workers.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="This host's certificate, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM; chmod 600.")] = None,
+    tls_ca: Annotated[Path | None, typer.Option(help="Certificate of the authority that signed both sides'.")] = None,
     trace: Annotated[
         Path | None, typer.Option(help="Write predicted and measured timelines for ui.perfetto.dev.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run a plan for real: scaled down, one process a device on this machine, compared with a single process."""
+    """Run a plan for real, one process a device, compared with a single process and with its prediction.
+
+    On this machine, which imitates the devices and their network, or with '--listen' on hosts that each run
+    'dora-nb worker --name DEVICE', where nothing is imitated.
+    """
     from dora_nb.domain.plan_file import load_plan
     from dora_nb.executor.launch import execute as run_plan
+    from dora_nb.executor.survey import workers_at
 
     say = _Talk(as_json)
     _check_folder(trace)
     loaded = load_plan(plan_file)
-    with say.progress("running") as update:
-        record = run_plan(loaded.plan, loaded.workload, loaded.cluster, steps=steps, on_progress=update).wait()
+    tls = _tls(tls_cert, tls_key, tls_ca)
+    with contextlib.ExitStack() as stack:
+        update = stack.enter_context(say.progress("running"))
+        workers = None
+        if listen is not None:
+            devices = loaded.plan.devices
+            pool = workers_at(listen, devices, token_file=token_file, tls=tls, on_progress=update)
+            workers = stack.enter_context(pool)
+        record = run_plan(
+            loaded.plan,
+            loaded.workload,
+            loaded.cluster,
+            model,
+            data=data,
+            loss=loss,
+            steps=steps,
+            emulate=emulate if listen is None else "nothing",
+            in_order=False if as_ready else None if listen is None else True,
+            copies=copies,
+            checkpoints=checkpoints,
+            checkpoint_every=checkpoint_every,
+            resume=resume,
+            workers=workers,
+            on_progress=update,
+        ).wait()
     say.record(record)
     if trace is not None:
         record.to_trace(trace)
@@ -526,9 +581,8 @@ def worker(
     """Play one device of a plan that another host executes.
 
     Both sides prove that they know the token. Unless the coordinator is on this host, mutual TLS is required: give all
-    three certificate options. TLS protects orders, files and the token, not the tensors: those pass between the
-    workers in the clear, readable and alterable by whoever is on that network. Use a VPN such as WireGuard, or a
-    network you trust.
+    three certificate options. TLS protects orders and files, not the tensors: those pass between the workers in the
+    clear, readable and alterable by whoever is on that network. Use a VPN such as WireGuard, or a network you trust.
     """
     from dora_nb.executor.control.join import join
     from dora_nb.units import parse_field

@@ -17,8 +17,8 @@ WAITED_S = 2e-4
 
 _TIED = ("tied-reduce", "tied-exchange", "tied-broadcast")
 
-ComputeKind = Literal["forward", "backward", "step"]
-_COMPUTE: tuple[ComputeKind, ...] = ("forward", "backward", "step")
+ComputeKind = Literal["forward", "backward", "decode", "step"]
+_COMPUTE: tuple[ComputeKind, ...] = ("forward", "backward", "decode", "step")
 
 
 class Running(Protocol):

@@ -13,7 +13,7 @@ from dora_nb.domain.run_record import EnergyFigure, RunEvent
 from dora_nb.domain.workload import Workload
 
 #: Events during which a device draws what it draws while computing.
-BUSY_KINDS = ("forward", "backward", "step")
+BUSY_KINDS = ("forward", "backward", "decode", "step")
 
 _MODEL = "model: watts of the cluster's devices"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -59,9 +60,9 @@ def run_table(record: RunRecord, cluster: Cluster | None = None, base: CostTable
 
     A run measures stages, not layers, and one number of samples. So the profile that the prediction was made from is
     kept in proportion: on every device all of its forward seconds are multiplied by measured over profiled seconds of
-    the device's stage (medians over micro-batches and steps), its backward and its step seconds likewise. That spreads
-    what was measured over the layers of the stage, and carries it over to other layers and numbers of samples (our own
-    choice). A hosted first layer was measured by itself and has a factor of its own.
+    the device's stage (medians over micro-batches and steps), its backward, step and token seconds likewise. That
+    spreads what was measured over the layers of the stage, and carries it over to other layers and numbers of samples
+    (our own choice). A hosted first layer was measured by itself and has a factor of its own.
 
     Parameters
     ----------
@@ -90,13 +91,11 @@ def run_table(record: RunRecord, cluster: Cluster | None = None, base: CostTable
             "base", base.forward_s.shape, f"layers, devices and samples as in the run: {table.forward_s.shape}"
         )
     columns = [cluster.device_ids.index(name) for name in absent]
-    for ours, theirs in (
-        (table.forward_s, base.forward_s),
-        (table.backward_s, base.backward_s),
-        (table.step_s, base.step_s),
-    ):
-        ours[:, columns] = theirs[:, columns]
-    return CostTable(table.forward_s, table.backward_s, table.step_s, base.status)
+    for name in ("forward_s", "backward_s", "step_s", "token_s"):
+        ours, theirs = getattr(table, name), getattr(base, name)
+        if ours is not None and theirs is not None:
+            ours[:, columns] = theirs[:, columns]
+    return replace(table, status=base.status)
 
 
 def _as_run(record: RunRecord, device: str) -> tuple[LayerProfile, ...]:
@@ -111,28 +110,33 @@ def _as_run(record: RunRecord, device: str) -> tuple[LayerProfile, ...]:
         measured = seconds_of(record.compared_events, kind, of, device)
         return statistics.median(measured) / profiled_s if measured and profiled_s > 0 else 1.0
 
-    def passes(of: int, profiled: Sequence[LayerProfile]) -> tuple[float, float]:
-        backward_s = sum(each.backward_s.get(samples, 0.0) for each in profiled)
-        return factor("forward", of, sum(each.forward_s[samples] for each in profiled)), factor(
-            "backward", of, backward_s
-        )
+    def passes(of: int, profiled: Sequence[LayerProfile]) -> dict[str, float]:
+        return {
+            "forward": factor("forward", of, sum(each.forward_s[samples] for each in profiled)),
+            "backward": factor("backward", of, sum(each.backward_s.get(samples, 0.0) for each in profiled)),
+        }
 
-    forward, backward = passes(index, own)
-    profiled = _table(record.workload, [layers])
     hosts = plan.hosts_first_layer(index)
+    profiled = _table(record.workload, [layers])
     step_s = step_seconds(profiled, record.workload, 0, stage.first_layer, stage.stop_layer, hosts_first_layer=hosts)
-    step = factor("step", index, step_s)
-    scaled = [_scaled(each, forward, backward, step) for each in layers]
+    # The whole batch gets a token at a time.
+    token_s = sum(each.token_s.get(plan.micro_batches * samples, 0.0) for each in own)
+    factors = {"step": factor("step", index, step_s), "token": factor("decode", index, token_s)}
+    scaled = [_scaled(each, factors | passes(index, own)) for each in layers]
     if hosts:
-        scaled[0] = _scaled(layers[0], *passes(HOSTED, layers[:1]), step)
+        scaled[0] = _scaled(layers[0], factors | passes(HOSTED, layers[:1]))
     return tuple(scaled)
 
 
-def _scaled(layer: LayerProfile, forward: float, backward: float, step: float) -> LayerProfile:
+def _scaled(layer: LayerProfile, factors: Mapping[str, float]) -> LayerProfile:
+    def times(factor: float, by_samples: BySamples) -> BySamples:
+        return {samples: factor * seconds for samples, seconds in by_samples.items()}
+
     return LayerProfile(
-        forward_s={samples: forward * seconds for samples, seconds in layer.forward_s.items()},
-        backward_s={samples: backward * seconds for samples, seconds in layer.backward_s.items()},
-        step_s=step * layer.step_s,
+        forward_s=times(factors["forward"], layer.forward_s),
+        backward_s=times(factors["backward"], layer.backward_s),
+        step_s=factors["step"] * layer.step_s,
+        token_s=times(factors["token"], layer.token_s),
     )
 
 
@@ -140,13 +144,16 @@ def _table(workload: Workload, by_device: Sequence[Sequence[LayerProfile]]) -> C
     """The layers of every device, where there are any, as a table."""
     shape = (len(workload.layers), len(by_device), workload.batch + 1)
     forward, backward, step = np.zeros(shape), np.zeros(shape), np.zeros(shape[:2])
+    token = np.zeros(shape) if workload.generates else None
     for d, layers in enumerate(by_device):
         for index, layer in enumerate(layers):
+            if token is not None and layer.token_s:
+                token[index, d] = _by_samples(layer.token_s, workload.batch)
             forward[index, d] = _by_samples(layer.forward_s, workload.batch)
             if workload.trains:
                 backward[index, d] = _by_samples(layer.backward_s, workload.batch)
                 step[index, d] = layer.step_s
-    return CostTable(forward, backward, step, "measured")
+    return CostTable(forward, backward, step, "measured", token)
 
 
 def _by_samples(measured: BySamples, most: int) -> Floats:

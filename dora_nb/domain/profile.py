@@ -26,6 +26,8 @@ class LayerProfile(Record):
         Median seconds by number of samples; no backward passes without training.
     step_s
         Of the optimizer on the layer's parameters; 0 without training.
+    token_s
+        Median seconds of one further token, by number of samples; nothing where none are generated.
     spread
         Largest interquartile range of a forward or backward pass, over its median: how much the figures vary.
     """
@@ -33,6 +35,7 @@ class LayerProfile(Record):
     forward_s: BySamples = Field(min_length=1)
     backward_s: BySamples = Field(default_factory=dict)
     step_s: float = Field(default=0.0, ge=0)
+    token_s: BySamples = Field(default_factory=dict)
     spread: float = Field(default=0.0, ge=0)
 
 

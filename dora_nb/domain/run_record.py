@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,7 +21,19 @@ if TYPE_CHECKING:
 #: Step index of the events of the inference batch that precedes the training steps.
 INFERENCE = -1
 
-EventKind = Literal["receive", "forward", "send", "backward", "all-reduce", "tied-sum", "step"]
+EventKind = Literal[
+    "arrive",
+    "receive",
+    "forward",
+    "send",
+    "backward",
+    "decode",
+    "token-receive",
+    "token-send",
+    "all-reduce",
+    "tied-sum",
+    "step",
+]
 
 
 class RunEvent(Record):
@@ -30,11 +44,13 @@ class RunEvent(Record):
     device
         Who.
     kind
-        What; a ``receive`` lasts as long as the device waited for it, a ``send`` only as long as handing it over.
+        What; a ``receive`` lasts as long as the device waited for it, a ``send`` only as long as handing it over. Those
+        of a token are apart from those of the prompt's activations. An ``arrive`` waits for a request.
     stage
         Stage that computes; for hand-overs as in :class:`~dora_nb.domain.plan.Transfer`.
     micro_batch
-        Index of the micro-batch; 0 for the sums and the step at the end.
+        Index of the micro-batch, in a stream counted on over all requests; 0 for the sums and the step at the end. Of
+        what happens with a token, the step behind the first one.
     step
         Training step, from 0; :data:`INFERENCE` for the inference batch.
     start_s, end_s
@@ -97,7 +113,8 @@ class Differences(Record):
     Attributes
     ----------
     outputs
-        Of the inference batch; None in a run that was resumed.
+        Of the inference batch, or of all requests; where tokens are generated, the logits of the last one. None in a
+        run that was resumed.
     losses
         Of every training step; None when the workload does not train.
     gradients
@@ -105,18 +122,82 @@ class Differences(Record):
         equal parameters alone would not show one.
     parameters
         After the last step.
+    tokens
+        How many of the generated tokens are others; None where none are generated.
     """
 
     outputs: float | None = None
     losses: float | None = None
     gradients: float | None = None
     parameters: float | None = None
+    tokens: int | None = None
 
     @property
     def largest(self) -> float:
         """The largest of them."""
         parts = (self.outputs, self.losses, self.gradients, self.parameters)
         return max(part for part in parts if part is not None)
+
+
+class TokenTimes(Record):
+    """How fast tokens came.
+
+    Attributes
+    ----------
+    first_token_s
+        Seconds until every sample had its first new token.
+    token_s
+        Seconds from one token to the next, on average; None where the first one is the only one.
+    """
+
+    first_token_s: float
+    token_s: float | None = None
+
+
+#: A stream kept up if requests were answered at this share of the rate at which they came, or more.
+KEPT_UP = 0.95
+
+
+class StreamTimes(Record):
+    """How long the requests of a stream took.
+
+    Attributes
+    ----------
+    arrival_s
+        Seconds from the arrival of a request to that of the next one.
+    latencies_s
+        From each request's arrival to its last output.
+    """
+
+    arrival_s: float = Field(gt=0)
+    latencies_s: tuple[float, ...] = Field(min_length=1)
+
+    @property
+    def median_s(self) -> float:
+        """The median latency."""
+        return statistics.median(self.latencies_s)
+
+    @property
+    def p95_s(self) -> float:
+        """What 95 % of the requests took at most."""
+        return sorted(self.latencies_s)[math.ceil(0.95 * len(self.latencies_s)) - 1]
+
+    @property
+    def longest_s(self) -> float:
+        """The longest latency."""
+        return max(self.latencies_s)
+
+    @property
+    def requests_per_s(self) -> float | None:
+        """The rate at which requests were answered, from the first answer to the last; None of a single request."""
+        later = len(self.latencies_s) - 1
+        between_s = later * self.arrival_s + self.latencies_s[-1] - self.latencies_s[0]
+        return later / between_s if later and between_s > 0 else None
+
+    @property
+    def kept_up(self) -> bool | None:
+        """Whether that is the rate of arrivals, but for :data:`KEPT_UP`; None of a single request."""
+        return None if self.requests_per_s is None else self.requests_per_s * self.arrival_s >= KEPT_UP
 
 
 class Link(Record):
@@ -159,6 +240,23 @@ class EnergyFigure(Record):
     scope: str = Field(min_length=1)
     seconds: float = Field(ge=0)
     note: str = ""
+
+
+class Copying(Record):
+    """What it takes to keep a copy of every state that one device alone has.
+
+    Attributes
+    ----------
+    size_bytes
+        Of all copies together, parameters and optimizer state.
+    predicted_s, measured_s
+        Seconds behind a step, as computed from sizes and rates before the run, and the median of what they took on the
+        slowest device.
+    """
+
+    size_bytes: float
+    predicted_s: float
+    measured_s: float
 
 
 class Incident(Record):
@@ -226,7 +324,12 @@ class RunRecord(Record):
     step_s
         Measured seconds of every training step.
     inference_predicted_s, inference_measured_s
-        The same two figures for the inference batch.
+        The same two figures for the inference batch; for all requests of a stream together, whose ``predicted_s`` and
+        ``measured_s`` are those of the median request.
+    predicted_tokens, measured_tokens
+        Where tokens are generated, how fast they come; measured: medians over batches. Else None.
+    predicted_stream, measured_stream
+        Of a stream, how long each request takes; else None.
     losses, reference_losses
         Of every step, distributed and in one process.
     emulation
@@ -247,6 +350,8 @@ class RunRecord(Record):
         Joules of the run; each figure says whether a meter or the model gave it, of what, and over how many seconds.
     not_metered
         Meters that could not be read, and why.
+    copying
+        Copies for neighbours, behind the steps and not part of their seconds; None if there were none.
     incidents
         Changes of plans, and faults, in order.
     environment
@@ -268,6 +373,10 @@ class RunRecord(Record):
     step_s: tuple[float, ...]
     inference_predicted_s: float
     inference_measured_s: float
+    predicted_tokens: TokenTimes | None = None
+    measured_tokens: TokenTimes | None = None
+    predicted_stream: StreamTimes | None = None
+    measured_stream: StreamTimes | None = None
     losses: tuple[float, ...]
     reference_losses: tuple[float, ...]
     emulation: str
@@ -280,10 +389,16 @@ class RunRecord(Record):
     profile: dict[str, tuple[LayerProfile, ...]]
     energy: tuple[EnergyFigure, ...] = ()
     not_metered: tuple[str, ...] = ()
+    copying: Copying | None = None
     incidents: tuple[Incident, ...] = ()
     environment: Environment
     events: tuple[RunEvent, ...]
     wall_s: float
+
+    @property
+    def requests(self) -> int:
+        """Requests of a stream; 1 where there is none."""
+        return 1 if self.measured_stream is None else len(self.measured_stream.latencies_s)
 
     @property
     def predicted(self) -> PredictedTimeline:

@@ -5,14 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dora_nb.executor.control.listener import Listener
+    from dora_nb.executor.control.tls import Tls
     from dora_nb.executor.launch import execute
     from dora_nb.executor.pool import WorkerPool
     from dora_nb.executor.profiler import profile
     from dora_nb.executor.scale import scale_down
 
-__all__ = ["WorkerPool", "execute", "profile", "scale_down"]
+__all__ = ["Listener", "Tls", "WorkerPool", "execute", "profile", "scale_down"]
 
-_HOME = {"WorkerPool": "pool", "execute": "launch", "profile": "profiler", "scale_down": "scale"}
+_HOME = {
+    "Listener": "control.listener",
+    "Tls": "control.tls",
+    "WorkerPool": "pool",
+    "execute": "launch",
+    "profile": "profiler",
+    "scale_down": "scale",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -129,6 +129,7 @@ def task_of(
         **sources,
         mode=workload.mode,
         batch=workload.batch,
+        new_tokens=workload.new_tokens,
         dtype=chosen,
         seed=seed,
         cuts=(),
@@ -182,6 +183,7 @@ def random_task(
         data=data,
         mode=workload.mode,
         batch=workload.batch,
+        new_tokens=workload.new_tokens,
         seed=seed,
         cuts=cuts_of(network.build(), inputs, dtype=torch.float64, seed=seed),
         optimizer=optimizer or Optimizer(),
@@ -267,6 +269,13 @@ def _check_fit(network: Network, plan: Plan, workload: Workload) -> None:
             "model",
             f"{len(network)} layers",
             f"{plan.layer_count} layers, as the plan has: plan with the workload that dora_nb.profile(model) gives",
+        )
+    if workload.generates and not (getattr(network, "caches", False) and len(network) > 1):
+        raise InputError(
+            "model",
+            type(network).__name__,
+            "a network with 'caches = True', whose layers take a cache of keys and values, to generate; Hugging Face "
+            "decoders do",
         )
     tied = tied_names(network)
     if workload.trains and (tied is not None) != (workload.tied_parameters > 0):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ def differences(
     plan
         Under which the outputs were made, in the form that is run.
     outputs
-        What each device wrote of them: ``output/m``; nothing where no batch was run.
+        What each device wrote of them: ``output/m`` and, of tokens, ``token/m``; nothing where no batch was run.
     parameters
         What each device wrote at the end: ``gradient/layer.name`` and ``parameter/layer.name``.
     losses
@@ -42,25 +42,35 @@ def differences(
     """
     trains = bool(reference.losses)
     return Differences(
-        outputs=_outputs(reference, plan, outputs) if outputs else None,
+        outputs=_furthest(_pairs("output", reference.outputs, plan, outputs)) if outputs else None,
         losses=max(abs(a - b) for a, b in zip(losses, reference.losses, strict=True)) if trains else None,
         gradients=_named("gradient", reference.gradients, parameters) if trains else None,
         parameters=_named("parameter", reference.parameters, parameters) if trains else None,
+        tokens=_others(_pairs("token", reference.tokens, plan, outputs)) if outputs and reference.tokens else None,
     )
 
 
-def _outputs(reference: Reference, plan: Plan, results: Mapping[str, Mapping[str, Tensor]]) -> float:
+def _pairs(
+    kind: str, expected: Sequence[Tensor], plan: Plan, results: Mapping[str, Mapping[str, Tensor]]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What each device of the last stage wrote of every micro-batch, and what one process has there."""
     last = plan.stages[-1]
-    whole = torch.cat(reference.outputs)
-    pairs = []
+    whole = torch.cat(list(expected))
     for device, (low, high) in zip(last.devices, last.intervals, strict=True):
-        for micro_batch in range(plan.micro_batches):
-            got = results[device].get(f"output/{micro_batch}")
+        for micro_batch in range(len(expected)):
+            got = results[device].get(f"{kind}/{micro_batch}")
             if got is None:
-                raise ExecutionError(f"{device} returned no output of micro-batch {micro_batch}")
+                raise ExecutionError(f"{device} returned no {kind} of micro-batch {micro_batch}")
             first = micro_batch * plan.micro_batch
-            pairs.append((got, whole[first + low : first + high]))
-    return max(_distance(got, expected) for got, expected in pairs)
+            yield got, _like(got, whole[first + low : first + high])
+
+
+def _others(pairs: Iterable[tuple[Tensor, Tensor]]) -> int:
+    return sum(int((got != expected).sum()) for got, expected in pairs)
+
+
+def _furthest(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
+    return max(float((got - expected).abs().max()) for got, expected in pairs)
 
 
 def _named(kind: str, expected: Mapping[str, Tensor], results: Mapping[str, Mapping[str, Tensor]]) -> float:
@@ -73,10 +83,11 @@ def _named(kind: str, expected: Mapping[str, Tensor], results: Mapping[str, Mapp
     missing = sorted(expected.keys() ^ {name for name, _ in got})
     if missing:
         raise ExecutionError(f"the devices' {kind}s and those of one process differ in {', '.join(missing)}")
-    return max(_distance(tensor, expected[name]) for name, tensor in got)
+    return _furthest((tensor, _like(tensor, expected[name])) for name, tensor in got)
 
 
-def _distance(a: Tensor, b: Tensor) -> float:
-    if a.shape != b.shape:
-        raise ExecutionError(f"a tensor of shape {tuple(a.shape)} came back instead of {tuple(b.shape)}")
-    return float((a - b).abs().max())
+def _like(got: Tensor, expected: Tensor) -> Tensor:
+    """What was expected, once it is sure that the two have one shape."""
+    if got.shape != expected.shape:
+        raise ExecutionError(f"a tensor of shape {tuple(got.shape)} came back instead of {tuple(expected.shape)}")
+    return expected

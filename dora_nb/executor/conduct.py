@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import pathlib
+import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from dora_nb.costs.energy import BUSY_KINDS
 from dora_nb.domain.controller import Controller, StepReport
 from dora_nb.domain.plan import Plan
-from dora_nb.domain.run_record import INFERENCE, Incident, Link
+from dora_nb.domain.run_record import INFERENCE, Incident, Link, RunEvent
 from dora_nb.errors import ExecutionError
 from dora_nb.executor.checkpoint import Checkpoint, directory_of, finish, latest, read_checkpoint
 from dora_nb.executor.fallback import copies_to_neighbours, first_without, without
@@ -19,6 +21,7 @@ from dora_nb.executor.messages import Iterated
 from dora_nb.executor.moves import holders_of, layers_of
 from dora_nb.executor.rehearsal import Expected, Rehearsal
 from dora_nb.executor.session import DeviceLostError, Session, Switched, latest_complete
+from dora_nb.units import format_seconds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,6 +64,8 @@ class Course:
         Where training is written down, behind every how many steps; None: nowhere.
     resume
         Whether to go on from the latest checkpoint there.
+    slow_down_at
+        How many times as long emulated devices compute in a step or batch, by its number; those not named as usual.
     """
 
     steps: int
@@ -72,6 +77,7 @@ class Course:
     checkpoints: pathlib.Path | None = None
     checkpoint_every: int = 1
     resume: bool = False
+    slow_down_at: Callable[[int], Mapping[str, float]] | None = None
 
 
 @dataclass
@@ -90,6 +96,8 @@ class Conducted:
         What every device did in each training step.
     losses
         Of each training step, those before a resumed run included.
+    copying_s
+        Seconds that copies for neighbours took behind each step of the first plan.
     incidents
         Changes of plans, faults and checkpoints.
     outputs, parameters
@@ -103,6 +111,7 @@ class Conducted:
     batches: list[dict[str, Iterated]] = field(default_factory=list)
     steps: dict[int, dict[str, Iterated]] = field(default_factory=dict)
     losses: dict[int, float] = field(default_factory=dict)
+    copying_s: list[float] = field(default_factory=list)
     incidents: list[Incident] = field(default_factory=list)
     outputs: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     parameters: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -122,15 +131,23 @@ class Conductor:
         What to do.
     tell
         Called with a line of text as the run goes on.
+    watch
+        Called with what was done in every step or batch, when it is over.
     stop
         Set when the run is to end early.
     """
 
     def __init__(
-        self, session: Session, rehearsal: Rehearsal, course: Course, tell: Tell, stop: threading.Event
+        self,
+        session: Session,
+        rehearsal: Rehearsal,
+        course: Course,
+        tell: Tell,
+        watch: Callable[[Iterable[RunEvent]], None],
+        stop: threading.Event,
     ) -> None:
         self._session, self._rehearsal, self._course = session, rehearsal, course
-        self._tell, self._stop = tell, stop
+        self._tell, self._watch, self._stop = tell, watch, stop
         self._trains = session.task.trains
         self._began_s = time.monotonic()
         self._expected: Expected
@@ -181,7 +198,9 @@ class Conductor:
             return  # a checkpoint's parameters are not those that the batch is compared with
         while len(self._done.batches) < count:
             self._go_on(self._batch)
-            self._tell("inference batch done" if count == 1 else f"batch {len(self._done.batches)} of {count} done")
+            which = "inference batch" if count == 1 else f"batch {len(self._done.batches)} of {count}"
+            if self._done.batches:
+                self._tell(f"{which} done in {self._speed(self._done.batches[-1])}")
         self._go_on(self._take_outputs)
 
     def _batch(self) -> None:
@@ -189,6 +208,10 @@ class Conductor:
         done = self._iterate(INFERENCE, trains=False)
         self._done.batches.append(done)
         self._report(done)
+
+    def _speed(self, done: Mapping[str, Iterated]) -> str:
+        took_s = duration_s(done)
+        return f"{format_seconds(took_s)}, {self._session.task.batch / took_s:.3g} samples/s"
 
     def _take_outputs(self) -> None:
         self._done.outputs = self._session.load("outputs")
@@ -199,8 +222,8 @@ class Conductor:
         self._choose(step)
         done = self._iterate(step, trains=True)
         self._done.steps[step] = done
-        self._done.losses[step] = sum(each.iteration.loss for each in done.values())
-        self._tell(f"step {step + 1} of {self._course.steps} done")
+        loss = self._done.losses[step] = sum(each.iteration.loss for each in done.values())
+        self._tell(f"step {step + 1} of {self._course.steps} done in {self._speed(done)}, loss {loss:.4g}")
         self._report(done)
         if self._course.checkpoints is not None and (step + 1) % self._course.checkpoint_every == 0:
             self._write_checkpoint(self._course.checkpoints)
@@ -210,8 +233,17 @@ class Conductor:
         assert plan is not None, "a plan was committed"
         due = trains and self._course.copies != "none" and (step + 1) % self._course.copy_every == 0
         copies = copies_to_neighbours(plan) if due and self._course.copies == "neighbours" else ()
-        targets = {device: own[trains] for device, own in self._expected.targets.items()}
-        return self._session.iterate(step, trains=trains, targets=targets, keep=due, copies=copies)
+        number = step if trains else len(self._done.batches)
+        slower = {} if self._course.slow_down_at is None else self._course.slow_down_at(number)
+        targets = {
+            device: [each.replace(seconds=each.seconds * slower.get(device, 1.0)) for each in own[trains]]
+            for device, own in self._expected.targets.items()
+        }
+        done = self._session.iterate(step, trains=trains, targets=targets, keep=due, copies=copies)
+        self._watch(events_of(step, done))
+        if copies and not self._done.incidents:
+            self._done.copying_s.append(max(each.copying_s for each in done.values()))
+        return done
 
     # ------------------------------------------------------------------ plans
 
@@ -237,6 +269,8 @@ class Conductor:
         self._note("switch", f"before step {step + 1}: {_described(plan)}", switched)
 
     def _take_up(self, plan: Plan) -> None:
+        if self._done.link is None:  # so far there was one device
+            self._done.link = self._session.probe()
         self._expected = self._rehearsal.expect(plan, self._done.link, in_order=self._in_order(plan))
 
     def _in_order(self, plan: Plan) -> bool:
@@ -260,11 +294,7 @@ class Conductor:
         for each in expected.computations:
             expected_busy_s[each.device] += (each.end_s - each.start_s) / dilation
         measured_s = {
-            device: sum(
-                event.end_s - event.start_s
-                for event in each.iteration.events
-                if event.kind in ("forward", "backward", "step")
-            )
+            device: sum(event.end_s - event.start_s for event in each.iteration.events if event.kind in BUSY_KINDS)
             / dilation
             for device, each in done.items()
         }
@@ -372,9 +402,14 @@ class Conductor:
     def _write_checkpoint(self, root: pathlib.Path) -> None:
         session, plan = self._session, self._session.plan
         assert plan is not None, "something ran"
+        # Workers on other hosts reach the private directory alone; nothing counts before the manifest is written.
+        staging = session.pool.directory / "checkpoint"
+        staging.mkdir(exist_ok=True)
         directory = directory_of(root, session.completed)
         directory.mkdir(parents=True, exist_ok=True)
-        written = session.save("states", directory)
+        written = session.save("states", staging)
+        for path in written.values():
+            shutil.move(path, directory / path.name)
         holders = holders_of(plan)
         files = {
             layer: written[device].name
@@ -390,7 +425,10 @@ class Conductor:
         found = latest(root) if root is not None else None
         if found is None:
             raise ExecutionError(f"resume: there is no checkpoint in {root}; give the directory that a run wrote to")
-        return found, read_checkpoint(found)
+        checkpoint, pool = read_checkpoint(found), self._session.pool
+        if pool.connected:  # they reach the private directory alone
+            found = pathlib.Path(shutil.copytree(found, pool.directory / found.name))
+        return found, checkpoint
 
     def _note(
         self, kind: Literal["switch", "fault", "recovery", "resume"], text: str, switched: Switched | None = None
@@ -416,6 +454,22 @@ def duration_s(devices: Mapping[str, Iterated]) -> float:
 def start_s(devices: Mapping[str, Iterated]) -> float:
     """When the first device started."""
     return min(each.iteration.start_s for each in devices.values())
+
+
+def events_of(step: int, devices: Mapping[str, Iterated]) -> Iterator[RunEvent]:
+    """What devices did in a step, from its start on."""
+    origin_s = start_s(devices)
+    for device, done in devices.items():
+        for event in done.iteration.events:
+            yield RunEvent(
+                device=device,
+                kind=event.kind,
+                stage=event.stage,
+                micro_batch=event.micro_batch,
+                step=step,
+                start_s=event.start_s - origin_s,
+                end_s=event.end_s - origin_s,
+            )
 
 
 def _described(plan: Plan) -> str:

@@ -117,6 +117,49 @@ class AsReady:
         self._arrivals[key_of(receive)] = (buffer, pending)
 
 
+class PromptFirst:
+    """One courier for the prompt, and behind it tokens as ready: they follow each other, so no order is left open.
+
+    Parameters
+    ----------
+    prompt
+        Moves what the prompt's passes hand over.
+    tokens
+        Makes the courier of the tokens, which begins when the other one has nothing left to receive.
+    """
+
+    def __init__(self, prompt: Courier, tokens: Callable[[], Courier]) -> None:
+        self._prompt, self._make_tokens = prompt, tokens
+        self._tokens: Courier | None = None
+
+    def send(self, hand_over: Send, tensor: Tensor) -> None:
+        """See :class:`Courier`."""
+        self._of(hand_over).send(hand_over, tensor)
+
+    def receive(self, hand_over: Recv) -> Tensor:
+        """See :class:`Courier`."""
+        return self._of(hand_over).receive(hand_over)
+
+    def turn(self, transfer: TransferKey) -> contextlib.AbstractContextManager[None]:
+        """See :class:`Courier`."""
+        return self._prompt.turn(transfer)
+
+    def end(self) -> None:
+        """See :class:`Courier`."""
+        self._prompt.end()
+
+    def give_up(self) -> None:
+        """See :class:`Courier`."""
+        self._prompt.give_up()
+
+    def _of(self, hand_over: HandOver) -> Courier:
+        if hand_over.kind != "token":
+            return self._prompt
+        if self._tokens is None:
+            self._tokens = self._make_tokens()
+        return self._tokens
+
+
 class _Wire(NamedTuple):
     """A chunk that passes between this device and a peer."""
 

@@ -31,7 +31,7 @@ WIDEST_SPREAD = 16.0
 LONGEST_HELD = 8.0
 
 #: Transfers that the executor carries out; inputs are made and outputs stay where they are.
-EXECUTED = ("activation", "gradient", "all-reduce", "tied-reduce", "tied-exchange", "tied-broadcast")
+EXECUTED = ("activation", "gradient", "token", "all-reduce", "tied-reduce", "tied-exchange", "tied-broadcast")
 
 
 def usable_cores() -> int:
@@ -84,7 +84,7 @@ class Emulation:
     network
         The planned devices on the imitated network; None: loopback as it is.
     dilation
-        Seconds here for one second of the plan, where the network is imitated.
+        Seconds here for one second of the plan, where devices are slowed down.
     """
 
     factors: Mapping[str, float]
@@ -127,8 +127,8 @@ class Emulation:
 
 
 def imitated_network(
-    planned: tuple[Plan, Workload, Cluster, CostTable], run: tuple[Plan, Workload, CostTable]
-) -> tuple[Cluster, float]:
+    planned: tuple[Plan, Workload, Cluster, CostTable], run: tuple[Plan, Workload, CostTable], *, with_network: bool
+) -> tuple[Cluster | None, float]:
     """The planned network, made as slow as what runs here needs it to be.
 
     What runs is smaller than what was planned: fewer bytes, and other seconds of computing. Time is stretched by the
@@ -142,17 +142,21 @@ def imitated_network(
         Plan, workload, cluster and compute times as planned.
     run
         Plan, workload and compute times, on the same devices in the same order, as they run here.
+    with_network
+        Whether the network is imitated; if not, only time is related.
 
     Returns
     -------
     cluster, dilation
-        The planned devices with the network to imitate; and seconds here per second of the plan.
+        The planned devices with the network to imitate, if it is; and seconds here per second of the plan.
     """
     plan, workload, cluster, table = planned
     small_plan, small, small_table = run
     before, after = timing_of(plan, workload, cluster, table), timing_of(small_plan, small, cluster, small_table)
     busiest_s = _busiest_s(small_plan, after.compute_s)
     dilation = busiest_s / _busiest_s(plan, before.compute_s)
+    if not with_network:
+        return None, dilation
     held_s, small_held_s = _most_held_s(plan, workload, before), _most_held_s(small_plan, small, after)
     if not held_s or not small_held_s:
         return cluster, dilation
@@ -179,6 +183,8 @@ def _busiest_s(plan: Plan, compute_s: Mapping[OperationClass, float]) -> float:
     for kind, seconds in compute_s.items():
         if kind.kind in ("forward", "backward") and kind.part == 0:  # parts are those of one micro-batch
             load_s[kind.stage % len(plan.stages)] += plan.micro_batches * seconds  # stage -1 is hosted by the last one
+        elif kind.kind == "decode":
+            load_s[kind.stage] += seconds
     return max(load_s.values())
 
 

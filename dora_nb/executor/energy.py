@@ -87,7 +87,7 @@ def with_energy(record: RunRecord, cluster: Cluster, counted: Metered, *, emulat
         cluster,
         busy_seconds(record.compared_events),
         seconds=sum(steps.values()),
-        iterations=len(steps),
+        iterations=len(steps) * record.requests,
         emulated=emulated,
     )
     return record.replace(energy=(*counted.figures, *estimated), not_metered=counted.missing)

@@ -13,6 +13,9 @@ from typing import Literal
 from dora_nb.domain.plan import HOSTED, Plan
 from dora_nb.errors import InputError
 
+#: Hand-overs, in the order of their tags.
+_KINDS = ("activation", "gradient", "token")
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -30,14 +33,15 @@ class HandOver:
     Attributes
     ----------
     kind
-        ``activation`` leaves ``stage`` for the next one; ``gradient`` comes back to ``stage`` from the next one.
+        ``activation`` leaves ``stage`` for the next one; ``gradient`` comes back to ``stage`` from the next one;
+        ``token`` leaves ``stage`` for the next one, or the last one for the first, with a token of every sample.
     stage, micro_batch
-        Which one; stage :data:`~dora_nb.domain.plan.HOSTED` for a hosted first layer.
+        Which one; stage :data:`~dora_nb.domain.plan.HOSTED` for a hosted first layer. Of a ``token``, the step.
     pieces
         What passes, by peer.
     """
 
-    kind: Literal["activation", "gradient"]
+    kind: Literal["activation", "gradient", "token"]
     stage: int
     micro_batch: int
     pieces: tuple[Piece, ...]
@@ -47,7 +51,7 @@ class HandOver:
         """A number no other hand-over of the iteration between the same two devices has."""
         # The stage is part of it because two stages can share two boundaries: the one between them, and the one
         # behind a hosted first layer. No plan has 1024 stages.
-        return (self.micro_batch * 2 + (self.kind == "gradient")) * 1024 + self.stage - HOSTED
+        return (self.micro_batch * 3 + _KINDS.index(self.kind)) * 1024 + self.stage - HOSTED
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,47 @@ class Forward:
 
 
 @dataclass(frozen=True)
+class Arrive:
+    """Wait until a micro-batch has arrived.
+
+    Attributes
+    ----------
+    stage, micro_batch
+        Which one, and the stage that needs it.
+    moment_s
+        Seconds after the common start.
+    """
+
+    stage: int
+    micro_batch: int
+    moment_s: float
+
+
+@dataclass(frozen=True)
 class Backward:
     """Run a micro-batch backward; gradients of parameters add up over micro-batches."""
 
     stage: int
     micro_batch: int
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Run the next token of every sample of the batch through a stage.
+
+    Attributes
+    ----------
+    stage
+        Which one.
+    micro_batch
+        The step: how many tokens there are behind the first one.
+    before
+        The stage that hands over what enters; None: the tokens chosen by this one.
+    """
+
+    stage: int
+    micro_batch: int
+    before: int | None
 
 
 @dataclass(frozen=True)
@@ -129,10 +169,10 @@ class Step:
     stage: int
 
 
-Instruction = Recv | Forward | Send | Backward | AllReduce | TiedSum | Step
+Instruction = Arrive | Recv | Forward | Send | Backward | Decode | AllReduce | TiedSum | Step
 
 
-def compile_plan(plan: Plan, *, trains: bool) -> dict[str, tuple[Instruction, ...]]:
+def compile_plan(plan: Plan, *, trains: bool, decode_steps: int = 0) -> dict[str, tuple[Instruction, ...]]:
     """The instructions of every participating device for one iteration, or one batch.
 
     Every stage computes in the order of :func:`~dora_nb.domain.plan.compute_order`. Gradients are summed when a
@@ -144,6 +184,8 @@ def compile_plan(plan: Plan, *, trains: bool) -> dict[str, tuple[Instruction, ..
         What to compile.
     trains
         Whether there are backward passes, sums and a step.
+    decode_steps
+        Tokens that are generated behind the one that the prompt's passes give.
 
     Returns
     -------
@@ -163,6 +205,7 @@ def compile_plan(plan: Plan, *, trains: bool) -> dict[str, tuple[Instruction, ..
             instructions = _passes(plan, index, interval, trains)
             if trains:
                 instructions += [*_sums(plan, index), Step(index)]
+            instructions += _tokens(plan, index, interval, decode_steps)
             programs[device] = tuple(instructions)
     return programs
 
@@ -183,6 +226,22 @@ def _passes(plan: Plan, index: int, interval: tuple[int, int], trains: bool) -> 
             program.append(Backward(stage, micro_batch))
             if before is not None:
                 program.append(Send("gradient", before, micro_batch, _pieces(plan, before, interval)))
+    return program
+
+
+def _tokens(plan: Plan, index: int, interval: tuple[int, int], steps: int) -> list[Instruction]:
+    """What follows the prompt: the tokens chosen go back to the first stage, every stage computes and hands on."""
+    count = len(plan.stages)
+    before, after = (index - 1) % count, (index + 1) % count
+    hand_over = [Send("token", index, step, _pieces(plan, after, interval)) for step in range(steps)]
+    if count == 1:  # what is chosen here is used here
+        return [Decode(index, step, None) for step in range(steps)]
+    is_last = index == count - 1
+    program: list[Instruction] = [*(hand_over[:1] if is_last else [])]
+    for step in range(steps):
+        program.append(Recv("token", before, step, _pieces(plan, before, interval)))
+        program.append(Decode(index, step, before))
+        program.extend(hand_over[step + 1 : step + 2] if is_last else hand_over[step : step + 1])
     return program
 
 

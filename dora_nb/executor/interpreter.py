@@ -12,7 +12,9 @@ from dora_nb.domain.run_record import EventKind
 from dora_nb.executor.courier import Courier, HandOverKey, key_of
 from dora_nb.executor.instructions import (
     AllReduce,
+    Arrive,
     Backward,
+    Decode,
     Forward,
     Instruction,
     Recv,
@@ -75,8 +77,8 @@ class Interpreter:
     courier_of
         Makes what moves tensors during one iteration of a program.
     targets_s
-        Seconds a computation is to last, by ("forward" | "backward" | "step", stage); what is missing, lasts as long
-        as it does.
+        Seconds a computation is to last, by ("forward" | "backward" | "decode" | "step", stage); what is missing, lasts
+        as long as it does.
     """
 
     def __init__(
@@ -116,13 +118,15 @@ class Interpreter:
             start_s = self._transport.common_start()
             # A device is free from the common start on. Its process may wake later, when others hold the cores: that
             # is this machine's doing and not the emulated device's.
-            self._free_s = start_s
+            self._start_s = self._free_s = start_s
             for instruction in program:
                 began_s = time.perf_counter()
                 kind = self._carry_out(instruction, data, courier)
                 micro_batch = getattr(instruction, "micro_batch", 0)
-                self._free_s = time.perf_counter()
-                events.append(Event(kind, instruction.stage, micro_batch, began_s, self._free_s))
+                ended_s = time.perf_counter()
+                # It begins with what arrives when that arrives, if it wakes late or not: see above.
+                self._free_s = max(self._free_s, self._awaited_s) if kind == "arrive" else ended_s
+                events.append(Event(kind, instruction.stage, micro_batch, began_s, ended_s))
             end_s = time.perf_counter()
             courier.end()
         except BaseException:
@@ -132,18 +136,24 @@ class Interpreter:
 
     def _carry_out(self, instruction: Instruction, data: Sequence[MicroBatch], courier: Courier) -> EventKind:
         match instruction:
+            case Arrive(moment_s=moment_s):
+                self._wait_until(self._start_s + moment_s)
+                return "arrive"
             case Recv():
                 self._received[key_of(instruction)] = courier.receive(instruction)
-                return "receive"
+                return "token-receive" if instruction.kind == "token" else "receive"
             case Send():
-                courier.send(instruction, self._produced.pop(key_of(instruction)))
-                return "send"
+                courier.send(instruction, self._leaving(instruction))
+                return "token-send" if instruction.kind == "token" else "send"
             case Forward(stage, micro_batch):
                 self._lasting("forward", stage, lambda: self._forward(stage, micro_batch, data[micro_batch]))
                 return "forward"
             case Backward(stage, micro_batch):
                 self._lasting("backward", stage, lambda: self._backward(stage, micro_batch))
                 return "backward"
+            case Decode(stage):
+                self._lasting("decode", stage, lambda: self._decode(instruction))
+                return "decode"
             case AllReduce():
                 own = self._replica.own_gradients()
                 vector = flattened(own)
@@ -177,6 +187,18 @@ class Interpreter:
         leaving = self._replica.forward(stage, micro_batch, entering, data)
         if leaving is not None:
             self._produced["activation", stage, micro_batch] = leaving
+
+    def _decode(self, instruction: Decode) -> None:
+        stage, step, before = instruction.stage, instruction.micro_batch, instruction.before
+        entering = None if before is None else self._received.pop(("token", before, step))
+        leaving = self._replica.decode(stage, entering)
+        if leaving is not None:
+            self._produced["token", stage, step] = leaving
+
+    def _leaving(self, hand_over: Send) -> Tensor:
+        """What a hand-over takes along; tokens chosen behind the last layer stay there as well."""
+        produced = self._produced.pop(key_of(hand_over), None)
+        return self._replica.chosen if produced is None else produced
 
     def _backward(self, stage: int, micro_batch: int) -> None:
         gradient = self._received.pop(("gradient", stage, micro_batch), None)

@@ -60,6 +60,7 @@ def execute(
     checkpoints: pathlib.Path | str | None = None,
     checkpoint_every: int = 1,
     resume: bool = False,
+    slow_down_at: Callable[[int], Mapping[str, float]] | None = None,
     workers: WorkerPool | None = None,
     on_progress: Callable[[str], None] | None = None,
 ) -> Run:
@@ -101,6 +102,9 @@ def execute(
         which every device that is alone in its stage gives a copy behind every so many steps.
     checkpoints, checkpoint_every, resume
         A directory in which training is written down behind every so many steps, and whether to go on from there.
+    slow_down_at
+        How many times as long emulated devices compute in a step (or batch), by its number; those not named as usual.
+        Heat, or another program, to see a controller react to it.
     workers
         Warm workers to use, at least one per device; None: started for this run and ended with it.
     on_progress
@@ -144,6 +148,7 @@ def execute(
         checkpoints=None if checkpoints is None else pathlib.Path(checkpoints),
         checkpoint_every=checkpoint_every,
         resume=resume,
+        slow_down_at=slow_down_at,
     )
 
     def work(run: Run) -> RunRecord:
@@ -168,7 +173,12 @@ def execute(
             network = _network(rehearsal, pool, in_order=emulate == "cluster" if in_order is None else in_order)
             session = Session(pool, assembled.task, network, pool.seats(devices), rehearsal.longest_s)
             conductor = Conductor(
-                session, rehearsal, replace(course, in_run_form=assembled.in_run_form), run.tell, run.stopping
+                session,
+                rehearsal,
+                replace(course, in_run_form=assembled.in_run_form),
+                run.tell,
+                run.events.extend,
+                run.stopping,
             )
             conducted = conductor.run(assembled.plan)
             run.tell("running the same network in one process")
@@ -193,9 +203,10 @@ def _rehearsal(
     plan, workload, table = planned
     factors = dict.fromkeys(devices, 1.0) if emulate == "nothing" else slow_down(devices, workload, cluster)
     rehearsal = Rehearsal(assembled.task, assembled.workload, cluster, Emulation(factors, devices=emulate != "nothing"))
-    if emulate == "cluster" and len(devices) > 1:
+    if emulate != "nothing":
         known = cost_table(workload, cluster) if table is None else table
-        rehearsal.imitate_network(assembled.plan, (plan, workload, known))
+        imitates = emulate == "cluster" and len(devices) > 1
+        rehearsal.keep_time(assembled.plan, (plan, workload, known), with_network=imitates)
     return rehearsal
 
 

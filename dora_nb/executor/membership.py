@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from torch.distributed import Store  # type: ignore[attr-defined]  # public, but not marked as exported
 
 from dora_nb.costs.network import Network
-from dora_nb.executor.courier import AsReady, Courier, InOrder
-from dora_nb.executor.instructions import Instruction, compile_plan
+from dora_nb.executor.courier import AsReady, Courier, InOrder, PromptFirst
+from dora_nb.executor.instructions import HandOver, Instruction, compile_plan
 from dora_nb.executor.interpreter import Interpreter, Iteration
 from dora_nb.executor.medium import EmulatedTransport, Medium
 from dora_nb.executor.messages import Job, NetworkUse, Target
@@ -82,7 +82,8 @@ class Membership:
             Whether there are backward passes and a step.
         """
         self.replica.seed(step)
-        program = compile_plan(self.job.plan, trains=trains)[self.job.device]
+        steps = self.job.task.decode_steps
+        program = compile_plan(self.job.plan, trains=trains, decode_steps=steps)[self.job.device]
         targets_s: dict[tuple[str, int], float] = {(each.phase, each.stage): each.seconds for each in targets}
         make = self._courier_of(trains=trains)
 
@@ -107,11 +108,12 @@ class Membership:
         job, replica = self.job, self.replica
         network = job.network
         ordered = network.in_order and job.plan.transfer_order
+        as_ready = functools.partial(
+            AsReady, interval=replica.interval, empty=replica.receive_buffer, transport=self.transport
+        )
         if not ordered or network.cluster is None or network.workload is None:
-            return functools.partial(
-                AsReady, interval=replica.interval, empty=replica.receive_buffer, transport=self.transport
-            )
-        return functools.partial(
+            return as_ready
+        in_order = functools.partial(
             InOrder,
             interval=replica.interval,
             empty=replica.receive_buffer,
@@ -120,3 +122,14 @@ class Membership:
             device=job.device,
             parts=job.plan.chunks,
         )
+        if not job.task.decode_steps:
+            return in_order
+
+        def prompt_first(program: Sequence[Instruction]) -> Courier:
+            hand_overs = [each for each in program if isinstance(each, HandOver)]
+            tokens = [each for each in hand_overs if each.kind == "token"]
+            return PromptFirst(
+                in_order([each for each in hand_overs if each.kind != "token"]), lambda: as_ready(tokens)
+            )
+
+        return prompt_first

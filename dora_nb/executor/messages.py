@@ -149,7 +149,7 @@ class Survey(Record):
 class Target(Record):
     """Seconds that a computation of an emulated device lasts."""
 
-    phase: Literal["forward", "backward", "step"]
+    phase: Literal["forward", "backward", "decode", "step"]
     stage: int
     seconds: float
 
@@ -187,8 +187,8 @@ class Save(Record):
     path
         Where to; a name alone is one in the coordinator's private directory.
     what
-        ``outputs`` of the last batch, ``parameters`` with their gradients, or ``states``: everything that layers need
-        to go on.
+        ``outputs`` of the last batch, its tokens included, ``parameters`` with their gradients, or ``states``:
+        everything that layers need to go on.
     layers
         Of the states, which; None: all.
     """

@@ -47,6 +47,7 @@ class RandomNetwork:
         self._dtype, self._seed, self._image_px = torch_dtype(dtype), seed, image_px
         self._count = layer_count(self._architecture)
         self.tied = tied_names(self._architecture)
+        self.caches = isinstance(self._architecture, DecoderArchitecture)
 
     def __len__(self) -> int:
         return self._count

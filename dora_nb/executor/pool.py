@@ -133,6 +133,11 @@ class WorkerPool:
         return tuple(each.process.pid for _, each in handles if each.process is not None)
 
     @property
+    def connected(self) -> tuple[int, ...]:
+        """Numbers of the workers that connected, from other hosts as a rule."""
+        return tuple(index for index, each in sorted(self._handles.items()) if each.process is None)
+
+    @property
     def alive(self) -> tuple[int, ...]:
         """Numbers of the workers that were neither removed nor seen to end."""
         return tuple(index for index, each in sorted(self._handles.items()) if not each.ended)

@@ -64,9 +64,9 @@ def measured_table(
     Numbers of samples that were not timed are interpolated; the plan uses none of them.
     """
     factors = np.array([slow_down[device] for device in cluster.device_ids])
-    samples = np.arange(plan.micro_batch + 1)
 
-    def passes(by_samples: Sequence[Mapping[int, float]]) -> Floats:
+    def passes(by_samples: Sequence[Mapping[int, float]], most: int = plan.micro_batch) -> Floats:
+        samples = np.arange(most + 1)
         rows = [
             np.interp(samples, [0, *sorted(each)], [0.0, *(each[count] for count in sorted(each))])
             for each in by_samples
@@ -74,11 +74,13 @@ def measured_table(
         seconds: Floats = np.array(rows)[:, None, :] * factors[None, :, None]
         return seconds
 
+    tokens = [each.token_s for each in times if each.token_s]
     return CostTable(
         forward_s=passes([each.forward_s for each in times]),
         backward_s=passes([each.backward_s for each in times]),
         step_s=np.array([each.step_s for each in times])[:, None] * factors[None, :],
         status="measured",
+        token_s=passes(tokens, plan.micro_batch * plan.micro_batches) if tokens else None,
     )
 
 
@@ -100,6 +102,11 @@ def targets_of(
         if workload.trains:
             backward_s = float(table.backward_s[layers, device, samples].sum())
             targets.append(Target(phase="backward", stage=each, seconds=backward_s))
+    if workload.decode_steps:
+        assert table.token_s is not None, "tokens were timed"
+        own = layers_of[index]
+        token_s = float(table.token_s[own, device, plan.micro_batches * samples].sum())
+        targets.append(Target(phase="decode", stage=index, seconds=token_s))
     if workload.trains:
         seconds = step_seconds(table, workload, device, stage.first_layer, stage.stop_layer, hosts_first_layer=hosts)
         targets.append(Target(phase="step", stage=index, seconds=seconds))
@@ -125,7 +132,11 @@ def predict(
     operations = operations_of(Shape.of(plan, workload))
     timing = timing_of(plan, workload, cluster, table)
     if turn_s is not None:
-        timing = replace(timing, holds={kind: _until_passed_on(hold, turn_s) for kind, hold in timing.holds.items()})
+        holds = {
+            kind: hold if kind.kind == "token" else _until_passed_on(hold, turn_s)  # tokens wait for no turn
+            for kind, hold in timing.holds.items()
+        }
+        timing = replace(timing, holds=holds)
     order = plan.transfer_order or _as_ready(operations, timing)
     entries = timeline_of(plan, workload, operations, timing, start_times(operations, timing, order))
     own_s = dict(compute_seconds(plan, workload, cluster, table))
@@ -168,7 +179,7 @@ def frozen_profile(plan: Plan, cluster: Cluster, table: CostTable) -> dict[str, 
 
     A run record keeps it, so that what was measured can be held against it layer by layer.
     """
-    samples = sorted({replica.samples for stage in plan.stages for replica in stage.replicas})
+    samples = samples_of(plan)
     trains = bool(table.backward_s.any())
 
     def of(layer: int, device: int) -> LayerProfile:
@@ -177,10 +188,23 @@ def frozen_profile(plan: Plan, cluster: Cluster, table: CostTable) -> dict[str, 
             forward_s={count: float(forward_s[count]) for count in samples},
             backward_s={count: float(backward_s[count]) for count in samples} if trains else {},
             step_s=float(table.step_s[layer, device]),
+            token_s={}
+            if table.token_s is None
+            else {count: float(table.token_s[layer, device, count]) for count in decoded_of(plan)},
         )
 
     layers = range(plan.layer_count)
     return {name: tuple(of(layer, cluster.device_ids.index(name)) for layer in layers) for name in plan.devices}
+
+
+def samples_of(plan: Plan) -> list[int]:
+    """Numbers of samples that the plan's devices compute with at once."""
+    return sorted({replica.samples for stage in plan.stages for replica in stage.replicas})
+
+
+def decoded_of(plan: Plan) -> list[int]:
+    """The same where the whole batch gets a token at a time."""
+    return [plan.micro_batches * samples for samples in samples_of(plan)]
 
 
 def busy_bound_s(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable) -> float:

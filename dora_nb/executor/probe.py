@@ -35,8 +35,8 @@ LASTS_S, LEAST_BYTES, MOST_BYTES = 0.4, 1024, 4 * 2**20
 #: Messages of one stream that its receiver is ready for at any time.
 WINDOW = 4
 
-#: Rounds of several streams at once, at most.
-MOST_TOGETHER = 12
+#: Rounds of several streams at once: with few devices some are repeated, with many not all there could be are run.
+LEAST_TOGETHER, MOST_TOGETHER = 3, 12
 
 
 class Ping(Record):
@@ -192,7 +192,7 @@ def measure_links(devices: Sequence[str], ask: Ask, source: str, *, lasts_s: flo
     alone = [_one(pair, MESSAGES, size_bytes[pair]) for pair in pairs]
     together = [
         Streams(streams=tuple(_stream(pair, MESSAGES, size_bytes[pair]) for pair in at_once))
-        for at_once in itertools.islice(_at_once(devices), MOST_TOGETHER)
+        for at_once in _at_once(devices)
     ]
     heard = _asked(ask, [*alone, *together])
     rates = [_rates(each, of) for each, of in zip([*alone, *together], heard, strict=True)]
@@ -204,8 +204,14 @@ def measure_links(devices: Sequence[str], ask: Ask, source: str, *, lasts_s: flo
     )
 
 
-def _at_once(devices: Sequence[str]) -> Iterator[tuple[tuple[str, str], ...]]:
-    """Streams to run at once: unlike senders, unlike receivers. What tells most comes first."""
+def _at_once(devices: Sequence[str]) -> list[tuple[tuple[str, str], ...]]:
+    """Streams to run at once, round by round."""
+    ways = list(_ways(devices))
+    return list(itertools.islice(itertools.cycle(ways), min(max(len(ways), LEAST_TOGETHER), MOST_TOGETHER)))
+
+
+def _ways(devices: Sequence[str]) -> Iterator[tuple[tuple[str, str], ...]]:
+    """Unlike senders, unlike receivers. What tells most comes first."""
     for a, b, c, d in zip(devices, devices[1:], devices[2:], devices[3:], strict=False):
         yield (a, b), (c, d)  # nothing but the medium can make them meet
         yield (a, c), (d, b)

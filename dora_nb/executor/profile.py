@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dora_nb.domain.run_record import INFERENCE
+from dora_nb.executor.cache import KeyValueCache
 from dora_nb.executor.data import micro_batch
 from dora_nb.executor.layer_state import optimizer_of
 from dora_nb.executor.loss import part_of_loss
@@ -30,14 +31,17 @@ class LayerTimes(NamedTuple):
         By number of samples; no backward passes without training. The last layer's include the loss in training.
     step_s
         Of the optimizer on the layer's parameters; 0 without training.
+    token_s
+        Of one further token, by number of samples; None where none are generated.
     """
 
     forward_s: dict[int, float]
     backward_s: dict[int, float]
     step_s: float
+    token_s: dict[int, float] | None = None
 
 
-def profile_layers(task: Task, samples: Iterable[int]) -> tuple[LayerTimes, ...]:
+def profile_layers(task: Task, samples: Iterable[int], decoded: Iterable[int] = ()) -> tuple[LayerTimes, ...]:
     """Time every layer, a layer in memory at a time; of layers of one kind, the first speaks for all.
 
     Processor time of this thread is taken, which other processes disturb by a few percent where they disturb wall time
@@ -49,6 +53,8 @@ def profile_layers(task: Task, samples: Iterable[int]) -> tuple[LayerTimes, ...]
         What is computed.
     samples
         Numbers of samples to time.
+    decoded
+        Numbers of samples of which to time a further token, with half of the tokens before it that are generated.
     """
     counts = sorted(set(samples))
     network: Network = task.network.build()
@@ -62,6 +68,9 @@ def profile_layers(task: Task, samples: Iterable[int]) -> tuple[LayerTimes, ...]
             if kind not in measured:
                 layer = built_layer(network, index, dtype=task.torch_dtype, seed=task.seed)
                 measured[kind] = _profile(task, index, layer, counts, widest, loss)
+                if task.generates:
+                    token_s = {count: _token_s(task, index, layer, count) for count in sorted(set(decoded))}
+                    measured[kind] = measured[kind]._replace(token_s=token_s)
     return tuple(measured[kind] for kind in kinds)
 
 
@@ -70,6 +79,8 @@ def _profile(task: Task, index: int, layer: nn.Module, counts: list[int], widest
     forward_s, backward_s = {}, {}
     for count in counts:
         entering = widest.inputs[:count] if index == 0 else _anything(task.cuts[index - 1], count)
+        if task.generates and index == task.layer_count - 1:
+            entering = entering[:, -1:]
         labels = widest.labels[:count] if task.trains and index == task.layer_count - 1 else None
         forward_s[count], backward_s[count] = _passes(task, layer, entering, labels, loss)
     trained = [each for each in layer.parameters() if each.requires_grad]
@@ -92,6 +103,9 @@ def _anything(cut: Cut, count: int) -> Tensor:
 def _passes(task: Task, layer: nn.Module, entering: Tensor, labels: Tensor | None, loss: Loss) -> tuple[float, float]:
     """Median seconds of a forward and a backward pass; with labels, the loss is part of them."""
     floats = entering.is_floating_point()
+    if task.generates:
+        cache = KeyValueCache(len(entering), task.most_tokens)
+        return _median(lambda: _prompt(layer, entering, cache)), 0.0
 
     def forward() -> Tensor:
         with torch.set_grad_enabled(task.trains):
@@ -112,6 +126,26 @@ def _passes(task: Task, layer: nn.Module, entering: Tensor, labels: Tensor | Non
         backwards.append(time.thread_time() - began_s)
         forwards.append(turned_s - start_s)
     return statistics.median(forwards[WARM_UP:]), statistics.median(backwards[WARM_UP:])
+
+
+def _prompt(layer: nn.Module, entering: Tensor, cache: KeyValueCache) -> None:
+    cache.clear()
+    with torch.no_grad():
+        layer(entering, cache.part())
+
+
+def _token_s(task: Task, index: int, layer: nn.Module, count: int) -> float:
+    """Median seconds of one further token, around the middle of those that are generated."""
+    before = max(1, task.cuts[0].shape[0] + task.decode_steps // 2 - (WARM_UP + REPETITIONS) // 2)
+    cache = KeyValueCache(count, before + WARM_UP + REPETITIONS)
+    if index == 0:
+        text = torch.zeros((count, before + 1), dtype=torch.int64)
+    else:
+        cut = task.cuts[index - 1]
+        text = _anything(Cut(shape=(before + 1, *cut.shape[1:]), dtype=cut.dtype), count)
+    with torch.no_grad():
+        layer(text[:, :-1], cache.part())
+        return _median(lambda: layer(text[:, -1:], cache.part()))
 
 
 def _median(work: Callable[[], object]) -> float:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from dora_nb.domain.plan import Plan
-from dora_nb.domain.run_record import INFERENCE, Environment, RunEvent, RunRecord
-from dora_nb.executor.conduct import Conducted, duration_s, start_s
+from dora_nb.domain.run_record import INFERENCE, Copying, Environment, RunRecord
+from dora_nb.executor.conduct import Conducted, duration_s, events_of
 from dora_nb.executor.emulation import usable_cores
-from dora_nb.executor.messages import Iterated
+from dora_nb.executor.fallback import copies_to_neighbours
 from dora_nb.executor.rehearsal import Rehearsal
 
 if TYPE_CHECKING:
@@ -81,6 +80,7 @@ def record_of(
         predicted_inference=first.inference,
         predicted_training=first.training,
         profile=first.profile,
+        copying=_copying(rehearsal, plan, conducted),
         incidents=tuple(conducted.incidents),
         environment=Environment(
             torch=str(torch.__version__),
@@ -88,21 +88,13 @@ def record_of(
             platform=platform.platform(),
             cores=usable_cores(),
         ),
-        events=tuple(event for step, devices in iterations for event in _events(step, devices)),
+        events=tuple(event for step, devices in iterations for event in events_of(step, devices)),
         wall_s=time.monotonic() - began_s,
     )
 
 
-def _events(step: int, devices: Mapping[str, Iterated]) -> Iterator[RunEvent]:
-    origin_s = start_s(devices)
-    for device, done in devices.items():
-        for event in done.iteration.events:
-            yield RunEvent(
-                device=device,
-                kind=event.kind,
-                stage=event.stage,
-                micro_batch=event.micro_batch,
-                step=step,
-                start_s=event.start_s - origin_s,
-                end_s=event.end_s - origin_s,
-            )
+def _copying(rehearsal: Rehearsal, plan: Plan, conducted: Conducted) -> Copying | None:
+    if not conducted.copying_s:
+        return None
+    size_bytes, predicted_s = rehearsal.copying(copies_to_neighbours(plan), conducted.first.cluster)
+    return Copying(size_bytes=size_bytes, predicted_s=predicted_s, measured_s=statistics.median(conducted.copying_s))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_record import INFERENCE
@@ -23,7 +23,9 @@ class Reference(NamedTuple):
     Attributes
     ----------
     outputs
-        Of the inference batch, by micro-batch.
+        Of the inference batch, by micro-batch; where tokens are generated, the logits of the last one.
+    tokens
+        Those generated, (samples, tokens), by micro-batch.
     losses
         Of every training step.
     gradients, parameters
@@ -33,6 +35,7 @@ class Reference(NamedTuple):
     """
 
     outputs: list[Tensor]
+    tokens: list[Tensor]
     losses: list[float]
     gradients: dict[str, Tensor]
     parameters: dict[str, Tensor]
@@ -61,8 +64,15 @@ def reference_run(task: Task, plan: Plan, steps: int) -> Reference:
         return [micro_batch(data, step, index, samples, dtype) for index in range(plan.micro_batches)]
 
     layers.eval()
+    outputs, tokens = [], []
     with torch.no_grad():
-        outputs: list[Tensor] = [layers(inputs) for inputs, _ in batch(INFERENCE)]
+        for inputs, _ in batch(INFERENCE):
+            if task.generates:
+                last_logits, generated = _generated(layers, inputs, task.new_tokens)
+                outputs.append(last_logits)
+                tokens.append(generated)
+            else:
+                outputs.append(layers(inputs))
     layers.train()
     trained = [each for each in layers.parameters() if each.requires_grad]
     optimizer = optimizer_of(trained, task.optimizer) if steps and trained else None
@@ -82,8 +92,18 @@ def reference_run(task: Task, plan: Plan, steps: int) -> Reference:
     parameters = dict(layers.named_parameters(remove_duplicate=False))
     return Reference(
         outputs=outputs,
+        tokens=tokens,
         losses=losses,
         gradients={name: each.grad for name, each in parameters.items() if each.grad is not None},
         parameters={name: each.detach() for name, each in parameters.items()},
         buffers=dict(layers.named_buffers(remove_duplicate=False)),
     )
+
+
+def _generated(layers: nn.Module, prompts: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Logits of the last token, and the likeliest tokens behind prompts: without a cache, from the whole text each."""
+    text = prompts
+    for _ in range(count):
+        logits = layers(text)[:, -1]
+        text = torch.cat((text, logits.argmax(-1, keepdim=True)), dim=1)
+    return logits, text[:, prompts.shape[1] :]

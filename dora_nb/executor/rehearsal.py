@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from dora_nb.costs.network import Flow, Network
+from dora_nb.costs.resident import state_bytes_per_parameter
 from dora_nb.costs.table import CostTable
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
@@ -14,12 +16,15 @@ from dora_nb.domain.run_record import Link, PredictedTimeline
 from dora_nb.domain.workload import Workload
 from dora_nb.executor.emulation import Emulation, imitated_network
 from dora_nb.executor.messages import Target
+from dora_nb.executor.moves import Move
 from dora_nb.executor.predict import (
     busy_bound_s,
+    decoded_of,
     frozen_profile,
     machine_cluster,
     measured_table,
     predict,
+    samples_of,
     targets_of,
 )
 from dora_nb.executor.scale import for_inference
@@ -77,9 +82,10 @@ class Rehearsal:
     cluster: Cluster
     emulation: Emulation
     _timed: dict[tuple[bool, int], tuple[LayerTimes, ...]] = field(default_factory=dict)
+    _timed_tokens: dict[int, tuple[LayerTimes, ...]] = field(default_factory=dict)
 
-    def imitate_network(self, plan: Plan, planned: tuple[Plan, Workload, CostTable]) -> None:
-        """Imitate the planned network from now on.
+    def keep_time(self, plan: Plan, planned: tuple[Plan, Workload, CostTable], *, with_network: bool) -> None:
+        """Relate this machine's seconds to the plan's from now on, and imitate the planned network if asked to.
 
         Parameters
         ----------
@@ -87,11 +93,15 @@ class Rehearsal:
             In the form that is run.
         planned
             The same plan as planned, with its workload and compute times.
+        with_network
+            Whether to imitate the network.
         """
         _, _, table = self._tables(plan, self.cluster)[-1]
         as_planned, workload, planned_table = planned
         network, dilation = imitated_network(
-            (as_planned, workload, self.cluster, planned_table), (plan, self.workload, table)
+            (as_planned, workload, self.cluster, planned_table),
+            (plan, self.workload, table),
+            with_network=with_network,
         )
         self.emulation = replace(self.emulation, network=network, dilation=dilation)
 
@@ -129,6 +139,17 @@ class Rehearsal:
             cluster=here.without(set(here.device_ids) - set(plan.devices)),
         )
 
+    def copying(self, copies: Sequence[Move], cluster: Cluster) -> tuple[float, float]:
+        """Bytes of copies, and the seconds that they take on a network, all sent at once."""
+        each_bytes = state_bytes_per_parameter(self.workload)
+        flows = [
+            Flow(move.sender, receiver, float(self.workload.layers[move.layer].parameters * each_bytes))
+            for move in copies
+            for receiver in move.receivers
+        ]
+        hold = Network.of(cluster).exchange(flows)
+        return hold.size_bytes, hold.duration_s
+
     def _here(self, plan: Plan, link: Link | None) -> Cluster:
         """The plan's devices on the imitated network, with what this machine adds to it; or on loopback."""
         imitated = self.emulation.network
@@ -151,25 +172,23 @@ class Rehearsal:
         """Of every layer, for the numbers of samples that the plan uses; what was timed is not timed again."""
         from dora_nb.executor.profile import LayerTimes, profile_layers
 
-        samples = {replica.samples for stage in plan.stages for replica in stage.replicas}
-        new = [each for each in sorted(samples) if (trains, each) not in self._timed]
-        if new:
-            mode = "training" if trains else "inference"
-            times = profile_layers(self.task.replace(mode=mode), new)
-            for count in new:
-                self._timed[trains, count] = times
-        known = [self._timed[trains, count] for count in sorted(samples)]
+        samples, decoded = samples_of(plan), decoded_of(plan) if self.task.decode_steps else []
+        new = [each for each in samples if (trains, each) not in self._timed]
+        new_decoded = [each for each in decoded if each not in self._timed_tokens]
+        if new or new_decoded:
+            mode = "training" if trains else "generate" if self.task.generates else "inference"
+            times = profile_layers(self.task.replace(mode=mode), new or samples[:1], new_decoded)
+            self._timed |= {(trains, count): times for count in new}
+            self._timed_tokens |= dict.fromkeys(new_decoded, times)
+        known = [self._timed[trains, count] for count in samples]
         return tuple(
             LayerTimes(
-                forward_s={
-                    count: each[layer].forward_s[count] for count, each in zip(sorted(samples), known, strict=True)
-                },
+                forward_s={count: each[layer].forward_s[count] for count, each in zip(samples, known, strict=True)},
                 backward_s={
-                    count: each[layer].backward_s[count]
-                    for count, each in zip(sorted(samples), known, strict=True)
-                    if trains
+                    count: each[layer].backward_s[count] for count, each in zip(samples, known, strict=True) if trains
                 },
                 step_s=known[0][layer].step_s,
+                token_s={count: (self._timed_tokens[count][layer].token_s or {})[count] for count in decoded},
             )
             for layer in range(self.task.layer_count)
         )

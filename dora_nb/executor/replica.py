@@ -1,5 +1,8 @@
 """What one device computes: its copy of a stage, and of the first layer where it hosts it.
 
+A device that generates keeps the keys and values of its own layers, of its own samples; see
+:mod:`~dora_nb.executor.generation`.
+
 Layers that mix the samples of a pass (batch normalisation) see the part of the micro-batch that this device takes, and
 each replica keeps statistics of its own; dropout draws from each worker's own random numbers. What a plan computes
 equals one process to rounding where layers treat every sample alone and draw nothing at random, or, as to statistics,
@@ -16,6 +19,7 @@ from torch import Tensor, nn
 from dora_nb.domain.plan import HOSTED, Plan
 from dora_nb.domain.run_record import INFERENCE
 from dora_nb.executor.data import micro_batch
+from dora_nb.executor.generation import Generation
 from dora_nb.executor.instructions import HandOver
 from dora_nb.executor.layer_state import load_state, optimizer_of, state_of
 from dora_nb.executor.loss import part_of_loss
@@ -77,6 +81,15 @@ class Replica:
             index: held[index] if index in held else self._built(network, index, with_values=index not in given)
             for index in self.layers
         }
+        self._generation: Generation | None = None
+        if task.generates:
+            self._generation = Generation(
+                self.layers,
+                task.layer_count,
+                samples=self.interval[1] - self.interval[0],
+                micro_batches=plan.micro_batches,
+                tokens=task.most_tokens,
+            )
         names = tied_names(network)
         tie(names, len(network), self._modules)
         self._shared_elsewhere = (
@@ -142,6 +155,8 @@ class Replica:
         self._passes.clear()
         self.outputs = {}
         self.loss = 0.0
+        if self._generation is not None:
+            self._generation.begin()
         for module in self._modules.values():
             module.train(trains)
         for parameter in self.parameters():
@@ -149,7 +164,7 @@ class Replica:
 
     def receive_buffer(self, hand_over: HandOver) -> Tensor:
         """An empty tensor on the processor for what a hand-over brings of this device's samples."""
-        return self._boundary(hand_over.stage)
+        return self._tokens_behind(hand_over.stage) if hand_over.kind == "token" else self._boundary(hand_over.stage)
 
     def warm_up(self) -> None:
         """Run as many passes as the stage may hold and forget them.
@@ -166,6 +181,8 @@ class Replica:
                 for index in range(self._in_flight):
                     entering = None if layers.start == 0 else torch.zeros_like(self._boundary(stage - 1))
                     leaving = self.forward(stage, index, entering, data)
+                if self.task.decode_steps:
+                    self.decode(stage, torch.zeros_like(self._tokens_behind((stage - 1) % len(self._plan.stages))))
                 for index in range(self._in_flight if self._trains else 0):
                     self.backward(stage, index, None if leaving is None else torch.ones_like(leaving))
             self.begin(trains=False)
@@ -205,16 +222,53 @@ class Replica:
                 x = x.requires_grad_(self._trains and x.is_floating_point())
             first = x
             for index in layers:
-                x = self._modules[index](x)
+                x = self._passed(index, x, micro_batch)
             is_last = layers.stop == self.task.layer_count
             if is_last and self._trains:
                 x = part_of_loss(self._loss, x, data.labels[low:high].to(self.device), self.task.batch)
                 self.loss += x.item()
         if is_last and not self._trains:
-            self.outputs[micro_batch] = x.cpu()
+            self._put_out(x, micro_batch)
         if self._trains:
             self._passes[stage, micro_batch] = (first, x)
         return None if is_last else x.detach().cpu()
+
+    def decode(self, stage: int, entering: Tensor | None) -> Tensor | None:
+        """Run the next token of every sample through a stage.
+
+        Parameters
+        ----------
+        stage
+            This device's.
+        entering
+            What the stage before handed over, (samples of a micro-batch, micro-batches, ...): ids from the last stage,
+            else (..., 1, hidden). None: the tokens chosen here.
+
+        Returns
+        -------
+        what the next stage gets; None behind the last layer, see :attr:`chosen`
+        """
+        assert self._generation is not None, "only a task that generates has tokens"
+        layers = self._layers_of[stage]
+        with torch.no_grad():
+            x = self._generation.next_tokens(self.chosen if entering is None else entering).to(self.device)
+            for index in layers:
+                x = self._passed(index, x, None)
+        if layers.stop < self.task.layer_count:
+            return self._generation.handed_over(x).cpu()
+        self._put_out(x, None)
+        return None
+
+    @property
+    def chosen(self) -> Tensor:
+        """The tokens chosen last, behind the last layer: ids (samples of a micro-batch, micro-batches)."""
+        assert self._generation is not None, "only a task that generates chooses tokens"
+        return self._generation.chosen
+
+    @property
+    def tokens(self) -> Mapping[int, Tensor]:
+        """All tokens chosen since the batch began, (samples, tokens), by micro-batch."""
+        return {} if self._generation is None else self._generation.tokens
 
     def backward(self, stage: int, micro_batch: int, gradient: Tensor | None) -> Tensor | None:
         """Run a micro-batch backward.
@@ -253,6 +307,21 @@ class Replica:
             self._optimizer.step()
         self.completed += 1
 
+    def _passed(self, index: int, x: Tensor, micro_batch: int | None) -> Tensor:
+        """What a layer gives."""
+        module = self._modules[index]
+        if self._generation is not None:
+            return self._generation.passed(module, index, x, micro_batch)
+        left: Tensor = module(x)
+        return left
+
+    def _put_out(self, x: Tensor, micro_batch: int | None) -> None:
+        """Keep what the last layer gives, by micro-batch; of tokens, the last one's."""
+        if self._generation is not None:
+            self.outputs |= self._generation.choose(x.cpu(), micro_batch)
+        elif micro_batch is not None:
+            self.outputs[micro_batch] = x.cpu()
+
     def _built(self, network: Network, index: int, *, with_values: bool) -> nn.Module:
         dtype, seed = self.task.torch_dtype, self.task.seed
         return built_layer(network, index, dtype=dtype, seed=seed, with_values=with_values).to(self.device)
@@ -271,6 +340,15 @@ class Replica:
         layer = 0 if stage == HOSTED else self._plan.stages[stage].stop_layer - 1
         cut = self.task.cuts[layer]
         return torch.empty((self.interval[1] - self.interval[0], *cut.shape), dtype=torch_dtype(cut.dtype))
+
+    def _tokens_behind(self, stage: int) -> Tensor:
+        """An empty tensor for what a stage hands over of a token of every sample: ids behind the last layer."""
+        rows = (self.interval[1] - self.interval[0], self._plan.micro_batches)
+        layer = self._plan.stages[stage].stop_layer - 1
+        if layer == self.task.layer_count - 1:
+            return torch.empty(rows, dtype=torch.int64)
+        cut = self.task.cuts[layer]
+        return torch.empty((*rows, 1, *cut.shape[1:]), dtype=torch_dtype(cut.dtype))
 
     def _remember(self, kept: Replica) -> None:
         """Take over what the other replica's optimizer knows of the layers that stay."""

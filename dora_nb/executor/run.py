@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from dora_nb.domain.run_record import RunRecord
+from dora_nb.domain.run_record import RunEvent, RunRecord
 from dora_nb.errors import ExecutionError
 
 #: What a run does: tells how it goes, and looks at whether it is to stop.
@@ -29,10 +29,18 @@ class Run:
         What to do, in a thread of its own.
     on_progress
         Called with every line of progress, from that thread.
+
+    Attributes
+    ----------
+    lines
+        Of progress so far.
+    events
+        What devices did in the steps that are over.
     """
 
     def __init__(self, work: Work, on_progress: Callable[[str], None] | None = None) -> None:
         self.lines: list[str] = []
+        self.events: list[RunEvent] = []
         self._on_progress = on_progress
         self._work = work
         self.stopping = threading.Event()
@@ -94,6 +102,8 @@ class Run:
 
     def cancel(self) -> None:
         """Stop the run and wait until its workers are gone or idle; a run that is over stays as it is."""
+        if self._over.is_set():
+            return
         self.stopping.set()
         for each in self._on_cancel:
             each()

@@ -3,7 +3,7 @@
 The structure stays: family, ratio of query to key-value heads, biases and norms, tied or not, and where the plan cuts
 in terms of structure (a stage with only the embedding keeps only the embedding). Width, the depth of transformers,
 vocabulary, sequence and image shrink. Samples, micro-batches, replicas, in-flight counts, sums and the order of
-transfers are the plan's own.
+transfers are the plan's own. A stream keeps its rate, and a batch that generates gets fewer tokens.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ IMAGE_PX = 64
 #: several milliseconds on one core, so that calling it and passing it on are small beside it, however few its samples.
 MICRO_BATCH_TOKENS, FEWEST_TOKENS, MOST_TOKENS = 256, 32, 128
 
+#: Tokens that are generated, at most: one process without a cache, which all of them are held against, computes the
+#: whole text anew for each.
+MOST_NEW_TOKENS = 32
+
 #: Feed-forward width in units of the hidden width, at most.
 WIDEST_FFN = 4.0
 
@@ -61,7 +65,7 @@ def scale_down(plan: Plan, workload: Workload) -> tuple[Workload, Plan]:
     plan
         For ``workload``.
     workload
-        With an architecture; it trains or infers.
+        With an architecture.
 
     Returns
     -------
@@ -71,7 +75,7 @@ def scale_down(plan: Plan, workload: Workload) -> tuple[Workload, Plan]:
     Raises
     ------
     InputError
-        If the workload has no architecture, the mode cannot be run, or the plan is not one for the workload.
+        If the workload has no architecture, or the plan is not one for the workload.
     """
     small, cut = scaling_of([plan], workload)
     return small, cut(plan)
@@ -101,8 +105,6 @@ def scaling_of(
         raise InputError(
             "workload.architecture", None, "an architecture to make a small network of, or a model of your own to run"
         )
-    if workload.mode not in ("training", "inference"):
-        raise InputError("workload.mode", workload.mode, "'training' or 'inference': the modes the executor runs")
     all_blocks = _block_count(architecture)
     for plan in plans:
         if not plan.layer_count == len(workload.layers) == all_blocks + 2:
@@ -164,13 +166,15 @@ def _executed(plan: Plan) -> tuple[Transfer, ...]:
 
 
 def for_inference(plan: Plan, workload: Workload) -> tuple[Plan, Workload]:
-    """The forward pass alone of what is run: activations in the same order, no sums."""
-    order = tuple(each for each in plan.transfer_order if each.kind == "activation")
+    """What is run without training: activations in the same order, tokens behind them, no sums."""
+    order = tuple(each for each in plan.transfer_order if each.kind in ("activation", "token"))
     stages = tuple(stage.replace(all_reduce=None) for stage in plan.stages)
     tied = "hosted" if plan.tied == "hosted" else "none"
     alone = plan.replace(stages=stages, tied=tied, transfer_order=order)
+    if workload.generates:
+        return alone, workload
     if workload.architecture is None:  # a chain given layer by layer, whose figures say no more
-        return alone, workload.replace(mode="inference", label_bytes=0.0)
+        return alone, workload.replace(mode="inference", requests_per_s=None, label_bytes=0.0)
     return alone, _workload_of(
         workload, workload.architecture, "inference", workload.sequence, workload.image_px, workload.precision
     )
@@ -275,6 +279,8 @@ def _workload_of(
     return workload.replace(
         mode=mode,
         precision=precision,
+        new_tokens=min(workload.new_tokens, MOST_NEW_TOKENS),
+        requests_per_s=workload.requests_per_s if mode == "stream" else None,
         sequence=sequence,
         image_px=image_px,
         source=None,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_record import Link
 from dora_nb.errors import ExecutionError, WorkerLostError
+from dora_nb.executor.control.clock import clock_offsets
 from dora_nb.executor.messages import (
     Abort,
     Commit,
@@ -108,6 +109,7 @@ class Session:
         self.completed = 0
         self.plan: Plan | None = None
         self._longest_s = longest_s
+        self._offsets_s: dict[int, float] = {}
         self._generation = 0
 
     @property
@@ -159,6 +161,9 @@ class Session:
         orders = {device: Commit() for device in involved if device in self.present}
         self._ask(orders, Ready, "committing", WAKE_S)
         self.plan = plan
+        seats = {self.worker_of[device] for device in plan.devices}
+        elsewhere = [worker for worker in self.pool.connected if worker in seats]
+        self._offsets_s = {worker: each.offset_s for worker, each in clock_offsets(self.pool, elsewhere).items()}
 
     def switch(self, plan: Plan) -> Switched:
         """Go on with another plan, between two steps: what is missing moves first."""
@@ -227,7 +232,7 @@ class Session:
         what = f"running step {step + 1}" if trains else "running a batch"
         done = self._ask(orders, Iterated, what, self._longest_s(self.plan))
         self.completed += trains
-        return done
+        return {device: self._on_own_clock(device, each) for device, each in done.items()}
 
     def save(self, what: str, directory: pathlib.Path) -> dict[str, pathlib.Path]:
         """Let every device write tensors; see :class:`~dora_nb.executor.messages.Save`.
@@ -289,6 +294,20 @@ class Session:
         return Switched(time.monotonic() - began_s, moves)
 
     # ------------------------------------------------------------------ orders
+
+    def _on_own_clock(self, device: str, done: Iterated) -> Iterated:
+        """The times of a device on another host as this host's clock would have shown them."""
+        offset_s = self._offsets_s.get(self.worker_of[device], 0.0)
+        if not offset_s:
+            return done
+        iteration = done.iteration
+        events = tuple(
+            each.replace(start_s=each.start_s - offset_s, end_s=each.end_s - offset_s) for each in iteration.events
+        )
+        shifted = iteration.replace(
+            start_s=iteration.start_s - offset_s, end_s=iteration.end_s - offset_s, events=events
+        )
+        return done.replace(iteration=shifted)
 
     def _move(self, plan: Plan, holders: Mapping[int, Sequence[str]]) -> tuple[Move, ...]:
         moves = moves_to(

@@ -51,6 +51,10 @@ class Network(Protocol):
     - ``kind(index)``, something hashable: layers of one kind have equal shapes and are timed once. Without it every
       layer is of its own kind.
     - ``skeleton(index)``, a layer whose values do not matter, because others will be copied into it.
+    - ``caches``, True in a decoder that can generate. Every layer is then called as ``layer(x, cache)`` too, first
+      with all tokens of the prompt, then with one token at a time. Its attention adds their keys and values to the
+      :class:`~dora_nb.executor.cache.CachePart` and looks at all that are there; ``cache.length`` is the position of
+      the first token given. The last layer, which gives logits, is given the last token only.
     """
 
     def __len__(self) -> int:
@@ -198,6 +202,8 @@ class Task(Record):
         Of the workload.
     batch
         Samples per iteration or batch.
+    new_tokens
+        Tokens that each sample gets, where the mode is ``generate``.
     dtype
         Of parameters and activations: every floating-point tensor of a layer is converted to it.
     seed
@@ -218,6 +224,7 @@ class Task(Record):
     loss: Source = Source(factory="dora_nb.executor.loss:cross_entropy")
     mode: Mode
     batch: int = Field(ge=1)
+    new_tokens: int = Field(default=0, ge=0)
     dtype: Literal["float64", "float32", "float16", "bfloat16"] = "float64"
     seed: int = 0
     cuts: tuple[Cut, ...]
@@ -229,6 +236,21 @@ class Task(Record):
     def trains(self) -> bool:
         """Whether gradients are computed."""
         return self.mode == "training"
+
+    @property
+    def generates(self) -> bool:
+        """Whether tokens are generated one at a time."""
+        return self.mode == "generate"
+
+    @property
+    def decode_steps(self) -> int:
+        """Tokens behind the first one, which the prompt's own pass gives."""
+        return max(self.new_tokens - 1, 0)
+
+    @property
+    def most_tokens(self) -> int:
+        """Of a sample, its prompt's and the generated ones: what there is room for in a cache."""
+        return self.cuts[0].shape[0] + self.new_tokens
 
     @property
     def layer_count(self) -> int:

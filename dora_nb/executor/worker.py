@@ -244,6 +244,7 @@ class Worker:
         match order.what:
             case "outputs":
                 tensors = {f"output/{index}": each for index, each in replica.outputs.items()}
+                tensors |= {f"token/{index}": each for index, each in replica.tokens.items()}
             case "parameters":
                 for name, parameter in replica.named_parameters():
                     tensors[f"parameter/{name}"] = parameter.detach()

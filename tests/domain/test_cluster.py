@@ -94,3 +94,11 @@ def test_links_go_both_ways_unless_both_are_given() -> None:
     assert mesh.members == ("a", "b", "c")
     assert (mesh.link_bytes_per_s("a", "b"), mesh.link_bytes_per_s("b", "a")) == (1, 1)
     assert (mesh.link_bytes_per_s("a", "c"), mesh.link_bytes_per_s("c", "a")) == (2, 9)
+
+
+def test_devices_leave_a_cluster_with_what_only_they_used() -> None:
+    place = cluster(domain("wifi", "shared", "a b lan"), domain("lan", members="c"))
+    left = place.without({"c"})
+    assert left.device_ids == ("a", "b")
+    assert [each.members for each in left.domains] == [("a", "b")]
+    assert place.without({"nobody"}) == place

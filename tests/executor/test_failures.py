@@ -63,19 +63,21 @@ def test_a_worker_that_hangs_is_noticed(lab):
     assert not os.path.exists(directory)
 
 
-def test_an_interrupt_ends_the_workers():
+def test_an_interrupt_ends_the_workers_and_the_coordinator_never_listened():
+    before = listening(os.getpid())
     with pytest.raises(KeyboardInterrupt), WorkerPool(1) as pool:  # noqa: PT012
         pids, directory = pool.pids, pool.directory
         assert alive(pids[0])
         assert oct(directory.stat().st_mode & 0o777) == "0o700"
+        assert listening(os.getpid()) == before
         raise KeyboardInterrupt
     assert not alive(pids[0])
     assert not directory.exists()
 
 
-def test_a_worker_ends_when_its_coordinator_does():
+def test_a_worker_ends_when_its_coordinator_does(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-m", "dora_nb.executor.worker"],
+        [sys.executable, "-m", "dora_nb.executor.worker", str(tmp_path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -125,21 +127,21 @@ def test_steps_must_be_positive(lab):
 def test_everything_listens_on_this_host_only(lab, pool):
     workload = lab.workload(lab.architectures["untied"], "training", 4)
     execute(lab.plan(STAGES, 2), workload, lab.cluster([1e12] * 2), steps=1, emulate="nothing", workers=pool).wait()
-    listening = {}
+    ours = [address for pid in (os.getpid(), *pool.pids) for address in listening(pid)]
+    assert ours, "gloo's connections between the workers"
+    assert all(address.startswith("0100007F:") for address in ours), ours
+
+
+def listening(pid: int) -> list[str]:
+    """Addresses at which a process listens, as the kernel writes them."""
+    addresses = {}
     for table in ("tcp", "tcp6"):
         for line in pathlib.Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             fields = line.split()
-            if fields[3] == "0A":  # listening
-                listening[f"socket:[{fields[9]}]"] = fields[1]
-    ours = [
-        listening[target]
-        for pid in (os.getpid(), *pool.pids)
-        for descriptor in os.listdir(f"/proc/{pid}/fd")
-        if (target := _link(f"/proc/{pid}/fd/{descriptor}")) in listening
-    ]
-    assert ours, "gloo's connections between the workers"
-    assert not any(listening.get(_link(f"/proc/self/fd/{each}")) for each in os.listdir("/proc/self/fd"))
-    assert all(address.startswith("0100007F:") for address in ours), ours
+            if fields[3] == "0A":
+                addresses[f"socket:[{fields[9]}]"] = fields[1]
+    targets = [_link(f"/proc/{pid}/fd/{descriptor}") for descriptor in os.listdir(f"/proc/{pid}/fd")]
+    return sorted(addresses[target] for target in targets if target in addresses)
 
 
 def _link(path: str) -> str:

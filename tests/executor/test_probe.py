@@ -113,6 +113,12 @@ def test_rates_need_no_common_clock_and_contain_no_delay() -> None:
     assert measured_network(Cluster(name="n", devices=devices, domains=[domain]), found).disturbed == pytest.approx(0)
 
 
+def test_two_devices_send_both_ways_three_times() -> None:
+    found = measure_links("ab", calm({("a", "b"): 1e6, ("b", "a"): 3e6}, []), "nowhere")
+    both = [{(each.sender, each.receiver) for each in streams} for streams in found.together]
+    assert both == [{("a", "b"), ("b", "a")}] * 3
+
+
 def test_a_device_that_heard_too_little_is_named() -> None:
     rates = {("a", "b"): 1e6, ("b", "a"): 1e6}
     answers = calm(rates, [])

@@ -167,11 +167,15 @@ class SealedChannel:
         return self._wire.heard_s
 
     def send(self, message: bytes) -> None:
-        """See :class:`~dora_nb.executor.control.channel.Channel`."""
+        """See :class:`~dora_nb.executor.control.channel.Channel`; any problem ends the connection."""
         with self._lock:
             seal = _seal(self._send_key, self._sent, message)
             self._sent += 1
-            write_frame(self._wire, message, seal=seal)
+            try:
+                write_frame(self._wire, message, seal=seal)
+            except OSError:
+                self._wire.interrupt()  # nothing can follow half a frame
+                raise
 
     def receive(self, limit: int = MESSAGE_LIMIT, deadline_s: float | None = None) -> bytes | None:
         """See :class:`~dora_nb.executor.control.channel.Channel`; any problem ends the connection."""

@@ -12,8 +12,8 @@ from dora_nb.errors import ExecutionError, WorkerLostError
 from dora_nb.executor.control.handle import Handle
 from dora_nb.executor.messages import Failed, Reply, ReplyLetter
 
-#: Seconds between two looks at who is silent.
-LOOK_S = 0.05
+#: Seconds between two looks at who is silent, and the most that one look may add to anybody's silence.
+LOOK_S, MOST_SILENCE_S = 0.05, 0.2
 
 #: Seconds after a failure in which further news may name the worker that failed first.
 GRACE_S = 1.0
@@ -98,10 +98,10 @@ class Inbox:
     def _check_silence(self, doing: str, silence_s: float) -> None:
         """Find the worker that has been silent for too long.
 
-        Between two looks silence grows by no more than twice the planned time: a coordinator that was held up itself
-        heard nobody, and accuses nobody.
+        A look adds no more than the time of one beat, however long ago the last look was: a coordinator that was held
+        up itself heard nobody, and accuses nobody.
         """
-        silent_s = {each: each.watch(2 * LOOK_S) for each in list(self._handles.values())}
+        silent_s = {each: each.watch(MOST_SILENCE_S) for each in list(self._handles.values())}
         for handle, seconds in silent_s.items():
             if seconds > silence_s and seconds == max(silent_s.values()):
                 raise WorkerLostError(handle.index, _story(handle, doing, f"no sign of life for {silence_s:g} s"))

@@ -154,7 +154,8 @@ class Listener:
         if self._thread is not None:
             self._thread.join(timeout=5)
         listening.close()
-        self.token_file.unlink(missing_ok=True)
+        if self._token:  # else it was never written
+            self.token_file.unlink(missing_ok=True)
 
     def _accept(self, listening: socket.socket, admit: Admit) -> None:
         for number in itertools.count():

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dora_nb.errors import InputError, MissingDependencyError
+from dora_nb.executor.cache import CachePart
 
 #: Attention implementations whose masks are known.
 ATTENTION = ("sdpa", "eager")
@@ -44,8 +45,9 @@ class Embedding(nn.Module):
         super().__init__()
         self.embed_tokens = embed_tokens
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, cache: CachePart | None = None) -> Tensor:
         """(samples, tokens) ids to (samples, tokens, hidden)."""
+        del cache  # every token by itself
         embedded: Tensor = self.embed_tokens(tokens)
         return embedded
 
@@ -57,17 +59,32 @@ class DecoderLayer(nn.Module):
         super().__init__()
         self.block, self.rotary, self.attention = block, rotary, attention
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(samples, tokens, hidden) to the same."""
-        positions = torch.arange(x.shape[1], device=x.device)[None]
-        mask = None  # the fused kernel knows that the layer is causal
-        if self.attention == "eager":
+    def forward(self, x: Tensor, cache: CachePart | None = None) -> Tensor:
+        """(samples, tokens, hidden) to the same; with a cache, of tokens behind those that it has seen."""
+        first = 0 if cache is None else cache.length
+        positions = torch.arange(first, first + x.shape[1], device=x.device)[None]
+        mask = None  # the fused kernel knows that the layer is causal, and that a token by itself looks at all
+        if self.attention == "eager" and not first:
             ahead = torch.full((x.shape[1], x.shape[1]), torch.finfo(x.dtype).min, dtype=x.dtype, device=x.device)
             mask = ahead.triu(1)[None, None]
         passed: Tensor = self.block(
-            x, attention_mask=mask, position_ids=positions, position_embeddings=self.rotary(x, positions)
+            x,
+            attention_mask=mask,
+            position_ids=positions,
+            position_embeddings=self.rotary(x, positions),
+            cache=None if cache is None else _KeyValues(cache),
         )
         return passed
+
+
+class _KeyValues:
+    """A layer's cache as its attention in transformers uses one."""
+
+    def __init__(self, cache: CachePart) -> None:
+        self._cache = cache
+
+    def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        return self._cache.extend(keys, values)
 
 
 class DecoderHead(nn.Module):
@@ -77,8 +94,9 @@ class DecoderHead(nn.Module):
         super().__init__()
         self.norm, self.lm_head = norm, lm_head
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cache: CachePart | None = None) -> Tensor:
         """(samples, tokens, hidden) to logits (samples, tokens, vocabulary)."""
+        del cache  # every token by itself
         logits: Tensor = self.lm_head(self.norm(x))
         return logits
 

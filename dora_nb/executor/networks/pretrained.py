@@ -64,6 +64,7 @@ class HuggingFaceNetwork:
         self.vocabulary: int = self._config.vocab_size
         self.objective = "next" if self._family.is_decoder else "masked"
         self.tied = tied_names_of(self._family) if self._config.tie_word_embeddings else None
+        self.caches = self._family.is_decoder
 
     def __len__(self) -> int:
         return int(self._config.num_hidden_layers) + 2

@@ -7,6 +7,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from dora_nb.domain.architecture import DecoderArchitecture, EncoderArchitecture, VisionTransformerArchitecture
+from dora_nb.executor.cache import CachePart
 
 TransformerArchitecture = DecoderArchitecture | EncoderArchitecture | VisionTransformerArchitecture
 
@@ -35,8 +36,9 @@ class DecoderEmbedding(nn.Module):
         super().__init__()
         self.tokens = nn.Embedding(spec.vocabulary, spec.hidden)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, cache: CachePart | None = None) -> Tensor:
         """(samples, tokens) ids to (samples, tokens, hidden)."""
+        del cache  # every token by itself
         embedded: Tensor = self.tokens(tokens)
         return embedded
 
@@ -59,34 +61,38 @@ class DecoderBlock(nn.Module):
         self.up = nn.Linear(spec.hidden, spec.ffn, bias=False)
         self.down = nn.Linear(spec.ffn, spec.hidden, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(samples, tokens, hidden) to the same."""
-        x = x + self._attention(self.attention_norm(x))
+    def forward(self, x: Tensor, cache: CachePart | None = None) -> Tensor:
+        """(samples, tokens, hidden) to the same; with a cache, of tokens behind those that it has seen."""
+        x = x + self._attention(self.attention_norm(x), cache)
         normed = self.ffn_norm(x)
         fed: Tensor = x + self.down(functional.silu(self.gate(normed)) * self.up(normed))
         return fed
 
-    def _attention(self, x: Tensor) -> Tensor:
+    def _attention(self, x: Tensor, cache: CachePart | None) -> Tensor:
         samples, tokens, _ = x.shape
+        first = 0 if cache is None else cache.length
         query = self.query_norm(self.query(x).view(samples, tokens, self.heads, self.head_dim))
         key = self.key_norm(self.key(x).view(samples, tokens, self.kv_heads, self.head_dim))
         value = self.value(x).view(samples, tokens, self.kv_heads, self.head_dim)
+        keys, values = _rotated(key.transpose(1, 2), first), value.transpose(1, 2)
+        if cache is not None:
+            keys, values = cache.extend(keys, values)
         shared = self.heads // self.kv_heads
         attended = functional.scaled_dot_product_attention(
-            _rotated(query.transpose(1, 2)),
-            _rotated(key.transpose(1, 2)).repeat_interleave(shared, dim=1),
-            value.transpose(1, 2).repeat_interleave(shared, dim=1),
-            is_causal=True,
+            _rotated(query.transpose(1, 2), first),
+            keys.repeat_interleave(shared, dim=1),
+            values.repeat_interleave(shared, dim=1),
+            is_causal=first == 0,  # a token that comes by itself looks at all before it
         )
         merged: Tensor = self.output(attended.transpose(1, 2).reshape(samples, tokens, -1))
         return merged
 
 
-def _rotated(x: Tensor) -> Tensor:
-    """Rotary position embedding of (samples, heads, tokens, head_dim): pairs (i, i + half) turn by position."""
+def _rotated(x: Tensor, first: int) -> Tensor:
+    """Rotary positions, from ``first`` on, of (samples, heads, tokens, head_dim): pairs (i, i + half) turn by them."""
     half = x.shape[-1] // 2
     frequency = ROTARY_BASE ** (-torch.arange(half, dtype=x.dtype) / half)
-    angle = torch.arange(x.shape[-2], dtype=x.dtype)[:, None] * frequency
+    angle = torch.arange(first, first + x.shape[-2], dtype=x.dtype)[:, None] * frequency
     cos, sin = angle.cos(), angle.sin()
     left, right = x[..., :half], x[..., half : 2 * half]
     # An odd head has one element without a partner, which stays as it is.
@@ -101,8 +107,9 @@ class DecoderHead(nn.Module):
         self.norm = nn.RMSNorm(spec.hidden, eps=1e-6)
         self.projection = nn.Linear(spec.hidden, spec.vocabulary, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cache: CachePart | None = None) -> Tensor:
         """(samples, tokens, hidden) to logits (samples, tokens, vocabulary)."""
+        del cache  # every token by itself
         logits: Tensor = self.projection(self.norm(x))
         return logits
 

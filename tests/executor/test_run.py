@@ -1,0 +1,67 @@
+"""A run in the background: watched, waited for, cancelled."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from dora_nb.errors import ExecutionError
+from dora_nb.executor import execute
+from dora_nb.executor.run import Run
+
+STAGES = [(0, 3, [(0, 2)], 2, None), (3, 6, [(1, 2)], 1, None)]
+
+
+def test_progress_can_be_watched_and_the_caller_goes_on():
+    go = threading.Event()
+
+    def work(run):
+        run.tell("profiling <layers>")
+        go.wait()
+        raise ExecutionError("worker 1 failed")
+
+    heard = []
+    run = Run(work, heard.append)
+    with pytest.raises(TimeoutError, match="goes on"):
+        run.wait(0.05)
+    assert (run.state, run.lines, heard) == ("running", ["profiling <layers>"], ["profiling <layers>"])
+    assert repr(run) == "Run running: profiling <layers>"
+    assert "profiling &lt;layers&gt;" in run._repr_html_()
+    go.set()
+    with pytest.raises(ExecutionError, match="worker 1"):
+        run.wait()
+    assert run.state == "failed"
+    assert "worker 1 failed" in run._repr_html_()
+    assert "worker 1 failed" in repr(run)
+    run.cancel()
+    assert run.state == "failed"  # it was over before
+
+
+def test_what_is_cancelled_ends_its_workers(lab):
+    workload = lab.workload(lab.architectures["untied"], "training", 4)
+    going = threading.Event()
+
+    def on_progress(line: str) -> None:
+        if line.startswith("step 2 "):
+            going.set()
+
+    run = execute(
+        lab.plan(STAGES, 2), workload, lab.cluster([1e12] * 2), steps=100_000, emulate="nothing", on_progress=on_progress
+    )
+    assert going.wait(60)
+    children = _children(os.getpid())
+    run.cancel()
+    assert run.state == "cancelled"
+    with pytest.raises(ExecutionError, match="cancelled"):
+        run.wait()
+    assert not children & _children(os.getpid())
+
+
+def _children(pid: int) -> set[int]:
+    found = set()
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/children") as file:
+            found |= {int(each) for each in file.read().split()}
+    return found

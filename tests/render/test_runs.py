@@ -1,0 +1,76 @@
+"""Runs, profiles and measured networks in words."""
+
+from __future__ import annotations
+
+import pytest
+from builders import workload
+from runs import made_up_run
+
+from dora_nb.domain.cluster import ContentionDomain
+from dora_nb.domain.profile import LayerProfile, Profile
+from dora_nb.domain.run_record import EnergyFigure, Incident
+from dora_nb.render.profiles import profile_facts, profile_lines
+from dora_nb.render.runs import run_html, run_text
+from dora_nb.render.words import domain_lines
+
+RATES = {"a": 1e6, "b": 2.5e6}
+
+
+def figure(joules: float, status: str, meter: str, scope: str) -> EnergyFigure:
+    return EnergyFigure(joules=joules, status=status, meter=meter, scope=scope, seconds=2.0)
+
+
+def test_every_figure_of_energy_says_whether_it_was_measured() -> None:
+    record = made_up_run({"a": 1.0, "b": 1.0, "c": 1.0})
+    assert "energy" not in run_text(record)
+    energy = (
+        figure(12.0, "measured", "RAPL package-0", "host, processor package"),
+        figure(3.0, "estimated", "model", "device a"),
+        figure(4.5, "estimated", "model", "network"),
+    )
+    text = run_text(record.replace(energy=energy))
+    assert "measured 12 J in 2 s (RAPL package-0, host, processor package)" in text
+    assert "estimated 7.5 J in 2 s (a, network; model)" in text
+    assert "estimated 7.5 J" in run_html(record.replace(energy=energy))
+
+
+def test_what_happened_between_steps_is_told() -> None:
+    switch = Incident(kind="switch", completed=1, at_s=3.0, text="to <another> plan")
+    record = made_up_run({"a": 1.0, "b": 1.0, "c": 1.0}).replace(incidents=(switch,))
+    assert "after step 1: to <another> plan" in run_text(record)
+    assert "to &lt;another&gt; plan" in run_html(record)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "shown"),
+    [
+        ("shared", {"rates_bytes_per_s": RATES}, "20 Mbit/s"),
+        ("cell", {"rates_bytes_per_s": RATES, "down_rates_bytes_per_s": {"a": 5e6, "b": 1e7}}, "up, 80 Mbit/s down"),
+        ("links", {"links_bytes_per_s": {"a": {"b": 1e6}, "b": {"a": 2e6}}}, "16 Mbit/s to a"),
+    ],
+)
+def test_a_network_in_lines(kind: str, fields: dict[str, object], shown: str) -> None:
+    first, a, b = domain_lines(ContentionDomain(id="net", kind=kind, latency_s=2e-3, **fields))
+    assert first.strip() == f"net: {kind}, 2 ms a message"
+    assert a.split()[0] == "a"
+    assert shown in b
+
+
+def test_a_profile_in_lines_and_facts() -> None:
+    layers = tuple(
+        LayerProfile(forward_s={1: 1.0, 2: seconds}, backward_s={1: 2.0, 2: 3.0}, step_s=0.5, spread=spread)
+        for seconds, spread in ((1.5, 0.0), (4.0, 0.07))
+    )
+    found = Profile(workload=workload(2, mode="training"), layers=layers, machine="a phone")
+    text = "\n".join(profile_lines(found))
+    for shown in (
+        "2 layers",
+        "a phone",
+        "2 samples forward 5.5 s, backward 6 s",
+        "step      1 s",
+        "l1; figures vary by at most 7 %",
+    ):
+        assert shown in text
+    facts = profile_facts(found)
+    assert facts["forward_s"] == {"1": 2.0, "2": 5.5}
+    assert (facts["step_s"], facts["spread"]) == (1.0, 0.07)
