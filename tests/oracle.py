@@ -132,10 +132,7 @@ def _serve(rank: int, directory: Path) -> None:
         scale_grads=False,
     )
     optimizer = optimizer_of(module.parameters(), task.optimizer)
-    parameters = {
-        f"{own.first_layer + int(name.partition('.')[0])}.{name.partition('.')[2]}": each
-        for name, each in module.named_parameters()
-    }
+    parameters = dict(module.named_parameters())  # a slice keeps the numbers of its layers
     for line in sys.stdin:
         if line.strip() == STOP:
             tensors = {f"parameter/{name}": each.detach() for name, each in parameters.items()}

@@ -66,7 +66,7 @@ def compare(plan: Plan, run: RunRecord | Running) -> Comparison:
     return Comparison(
         label=plan.label,
         planned_s=None if plan.prediction is None else plan.prediction.makespan_s,
-        what="inference batch" if record.predicted_training is None else "training step",
+        what=_what(record),
         predicted_s=predicted.makespan_s,
         measured_s=statistics.median(measured_s.values()),
         emulation=record.emulation,
@@ -85,6 +85,14 @@ def _record_of(run: RunRecord | Running) -> RunRecord:
     if not isinstance(record, RunRecord):
         raise InputError("run", type(run).__name__, "what dora_nb.execute returned")
     return record
+
+
+def _what(record: RunRecord) -> Literal["training step", "inference batch", "generated batch", "stream"]:
+    if record.predicted_training is not None:
+        return "training step"
+    if record.measured_stream is not None:
+        return "stream"
+    return "inference batch" if record.measured_tokens is None else "generated batch"
 
 
 def _structure(plan: Plan) -> tuple[object, ...]:

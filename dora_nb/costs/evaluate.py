@@ -7,9 +7,10 @@ so it can be held against any solver's claim.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 
@@ -359,11 +360,17 @@ def _gradient_sums(plan: Plan, workload: Workload, network: Network) -> Iterable
         )
 
 
-def start_times(operations: Operations, timing: Timing, order: Iterable[Transfer]) -> list[float]:
+def start_times(
+    operations: Operations,
+    timing: Timing,
+    order: Iterable[Transfer],
+    not_before_s: Mapping[int, float] = MappingProxyType({}),
+) -> list[float]:
     """Earliest start of every operation when transfers enter each medium in the order given.
 
     An operation starts when its predecessors are done; a transfer also when, on every medium it holds, the transfer
-    before it in the order has let go. The exact event recurrence: no event could be earlier.
+    before it in the order has let go; and those of ``not_before_s``, by index, not before these moments. The exact
+    event recurrence: no event could be earlier.
 
     Returns
     -------
@@ -392,7 +399,8 @@ def start_times(operations: Operations, timing: Timing, order: Iterable[Transfer
     able = [index for index, count in enumerate(open_waits) if count == 0]
     start_s = [0.0] * len(waits_for)
     for index in able:  # grows while it is walked
-        start_s[index] = max((start_s[each] + lag for each, lag in waits_for[index]), default=0.0)
+        ends_s = (start_s[each] + lag for each, lag in waits_for[index])
+        start_s[index] = max((not_before_s.get(index, 0.0), *ends_s))
         for follower in followers[index]:
             open_waits[follower] -= 1
             if open_waits[follower] == 0:

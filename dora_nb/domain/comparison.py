@@ -136,7 +136,7 @@ class Comparison(Record):
 
     label: str
     planned_s: float | None
-    what: Literal["training step", "inference batch"]
+    what: Literal["training step", "inference batch", "generated batch", "stream"]
     predicted_s: float
     measured_s: float
     emulation: str

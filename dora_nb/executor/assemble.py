@@ -5,6 +5,7 @@ Files that workers read go to the run's private directory.
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -84,7 +85,7 @@ def task_of(
     loss
         Function of outputs and labels, or its source. None: cross-entropy over the last dimension.
     steps
-        Training steps: so many batches of a person's own data are written down.
+        Training steps, or requests of a stream: so many batches of a person's own data are written down.
     seed
         Of what is random.
     dtype
@@ -113,7 +114,7 @@ def task_of(
                 "model", None, "a model of your own where data, loss or dtype are: without one, all is random, in fp64"
             )
         small, cut = scaling_of([plan, *others], workload, every_block=every_block)
-        task = random_task(small, seed, optimizer=optimizer, torch_devices=devices)
+        task = random_task(small, seed, optimizer=optimizer, torch_devices=devices, requests=_requests(workload, steps))
         return Assembled(task, cut(plan), small, cut)
     described = _network_source(model, directory)
     network: Network = described.build()
@@ -130,6 +131,7 @@ def task_of(
         mode=workload.mode,
         batch=workload.batch,
         new_tokens=workload.new_tokens,
+        requests=_requests(workload, steps),
         dtype=chosen,
         seed=seed,
         cuts=(),
@@ -139,7 +141,9 @@ def task_of(
     )
     inputs = micro_batch(first, INFERENCE, 0, plan.micro_batch, draft.torch_dtype).inputs
     cuts = cuts_of(network, inputs, dtype=draft.torch_dtype, seed=seed)
-    return Assembled(draft.replace(cuts=cuts), executable(plan), workload.replace(source=None, sink=None), executable)
+    here = workload.replace(source=None, sink=None)
+    in_run_form = functools.partial(executable, in_order=workload.mode != "stream")
+    return Assembled(draft.replace(cuts=cuts), in_run_form(plan), here, in_run_form)
 
 
 def random_task(
@@ -148,6 +152,7 @@ def random_task(
     *,
     optimizer: Optimizer | None = None,
     torch_devices: Mapping[str, str] | None = None,
+    requests: int = 1,
 ) -> Task:
     """The random network of a scaled-down workload, on random data, in fp64.
 
@@ -159,6 +164,8 @@ def random_task(
         Of weights and data.
     optimizer, torch_devices
         As for :func:`task_of`.
+    requests
+        Of a stream.
     """
     architecture = workload.architecture
     assert architecture is not None, "a scaled-down workload has an architecture"
@@ -184,6 +191,7 @@ def random_task(
         mode=workload.mode,
         batch=workload.batch,
         new_tokens=workload.new_tokens,
+        requests=requests,
         seed=seed,
         cuts=cuts_of(network.build(), inputs, dtype=torch.float64, seed=seed),
         optimizer=optimizer or Optimizer(),
@@ -218,6 +226,10 @@ def named_network(model: object) -> Source:
             "an nn.Sequential whose modules are the layers, a Hugging Face model, or 'module:function' of a network",
         )
     return _named(model, "model")
+
+
+def _requests(workload: Workload, steps: int) -> int:
+    return steps if workload.mode == "stream" else 1
 
 
 def _network_source(model: object, directory: pathlib.Path) -> Source:

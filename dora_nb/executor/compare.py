@@ -57,7 +57,7 @@ def _pairs(
     last = plan.stages[-1]
     whole = torch.cat(list(expected))
     for device, (low, high) in zip(last.devices, last.intervals, strict=True):
-        for micro_batch in range(len(expected)):
+        for micro_batch in range(len(whole) // plan.micro_batch):
             got = results[device].get(f"{kind}/{micro_batch}")
             if got is None:
                 raise ExecutionError(f"{device} returned no {kind} of micro-batch {micro_batch}")

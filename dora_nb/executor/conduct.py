@@ -51,7 +51,7 @@ class Course:
     Attributes
     ----------
     steps
-        Training steps in all, or batches where the workload does not train.
+        Training steps in all, or batches where the workload does not train; requests of a stream.
     controller
         Says before every step which plan runs; None: the one given, as long as it can.
     in_run_form
@@ -193,12 +193,14 @@ class Conductor:
         self._tell("running")
 
     def _batches(self) -> None:
-        count = self._course.steps if not self._trains else 1
+        task = self._session.task
+        count = 1 if task.trains or task.streams else self._course.steps
         if self._trains and self._session.completed:
             return  # a checkpoint's parameters are not those that the batch is compared with
         while len(self._done.batches) < count:
             self._go_on(self._batch)
             which = "inference batch" if count == 1 else f"batch {len(self._done.batches)} of {count}"
+            which = f"stream of {task.requests} requests" if task.streams else which
             if self._done.batches:
                 self._tell(f"{which} done in {self._speed(self._done.batches[-1])}")
         self._go_on(self._take_outputs)
@@ -210,8 +212,8 @@ class Conductor:
         self._report(done)
 
     def _speed(self, done: Mapping[str, Iterated]) -> str:
-        took_s = duration_s(done)
-        return f"{format_seconds(took_s)}, {self._session.task.batch / took_s:.3g} samples/s"
+        took_s, task = duration_s(done), self._session.task
+        return f"{format_seconds(took_s)}, {task.requests * task.batch / took_s:.3g} samples/s"
 
     def _take_outputs(self) -> None:
         self._done.outputs = self._session.load("outputs")
@@ -239,7 +241,10 @@ class Conductor:
             device: [each.replace(seconds=each.seconds * slower.get(device, 1.0)) for each in own[trains]]
             for device, own in self._expected.targets.items()
         }
-        done = self._session.iterate(step, trains=trains, targets=targets, keep=due, copies=copies)
+        arrival_s = self._rehearsal.arrival_s
+        done = self._session.iterate(
+            step, trains=trains, targets=targets, keep=due, copies=copies, arrival_s=arrival_s
+        )
         self._watch(events_of(step, done))
         if copies and not self._done.incidents:
             self._done.copying_s.append(max(each.copying_s for each in done.values()))
@@ -346,6 +351,8 @@ class Conductor:
             self._tell(f"lost {fault.device}")
             self._note("fault", str(fault).splitlines()[0])
             session.drop(fault.device)
+        else:
+            self._tell("connections failed")
         stock = session.stock()
         new = self._plan_for(session.present, plan)
         layers = sorted(holders_of(plan))

@@ -95,7 +95,7 @@ class Interpreter:
         self._courier_of = courier_of
         self._targets_s = targets_s
         self._late = 0
-        self._free_s = 0.0
+        self._start_s = self._free_s = 0.0
         self._received: dict[HandOverKey, Tensor] = {}
         self._produced: dict[HandOverKey, Tensor] = {}
 
@@ -124,8 +124,10 @@ class Interpreter:
                 kind = self._carry_out(instruction, data, courier)
                 micro_batch = getattr(instruction, "micro_batch", 0)
                 ended_s = time.perf_counter()
-                # It begins with what arrives when that arrives, if it wakes late or not: see above.
-                self._free_s = max(self._free_s, self._awaited_s) if kind == "arrive" else ended_s
+                if isinstance(instruction, Arrive):  # it is free then, though its process may wake later
+                    self._free_s = max(self._free_s, start_s + instruction.moment_s)
+                else:
+                    self._free_s = ended_s
                 events.append(Event(kind, instruction.stage, micro_batch, began_s, ended_s))
             end_s = time.perf_counter()
             courier.end()
@@ -137,7 +139,7 @@ class Interpreter:
     def _carry_out(self, instruction: Instruction, data: Sequence[MicroBatch], courier: Courier) -> EventKind:
         match instruction:
             case Arrive(moment_s=moment_s):
-                self._wait_until(self._start_s + moment_s)
+                time.sleep(max(0.0, self._start_s + moment_s - time.perf_counter()))
                 return "arrive"
             case Recv():
                 self._received[key_of(instruction)] = courier.receive(instruction)

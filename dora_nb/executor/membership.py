@@ -16,6 +16,7 @@ from dora_nb.executor.interpreter import Interpreter, Iteration
 from dora_nb.executor.medium import EmulatedTransport, Medium
 from dora_nb.executor.messages import Job, NetworkUse, Target
 from dora_nb.executor.replica import Replica
+from dora_nb.executor.streams import arrivals_s, over_requests, with_arrivals
 from dora_nb.executor.transport import GlooTransport, Transport
 from dora_nb.executor.turns import schedules_of
 
@@ -69,7 +70,9 @@ class Membership:
         self.replica.completed = job.completed
         self.replica.warm_up()
 
-    def iterate(self, step: int, targets: Sequence[Target], *, trains: bool) -> Iteration:
+    def iterate(
+        self, step: int, targets: Sequence[Target], *, trains: bool, arrival_s: float | None = None
+    ) -> Iteration:
         """Carry out one iteration or batch.
 
         Parameters
@@ -80,10 +83,15 @@ class Membership:
             How long the computations of an emulated device last.
         trains
             Whether there are backward passes and a step.
+        arrival_s
+            Seconds between requests of a stream.
         """
         self.replica.seed(step)
-        steps = self.job.task.decode_steps
-        program = compile_plan(self.job.plan, trains=trains, decode_steps=steps)[self.job.device]
+        plan, task = self.job.plan, self.job.task
+        whole = over_requests(plan, task.requests)
+        program = compile_plan(whole, trains=trains, decode_steps=task.decode_steps)[self.job.device]
+        if arrival_s is not None:
+            program = with_arrivals(program, arrivals_s(plan, task.requests, arrival_s))
         targets_s: dict[tuple[str, int], float] = {(each.phase, each.stage): each.seconds for each in targets}
         make = self._courier_of(trains=trains)
 

@@ -169,6 +169,8 @@ class Iterate(Record):
         Whether to keep the states of the layers behind this step.
     copies
         Who then gives a copy of them to whom.
+    arrival_s
+        Seconds between requests of a stream; None: all inputs are there from the start.
     """
 
     kind: Literal["iterate"] = "iterate"
@@ -177,6 +179,7 @@ class Iterate(Record):
     targets: tuple[Target, ...] = ()
     keep: bool = False
     copies: tuple[Move, ...] = ()
+    arrival_s: float | None = None
 
 
 class Save(Record):

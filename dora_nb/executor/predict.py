@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -114,7 +115,13 @@ def targets_of(
 
 
 def predict(
-    plan: Plan, workload: Workload, cluster: Cluster, table: CostTable, *, turn_s: float | None = None
+    plan: Plan,
+    workload: Workload,
+    cluster: Cluster,
+    table: CostTable,
+    *,
+    turn_s: float | None = None,
+    arrivals_s: Sequence[float] = (),
 ) -> PredictedTimeline:
     """Predict every operation of an iteration or batch.
 
@@ -128,6 +135,8 @@ def predict(
     turn_s
         Seconds in which the turn on a medium is passed on, where transfers take turns: the next one begins when this
         one has arrived and said so. None: the next one begins when the medium is free.
+    arrivals_s
+        When the first stage gets each micro-batch; empty: all are there from the start.
     """
     operations = operations_of(Shape.of(plan, workload))
     timing = timing_of(plan, workload, cluster, table)
@@ -137,8 +146,13 @@ def predict(
             for kind, hold in timing.holds.items()
         }
         timing = replace(timing, holds=holds)
-    order = plan.transfer_order or _as_ready(operations, timing)
-    entries = timeline_of(plan, workload, operations, timing, start_times(operations, timing, order))
+    first = HOSTED if plan.tied == "hosted" else 0
+    arrived_s = {
+        operations.index[Operation("forward", first, micro_batch)]: moment_s
+        for micro_batch, moment_s in enumerate(arrivals_s)
+    }
+    order = plan.transfer_order or _as_ready(operations, timing, arrived_s)
+    entries = timeline_of(plan, workload, operations, timing, start_times(operations, timing, order, arrived_s))
     own_s = dict(compute_seconds(plan, workload, cluster, table))
     return PredictedTimeline(
         makespan_s=max(entry.end_s for entry in entries),
@@ -214,12 +228,14 @@ def busy_bound_s(plan: Plan, workload: Workload, cluster: Cluster, table: CostTa
     return sum(timing.duration_s[kind] for kind in operations.classes)
 
 
-def _as_ready(operations: Operations, timing: Timing) -> tuple[Transfer, ...]:
+def _as_ready(
+    operations: Operations, timing: Timing, not_before_s: Mapping[int, float] = MappingProxyType({})
+) -> tuple[Transfer, ...]:
     """Transfers by when they could start if none had to wait for the network."""
     ready_s: list[float] = []
-    for before in operations.predecessors:
+    for index, before in enumerate(operations.predecessors):
         ends_s = (ready_s[each] + timing.duration_s[operations.classes[each]] for each in before)
-        ready_s.append(max(ends_s, default=0.0))
+        ready_s.append(max((not_before_s.get(index, 0.0), *ends_s)))
     first_to_last = sorted(operations.transfers, key=lambda each: (ready_s[each], each))
     return tuple(
         Transfer(kind=kind, stage=stage, micro_batch=micro_batch)

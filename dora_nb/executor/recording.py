@@ -8,10 +8,11 @@ import time
 from typing import TYPE_CHECKING
 
 from dora_nb.domain.plan import Plan
-from dora_nb.domain.run_record import INFERENCE, Copying, Environment, RunRecord
+from dora_nb.domain.run_record import INFERENCE, Copying, Environment, RunRecord, StreamTimes, TokenTimes
 from dora_nb.executor.conduct import Conducted, duration_s, events_of
 from dora_nb.executor.emulation import usable_cores
 from dora_nb.executor.fallback import copies_to_neighbours
+from dora_nb.executor.latencies import stream_times, token_times
 from dora_nb.executor.rehearsal import Rehearsal
 
 if TYPE_CHECKING:
@@ -57,6 +58,11 @@ def record_of(
     inference_s = statistics.median(batch_s) if batch_s else 0.0
     apart = differences(reference, conducted.plan or plan, conducted.outputs, conducted.parameters, losses)
     first = conducted.first
+    predicted_tokens, measured_tokens = _tokens(rehearsal, conducted)
+    predicted_stream, measured_stream = _stream(rehearsal, plan, conducted)
+    predicted_s, measured_s = (first.training or first.inference).makespan_s, inference_s
+    if predicted_stream is not None and measured_stream is not None:
+        predicted_s, measured_s = predicted_stream.median_s, measured_stream.median_s
     iterations = [*({INFERENCE: conducted.batches[-1]} if conducted.batches else {}).items(), *conducted.steps.items()]
     return RunRecord(
         workload=rehearsal.workload,
@@ -65,11 +71,15 @@ def record_of(
         seed=rehearsal.task.seed,
         differences=apart,
         max_abs_diff=apart.largest,
-        predicted_s=(first.training or first.inference).makespan_s,
-        measured_s=statistics.median(step_s) if step_s else inference_s,
+        predicted_s=predicted_s,
+        measured_s=statistics.median(step_s) if step_s else measured_s,
         step_s=step_s,
         inference_predicted_s=first.inference.makespan_s,
         inference_measured_s=inference_s,
+        predicted_tokens=predicted_tokens,
+        measured_tokens=measured_tokens,
+        predicted_stream=predicted_stream,
+        measured_stream=measured_stream,
         losses=losses,
         reference_losses=tuple(reference.losses),
         emulation=rehearsal.emulation.describe(),
@@ -91,6 +101,30 @@ def record_of(
         events=tuple(event for step, devices in iterations for event in events_of(step, devices)),
         wall_s=time.monotonic() - began_s,
     )
+
+
+def _tokens(rehearsal: Rehearsal, conducted: Conducted) -> tuple[TokenTimes | None, TokenTimes | None]:
+    """How fast tokens came, predicted and measured: medians over batches."""
+    if not rehearsal.task.generates:
+        return None, None
+    steps = rehearsal.task.decode_steps
+    batches = [token_times(events_of(INFERENCE, each), steps) for each in conducted.batches]
+    token_s = [each.token_s for each in batches if each.token_s is not None]
+    measured = TokenTimes(
+        first_token_s=statistics.median(each.first_token_s for each in batches),
+        token_s=statistics.median(token_s) if token_s else None,
+    )
+    return token_times(conducted.first.inference.computations, steps), measured
+
+
+def _stream(rehearsal: Rehearsal, plan: Plan, conducted: Conducted) -> tuple[StreamTimes | None, StreamTimes | None]:
+    """How long requests took, predicted and measured."""
+    if rehearsal.arrival_s is None:
+        return None, None
+    count, arrival_s = rehearsal.task.requests, rehearsal.arrival_s
+    ran = conducted.plan or plan
+    measured = stream_times(events_of(INFERENCE, conducted.batches[-1]), ran.micro_batches, count, arrival_s)
+    return stream_times(conducted.first.inference.computations, plan.micro_batches, count, arrival_s), measured
 
 
 def _copying(rehearsal: Rehearsal, plan: Plan, conducted: Conducted) -> Copying | None:

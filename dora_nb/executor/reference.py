@@ -23,7 +23,8 @@ class Reference(NamedTuple):
     Attributes
     ----------
     outputs
-        Of the inference batch, by micro-batch; where tokens are generated, the logits of the last one.
+        Of the inference batch, or of all requests of a stream, by micro-batch; where tokens are generated, the logits
+        of the last one.
     tokens
         Those generated, (samples, tokens), by micro-batch.
     losses
@@ -61,7 +62,7 @@ def reference_run(task: Task, plan: Plan, steps: int) -> Reference:
 
     def batch(step: int) -> list[MicroBatch]:
         samples, dtype = plan.micro_batch, task.torch_dtype
-        return [micro_batch(data, step, index, samples, dtype) for index in range(plan.micro_batches)]
+        return [micro_batch(data, step, index, samples, dtype) for index in range(plan.micro_batches * task.requests)]
 
     layers.eval()
     outputs, tokens = [], []

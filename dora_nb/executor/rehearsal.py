@@ -28,6 +28,7 @@ from dora_nb.executor.predict import (
     targets_of,
 )
 from dora_nb.executor.scale import for_inference
+from dora_nb.executor.streams import arrivals_s, over_requests
 from dora_nb.executor.task import Task
 
 if TYPE_CHECKING:
@@ -105,11 +106,17 @@ class Rehearsal:
         )
         self.emulation = replace(self.emulation, network=network, dilation=dilation)
 
+    @property
+    def arrival_s(self) -> float | None:
+        """Seconds here between the requests of a stream; None where there is none."""
+        return None if self.workload.arrival_s is None else self.workload.arrival_s * self.emulation.dilation
+
     def longest_s(self, plan: Plan) -> float:
         """Seconds after which a wait for a peer is hopeless."""
         assumed = self.emulation.network or machine_cluster(plan, self.cluster, ASSUMED_LINK)
         tables = self._tables(plan, assumed)
-        return PEER_S + MARGIN * max(busy_bound_s(each, of, assumed, table) for each, of, table in tables)
+        waits_s = self.task.requests * (self.arrival_s or 0.0)
+        return PEER_S + waits_s + MARGIN * max(busy_bound_s(each, of, assumed, table) for each, of, table in tables)
 
     def expect(self, plan: Plan, link: Link | None, *, in_order: bool) -> Expected:
         """Predict a plan.
@@ -126,7 +133,8 @@ class Rehearsal:
         here = self._here(plan, link)
         turn_s = link.latency_s if in_order and link is not None else None
         tables = self._tables(plan, here)
-        predicted = [predict(each, of, here, table, turn_s=turn_s) for each, of, table in tables]
+        arrivals = () if self.arrival_s is None else arrivals_s(plan, self.task.requests, self.arrival_s)
+        predicted = [predict(each, of, here, table, turn_s=turn_s, arrivals_s=arrivals) for each, of, table in tables]
         targets = {}
         for device in plan.devices:
             own = [targets_of(device, each, of, here, table) for each, of, table in tables]
@@ -161,7 +169,9 @@ class Rehearsal:
 
     def _tables(self, plan: Plan, cluster: Cluster) -> list[tuple[Plan, Workload, CostTable]]:
         """Of inference, which keeps no graph and is timed apart, and of training: plan, workload, times."""
-        passes = [for_inference(plan, self.workload)] + ([(plan, self.workload)] if self.workload.trains else [])
+        alone, of = for_inference(plan, self.workload)
+        passes = [(over_requests(alone, self.task.requests), of)]
+        passes += [(plan, self.workload)] if self.workload.trains else []
         factors = dict.fromkeys(cluster.device_ids, 1.0) | dict(self.emulation.factors)
         return [
             (each, of, measured_table(self._times(plan, trains=of.trains), each, cluster, factors))

@@ -134,11 +134,15 @@ class Replica:
         load_state(self._modules[layer], state, self._optimizer)
 
     def batch(self, step: int) -> tuple[MicroBatch, ...]:
-        """Inputs and labels of every micro-batch of a step; empty ones where this device holds neither end."""
+        """Inputs and labels of every micro-batch of a step, or of all requests of a stream.
+
+        Empty ones where this device holds neither end.
+        """
+        count = self._plan.micro_batches * self.task.requests
         if not {0, self.task.layer_count - 1} & set(self.layers):
-            return (MicroBatch(torch.empty(0), torch.empty(0)),) * self._plan.micro_batches
+            return (MicroBatch(torch.empty(0), torch.empty(0)),) * count
         samples, dtype = self._plan.micro_batch, self.task.torch_dtype
-        return tuple(micro_batch(self._data, step, index, samples, dtype) for index in range(self._plan.micro_batches))
+        return tuple(micro_batch(self._data, step, index, samples, dtype) for index in range(count))
 
     def seed(self, step: int) -> None:
         """Make what layers draw at random (dropout) depend on the task, the device and the step alone.

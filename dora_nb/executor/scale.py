@@ -129,13 +129,20 @@ def scaling_of(
             stage.replace(first_layer=position_of[stage.first_layer], stop_layer=position_of[stage.stop_layer])
             for stage in plan.stages
         )
-        return executable(plan.replace(stages=stages))
+        return executable(plan.replace(stages=stages), in_order=workload.mode != "stream")
 
     return small, cut
 
 
-def executable(plan: Plan) -> Plan:
+def executable(plan: Plan, *, in_order: bool = True) -> Plan:
     """A plan in the form that is run: what the executor leaves to itself is not decided by it.
+
+    Parameters
+    ----------
+    plan
+        As planned.
+    in_order
+        Whether its transfers have an order; what requests of a stream hand over leaves as it is ready.
 
     Returns
     -------
@@ -149,7 +156,7 @@ def executable(plan: Plan) -> Plan:
             for stage in plan.stages
         ),
         overlap=True,  # the executor never waits for what it sends
-        transfer_order=_executed(plan),
+        transfer_order=_executed(plan) if in_order else (),
         prediction=None,
         certificate=None,
     )

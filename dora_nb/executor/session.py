@@ -193,6 +193,7 @@ class Session:
         targets: Mapping[str, Sequence[Target]],
         keep: bool = False,
         copies: Sequence[Move] = (),
+        arrival_s: float | None = None,
     ) -> dict[str, Iterated]:
         """Run one iteration or batch.
 
@@ -206,6 +207,8 @@ class Session:
             How long each device's computations last.
         keep, copies
             Whether devices keep the states behind this step, and who gives a copy to whom.
+        arrival_s
+            Seconds between requests of a stream.
 
         Returns
         -------
@@ -226,6 +229,7 @@ class Session:
                 targets=tuple(targets.get(device, ())),
                 keep=keep,
                 copies=tuple(copies),
+                arrival_s=arrival_s,
             )
             for device in self.plan.devices
         }

@@ -204,6 +204,8 @@ class Task(Record):
         Samples per iteration or batch.
     new_tokens
         Tokens that each sample gets, where the mode is ``generate``.
+    requests
+        Of a stream, how many batches are run one behind the other; 1 in every other mode.
     dtype
         Of parameters and activations: every floating-point tensor of a layer is converted to it.
     seed
@@ -225,6 +227,7 @@ class Task(Record):
     mode: Mode
     batch: int = Field(ge=1)
     new_tokens: int = Field(default=0, ge=0)
+    requests: int = Field(default=1, ge=1)
     dtype: Literal["float64", "float32", "float16", "bfloat16"] = "float64"
     seed: int = 0
     cuts: tuple[Cut, ...]
@@ -246,6 +249,11 @@ class Task(Record):
     def decode_steps(self) -> int:
         """Tokens behind the first one, which the prompt's own pass gives."""
         return max(self.new_tokens - 1, 0)
+
+    @property
+    def streams(self) -> bool:
+        """Whether requests arrive at a rate."""
+        return self.mode == "stream"
 
     @property
     def most_tokens(self) -> int:

@@ -227,7 +227,7 @@ class Worker:
         from dora_nb.executor.moves import exchange
 
         member = self._membership
-        iteration = member.iterate(order.step, order.targets, trains=order.trains)
+        iteration = member.iterate(order.step, order.targets, trains=order.trains, arrival_s=order.arrival_s)
         began_s = time.perf_counter()
         if order.keep or order.copies:
             replica = member.replica

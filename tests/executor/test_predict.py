@@ -141,7 +141,6 @@ def test_emulated_devices_fit_the_cores_and_keep_their_ratios(lab, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ({"mode": "stream", "requests_per_s": 1.0}, "workload.mode"),
         ({"architecture": None}, "workload.architecture"),
     ],
 )
