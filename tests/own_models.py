@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from dora_nb.domain.layer import Layer
 from dora_nb.domain.plan import Plan
@@ -54,6 +55,24 @@ class Waves:
 def error(outputs, labels):
     return (outputs - labels).abs().mean()
 """
+
+
+#: Of Hugging Face, small.
+CONFIGS = {
+    "qwen3": {
+        "model_type": "qwen3", "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 24, "tie_word_embeddings": True,
+    },
+    "llama": {
+        "model_type": "llama", "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 4, "intermediate_size": 24, "tie_word_embeddings": False, "attention_bias": True,
+    },
+    "bert": {
+        "model_type": "bert", "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "intermediate_size": 24, "max_position_embeddings": 12, "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    },
+}  # fmt: skip
 
 
 def workload_for(layers: int, batch: int, mode: str = "training", tied: int = 0, **fields: Any) -> Workload:
@@ -120,3 +139,16 @@ def reads_of(module: Any, patch: pytest.MonkeyPatch) -> list[str]:
 
     patch.setattr(module, "safe_open", Opened)
     return read
+
+
+def live(name: str, **changes: Any) -> Any:
+    """A model with random weights, none of them 0."""
+    transformers = pytest.importorskip("transformers")
+    config = {"Qwen3": transformers.Qwen3Config, "Llama": transformers.LlamaConfig, "Bert": transformers.BertConfig}
+    kinds = {"qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM", "bert": "BertForMaskedLM"}
+    torch.manual_seed(4)
+    model = getattr(transformers, kinds[name])(config[name.capitalize()](**CONFIGS[name] | changes)).double()
+    with torch.no_grad():
+        for each in model.parameters():
+            each.add_(torch.randn_like(each) * 0.05)
+    return model.eval()

@@ -9,15 +9,8 @@ from builders import cluster, layer, pipeline, workload
 
 from dora_nb.costs.table import cost_table
 from dora_nb.domain.plan import Plan
-from dora_nb.domain.run_record import (
-    INFERENCE,
-    Differences,
-    Environment,
-    Link,
-    PredictedTimeline,
-    RunEvent,
-    RunRecord,
-)
+from dora_nb.domain.run_record import Differences, Environment, Link, RunRecord
+from dora_nb.domain.run_timeline import INFERENCE, PredictedTimeline, RunEvent
 from dora_nb.executor.predict import frozen_profile, predict
 
 #: Seconds between any two micro-batches' events: longer than any of them.

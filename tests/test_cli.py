@@ -296,6 +296,8 @@ def test_help_teaches():
     status, out, _ = run("--help")
     assert status == 0
     assert "dora-nb demo" in out
+    module = subprocess.run([sys.executable, "-m", "dora_nb", "--help"], capture_output=True, text=True, timeout=180)
+    assert "dora-nb demo" in module.stdout
     for command in ("demo", "plan", "execute", "doctor"):
         assert run(command, "--help")[0] == 0
 

@@ -47,6 +47,7 @@ LAZY_UPWARDS = {
     "domain/explanation.py": {"render"},
     "domain/plan_set.py": {"render", "explorer", "executor", "planning"},
     "domain/run_record.py": {"render", "costs"},
+    "executor/run.py": {"render"},
     "reproduction/run.py": {"render"},
     "simulation/record.py": {"render"},
 }
@@ -152,6 +153,7 @@ def loaded_by(statement: str) -> set[str]:
         "import dora_nb",
         "import dora_nb; dora_nb.load_workload, dora_nb.load_cluster, dora_nb.QoE, dora_nb.evaluate",
         "import dora_nb; dora_nb.plan",
+        "import dora_nb.cli",
     ],
 )
 def test_importing_loads_nothing_heavy(statement: str) -> None:

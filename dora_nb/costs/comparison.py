@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple, Protocol
 
 from dora_nb.domain.comparison import Comparison, DeviceComparison, StageComparison, StepComparison, TransferComparison
 from dora_nb.domain.plan import HOSTED, Plan
-from dora_nb.domain.run_record import INFERENCE, PredictedTimeline, RunEvent, RunRecord
+from dora_nb.domain.run_record import RunRecord
+from dora_nb.domain.run_timeline import INFERENCE, PredictedTimeline, RunEvent
 from dora_nb.errors import InputError
 
 #: A receiver that waited less than this found its tensor there; handing over what has arrived takes about as long.
@@ -142,7 +143,7 @@ def _stages(record: RunRecord, predicted: PredictedTimeline) -> Iterator[StageCo
 
 def _hand_overs(record: RunRecord, predicted: PredictedTimeline) -> Iterator[TransferComparison]:
     sent, had, waited = _ends_of(record)
-    expected = _expected_hand_overs(predicted)
+    expected = _expected_hand_overs(record.plan, predicted)
     measured: dict[tuple[str, int], list[tuple[float, bool]]] = defaultdict(list)
     for key in sorted(sent.keys() & had.keys()):
         measured[key.kind, key.stage].append((had[key] - sent[key], waited[key]))
@@ -163,11 +164,12 @@ def _ends_of(record: RunRecord) -> tuple[dict[_HandOver, float], dict[_HandOver,
     first_sent: dict[tuple[_HandOver, str], float] = {}
     last_had: dict[_HandOver, RunEvent] = {}
     for event in record.compared_events:
-        if event.kind not in ("send", "receive"):
+        end = event.kind.removeprefix("token-")
+        if end not in ("send", "receive"):
             continue
-        kind = hand_over_kind(record.plan, event.device, event.kind, event.stage)
+        kind = hand_over_kind(record.plan, event.device, end, event.stage) if end == event.kind else "token"
         key = _HandOver(kind, event.stage, event.micro_batch, event.step)
-        if event.kind == "send":
+        if end == "send":
             by = key, event.device
             first_sent[by] = min(first_sent.get(by, event.start_s), event.start_s)
         elif key not in last_had or event.end_s > last_had[key].end_s:
@@ -180,22 +182,32 @@ def _ends_of(record: RunRecord) -> tuple[dict[_HandOver, float], dict[_HandOver,
     return sent, had, waited
 
 
-def _expected_hand_overs(predicted: PredictedTimeline) -> dict[tuple[str, int], list[float]]:
-    """Predicted seconds of every micro-batch, from when its last sender has it."""
+def _expected_hand_overs(plan: Plan, predicted: PredictedTimeline) -> dict[tuple[str, int], list[float]]:
+    """Predicted seconds of every micro-batch or token, from when its last sender has it."""
     produced: dict[tuple[str, int, int], float] = {}
     for each in predicted.computations:
         key = each.kind, each.stage, each.micro_batch
         produced[key] = max(produced.get(key, 0.0), each.end_s)
     arrived: dict[tuple[str, int, int], float] = {}
     for transfer in predicted.transfers:
-        if transfer.kind in ("activation", "gradient"):
+        if transfer.kind in ("activation", "gradient", "token"):
             had = transfer.kind, transfer.stage, transfer.micro_batch
             arrived[had] = max(arrived.get(had, 0.0), transfer.end_s)
     expected: dict[tuple[str, int], list[float]] = defaultdict(list)
     for (kind, stage, micro_batch), end_s in arrived.items():
-        by = ("forward", stage) if kind == "activation" else ("backward", stage + 1)
-        expected[kind, stage].append(end_s - produced[*by, micro_batch])
+        expected[kind, stage].append(end_s - produced[_made_by(plan, kind, stage, micro_batch)])
     return expected
+
+
+def _made_by(plan: Plan, kind: str, stage: int, micro_batch: int) -> tuple[str, int, int]:
+    """The pass that gives what is handed over; of a token, ``micro_batch`` is the step that needs it."""
+    if kind == "activation":
+        return "forward", stage, micro_batch
+    if kind == "gradient":
+        return "backward", stage + 1, micro_batch
+    if stage < len(plan.stages) - 1:
+        return "decode", stage, micro_batch
+    return ("decode", stage, micro_batch - 1) if micro_batch else ("forward", stage, plan.micro_batches - 1)
 
 
 def _sums(record: RunRecord, predicted: PredictedTimeline) -> Iterator[TransferComparison]:

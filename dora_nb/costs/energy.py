@@ -9,7 +9,8 @@ from dora_nb.costs.network import Network
 from dora_nb.costs.operations import Shape, operations_of
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
-from dora_nb.domain.run_record import EnergyFigure, RunEvent
+from dora_nb.domain.run_record import EnergyFigure
+from dora_nb.domain.run_timeline import RunEvent
 from dora_nb.domain.workload import Workload
 
 #: Events during which a device draws what it draws while computing.

@@ -21,7 +21,7 @@ class StepComparison(Record):
     Attributes
     ----------
     step
-        From 0; :data:`~dora_nb.domain.run_record.INFERENCE` for the inference batch.
+        From 0; :data:`~dora_nb.domain.run_timeline.INFERENCE` for the inference batch.
     predicted_s, measured_s
         Makespan; all training steps are predicted alike.
     """

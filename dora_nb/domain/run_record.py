@@ -2,109 +2,21 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from dora_nb.domain.cluster import Cluster
-from dora_nb.domain.plan import Plan, ScheduledTransfer
+from dora_nb.domain.plan import Plan
 from dora_nb.domain.profile import LayerProfile
 from dora_nb.domain.record import Record
+from dora_nb.domain.run_timeline import INFERENCE, PredictedTimeline, RunEvent
+from dora_nb.domain.run_times import StreamTimes, TokenTimes
 from dora_nb.domain.workload import Workload
 
 if TYPE_CHECKING:
     from dora_nb.costs.table import CostTable
-
-#: Step index of the events of the inference batch that precedes the training steps.
-INFERENCE = -1
-
-EventKind = Literal[
-    "arrive",
-    "receive",
-    "forward",
-    "send",
-    "backward",
-    "decode",
-    "token-receive",
-    "token-send",
-    "all-reduce",
-    "tied-sum",
-    "step",
-]
-
-
-class RunEvent(Record):
-    """One instruction as one device carried it out. Measured.
-
-    Attributes
-    ----------
-    device
-        Who.
-    kind
-        What; a ``receive`` lasts as long as the device waited for it, a ``send`` only as long as handing it over. Those
-        of a token are apart from those of the prompt's activations. An ``arrive`` waits for a request.
-    stage
-        Stage that computes; for hand-overs as in :class:`~dora_nb.domain.plan.Transfer`.
-    micro_batch
-        Index of the micro-batch, in a stream counted on over all requests; 0 for the sums and the step at the end. Of
-        what happens with a token, the step behind the first one.
-    step
-        Training step, from 0; :data:`INFERENCE` for the inference batch.
-    start_s, end_s
-        Seconds since that step (or the inference batch) began on the first device.
-    """
-
-    device: str
-    kind: EventKind
-    stage: int
-    micro_batch: int
-    step: int
-    start_s: float
-    end_s: float
-
-
-class PredictedComputation(Record):
-    """One computation as one device was predicted to carry it out.
-
-    Attributes
-    ----------
-    device
-        Who; every replica of a stage has its own, which begin together.
-    kind, stage, micro_batch, part
-        What; as in :class:`~dora_nb.domain.plan.Transfer`, the parts being those of a backward pass that fill a bucket
-        of gradients. Of a ``decode``, ``micro_batch`` is the step.
-    start_s, end_s
-        Seconds from the start of the iteration, or the batch.
-    """
-
-    device: str
-    kind: Literal["forward", "backward", "step", "decode"]
-    stage: int
-    micro_batch: int
-    part: int
-    start_s: float
-    end_s: float
-
-
-class PredictedTimeline(Record):
-    """An iteration, or a batch, as it was predicted before the run. Not changed since.
-
-    Attributes
-    ----------
-    makespan_s
-        First input to last output or step.
-    computations
-        Of every device, by start.
-    transfers
-        Each once, with the devices at its ends, by start.
-    """
-
-    makespan_s: float
-    computations: tuple[PredictedComputation, ...]
-    transfers: tuple[ScheduledTransfer, ...]
 
 
 class Differences(Record):
@@ -137,67 +49,6 @@ class Differences(Record):
         """The largest of them."""
         parts = (self.outputs, self.losses, self.gradients, self.parameters)
         return max(part for part in parts if part is not None)
-
-
-class TokenTimes(Record):
-    """How fast tokens came.
-
-    Attributes
-    ----------
-    first_token_s
-        Seconds until every sample had its first new token.
-    token_s
-        Seconds from one token to the next, on average; None where the first one is the only one.
-    """
-
-    first_token_s: float
-    token_s: float | None = None
-
-
-#: A stream kept up if requests were answered at this share of the rate at which they came, or more.
-KEPT_UP = 0.95
-
-
-class StreamTimes(Record):
-    """How long the requests of a stream took.
-
-    Attributes
-    ----------
-    arrival_s
-        Seconds from the arrival of a request to that of the next one.
-    latencies_s
-        From each request's arrival to its last output.
-    """
-
-    arrival_s: float = Field(gt=0)
-    latencies_s: tuple[float, ...] = Field(min_length=1)
-
-    @property
-    def median_s(self) -> float:
-        """The median latency."""
-        return statistics.median(self.latencies_s)
-
-    @property
-    def p95_s(self) -> float:
-        """What 95 % of the requests took at most."""
-        return sorted(self.latencies_s)[math.ceil(0.95 * len(self.latencies_s)) - 1]
-
-    @property
-    def longest_s(self) -> float:
-        """The longest latency."""
-        return max(self.latencies_s)
-
-    @property
-    def requests_per_s(self) -> float | None:
-        """The rate at which requests were answered, from the first answer to the last; None of a single request."""
-        later = len(self.latencies_s) - 1
-        between_s = later * self.arrival_s + self.latencies_s[-1] - self.latencies_s[0]
-        return later / between_s if later and between_s > 0 else None
-
-    @property
-    def kept_up(self) -> bool | None:
-        """Whether that is the rate of arrivals, but for :data:`KEPT_UP`; None of a single request."""
-        return None if self.requests_per_s is None else self.requests_per_s * self.arrival_s >= KEPT_UP
 
 
 class Link(Record):

@@ -16,7 +16,7 @@ from torch import nn
 
 from dora_nb.domain.architecture import DecoderArchitecture, EncoderArchitecture
 from dora_nb.domain.plan import Plan
-from dora_nb.domain.run_record import INFERENCE
+from dora_nb.domain.run_timeline import INFERENCE
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.executor.data import micro_batch

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 from dora_nb.costs.energy import BUSY_KINDS
 from dora_nb.domain.controller import Controller, StepReport
 from dora_nb.domain.plan import Plan
-from dora_nb.domain.run_record import INFERENCE, Incident, Link, RunEvent
+from dora_nb.domain.run_record import Incident, Link
+from dora_nb.domain.run_timeline import INFERENCE, RunEvent
 from dora_nb.errors import ExecutionError
 from dora_nb.executor.checkpoint import Checkpoint, directory_of, finish, latest, read_checkpoint
 from dora_nb.executor.fallback import copies_to_neighbours, first_without, without
@@ -189,7 +190,7 @@ class Conductor:
         self._expected = self._rehearsal.expect(plan, link, in_order=self._in_order(plan))
         self._done = Conducted(link, self._expected, losses=losses)
         if checkpoint is not None:
-            self._note("resume", f"going on from {checkpoint} after {self._session.completed} steps")
+            self._note("resume", f"going on from {checkpoint}")
         self._tell("running")
 
     def _batches(self) -> None:
@@ -206,7 +207,7 @@ class Conductor:
         self._go_on(self._take_outputs)
 
     def _batch(self) -> None:
-        self._choose(len(self._done.batches))
+        self._choose()
         done = self._iterate(INFERENCE, trains=False)
         self._done.batches.append(done)
         self._report(done)
@@ -221,7 +222,7 @@ class Conductor:
 
     def _step(self) -> None:
         step = self._session.completed
-        self._choose(step)
+        self._choose()
         done = self._iterate(step, trains=True)
         self._done.steps[step] = done
         loss = self._done.losses[step] = sum(each.iteration.loss for each in done.values())
@@ -242,9 +243,7 @@ class Conductor:
             for device, own in self._expected.targets.items()
         }
         arrival_s = self._rehearsal.arrival_s
-        done = self._session.iterate(
-            step, trains=trains, targets=targets, keep=due, copies=copies, arrival_s=arrival_s
-        )
+        done = self._session.iterate(step, trains=trains, targets=targets, keep=due, copies=copies, arrival_s=arrival_s)
         self._watch(events_of(step, done))
         if copies and not self._done.incidents:
             self._done.copying_s.append(max(each.copying_s for each in done.values()))
@@ -252,7 +251,7 @@ class Conductor:
 
     # ------------------------------------------------------------------ plans
 
-    def _choose(self, step: int) -> None:
+    def _choose(self) -> None:
         """Let the controller say what runs next, and change to it."""
         if self._stop.is_set():
             raise CancelledError("the run was cancelled")
@@ -271,7 +270,7 @@ class Conductor:
             return
         switched = self._session.switch(plan)
         self._take_up(plan)
-        self._note("switch", f"before step {step + 1}: {_described(plan)}", switched)
+        self._note("switch", f"to {_described(plan)}", switched)
 
     def _take_up(self, plan: Plan) -> None:
         if self._done.link is None:  # so far there was one device
@@ -369,7 +368,7 @@ class Conductor:
         self._chosen = None
         self._take_up(new)
         switched = switched._replace(seconds=time.monotonic() - noticed_s)
-        self._note("recovery", f"going on after {completed} steps: {_described(new)}", switched)
+        self._note("recovery", f"going on with {_described(new)}", switched)
 
     def _plan_for(self, present: frozenset[str], plan: Plan) -> Plan | None:
         if present.issuperset(plan.devices):

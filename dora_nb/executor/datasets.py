@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from dora_nb.domain.run_record import INFERENCE
+from dora_nb.domain.run_timeline import INFERENCE
 from dora_nb.errors import InputError
 from dora_nb.executor.networks.tensor_file import write_tensors
 from dora_nb.executor.task import MicroBatch, Source

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from dora_nb.domain.run_record import EventKind
+from dora_nb.domain.run_timeline import EventKind
 from dora_nb.executor.courier import Courier, HandOverKey, key_of
 from dora_nb.executor.instructions import (
     AllReduce,
@@ -22,8 +22,8 @@ from dora_nb.executor.instructions import (
     Step,
     TiedSum,
 )
-from dora_nb.executor.replica import Replica, flattened, scatter_back
-from dora_nb.executor.sums import all_reduce, tied_sum
+from dora_nb.executor.replica import Replica
+from dora_nb.executor.sums import all_reduce, flattened, scatter_back, tied_sum
 from dora_nb.executor.task import MicroBatch
 from dora_nb.executor.transport import Transport
 

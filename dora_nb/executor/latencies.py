@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from dora_nb.domain.run_record import StreamTimes, TokenTimes
+from dora_nb.domain.run_times import StreamTimes, TokenTimes
 
 
 class Ending(Protocol):

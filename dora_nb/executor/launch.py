@@ -66,10 +66,11 @@ def execute(
 ) -> Run:
     """Run a plan for real, and hold it against one process and against its prediction.
 
-    One single-threaded process per device: one inference batch, then, if the workload trains, some AdamW steps (if it
-    does not, as many batches as steps); then the same in one process, and the differences. How long a step takes is
-    predicted from a profile of the layers and a probe of the network before the first one. Returns at once: the run
-    goes on in the background.
+    One single-threaded process per device: one inference batch, then, if the workload trains, some AdamW steps; if it
+    does not, as many batches as steps, each with all of its tokens if it generates; of a stream as many requests, at
+    its rate, stretched as time is for slower devices. Then the same in one process, and the differences. How long it
+    takes is predicted from a profile of the layers and a probe of the network before the first one. Returns at once:
+    the run goes on in the background.
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ def execute(
         What is computed; see :func:`~dora_nb.executor.assemble.task_of`. Without a model: a small random network of the
         workload's structure, in fp64, on random data.
     steps
-        Training steps, or batches if the workload does not train; at least 1.
+        Training steps; batches, or requests of a stream, if the workload does not train; at least 1.
     seed
         Of weights and data, where these are random.
     emulate
@@ -205,6 +206,7 @@ def _rehearsal(
     rehearsal = Rehearsal(assembled.task, assembled.workload, cluster, Emulation(factors, devices=emulate != "nothing"))
     if emulate != "nothing":
         known = cost_table(workload, cluster) if table is None else table
+        rehearsal.make_room(assembled.plan)
         imitates = emulate == "cluster" and len(devices) > 1
         rehearsal.keep_time(assembled.plan, (plan, workload, known), with_network=imitates)
     return rehearsal

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.record import Record
-from dora_nb.domain.run_record import EventKind
+from dora_nb.domain.run_timeline import EventKind
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import ExecutionError, InputError
 from dora_nb.executor.moves import Move
@@ -160,7 +160,7 @@ class Iterate(Record):
     Attributes
     ----------
     step
-        Which data; :data:`~dora_nb.domain.run_record.INFERENCE` or less for a batch before all training.
+        Which data; :data:`~dora_nb.domain.run_timeline.INFERENCE` or less for a batch before all training.
     trains
         Whether it is a training step.
     targets

@@ -227,7 +227,7 @@ def _graphics(nvml: Any) -> Iterator[Meter | str]:
         try:
             nvml = importlib.import_module("pynvml")
         except ImportError:
-            yield "NVML: nvidia-ml-py is not installed"
+            yield "NVML: nvidia-ml-py is not installed; pip install 'dora-nb[meters]'"
             return
     try:
         nvml.nvmlInit()

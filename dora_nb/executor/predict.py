@@ -33,7 +33,8 @@ from dora_nb.costs.schedule import scheduled_transfers
 from dora_nb.domain.cluster import Cluster, ContentionDomain
 from dora_nb.domain.plan import HOSTED, Plan, Transfer
 from dora_nb.domain.profile import LayerProfile
-from dora_nb.domain.run_record import Link, PredictedComputation, PredictedTimeline
+from dora_nb.domain.run_record import Link
+from dora_nb.domain.run_timeline import PredictedComputation, PredictedTimeline
 from dora_nb.domain.workload import Workload
 from dora_nb.executor.messages import Target
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dora_nb.domain.run_record import INFERENCE
+from dora_nb.domain.run_timeline import INFERENCE
 from dora_nb.executor.cache import KeyValueCache
 from dora_nb.executor.data import micro_batch
 from dora_nb.executor.layer_state import optimizer_of

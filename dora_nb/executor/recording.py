@@ -8,7 +8,9 @@ import time
 from typing import TYPE_CHECKING
 
 from dora_nb.domain.plan import Plan
-from dora_nb.domain.run_record import INFERENCE, Copying, Environment, RunRecord, StreamTimes, TokenTimes
+from dora_nb.domain.run_record import Copying, Environment, RunRecord
+from dora_nb.domain.run_timeline import INFERENCE
+from dora_nb.domain.run_times import StreamTimes, TokenTimes
 from dora_nb.executor.conduct import Conducted, duration_s, events_of
 from dora_nb.executor.emulation import usable_cores
 from dora_nb.executor.fallback import copies_to_neighbours

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dora_nb.domain.plan import Plan
-from dora_nb.domain.run_record import INFERENCE
+from dora_nb.domain.run_timeline import INFERENCE
 from dora_nb.executor.data import micro_batch
 from dora_nb.executor.layer_state import optimizer_of
 from dora_nb.executor.loss import part_of_loss

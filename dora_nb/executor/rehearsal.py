@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -12,7 +13,8 @@ from dora_nb.costs.table import CostTable
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.profile import LayerProfile
-from dora_nb.domain.run_record import Link, PredictedTimeline
+from dora_nb.domain.run_record import Link
+from dora_nb.domain.run_timeline import PredictedTimeline
 from dora_nb.domain.workload import Workload
 from dora_nb.executor.emulation import Emulation, imitated_network
 from dora_nb.executor.messages import Target
@@ -84,6 +86,8 @@ class Rehearsal:
     emulation: Emulation
     _timed: dict[tuple[bool, int], tuple[LayerTimes, ...]] = field(default_factory=dict)
     _timed_tokens: dict[int, tuple[LayerTimes, ...]] = field(default_factory=dict)
+    _took_s: float = 0.0  # timing layers, and what that had of a core
+    _had_s: float = 0.0
 
     def keep_time(self, plan: Plan, planned: tuple[Plan, Workload, CostTable], *, with_network: bool) -> None:
         """Relate this machine's seconds to the plan's from now on, and imitate the planned network if asked to.
@@ -110,6 +114,17 @@ class Rehearsal:
     def arrival_s(self) -> float | None:
         """Seconds here between the requests of a stream; None where there is none."""
         return None if self.workload.arrival_s is None else self.workload.arrival_s * self.emulation.dilation
+
+    def make_room(self, plan: Plan) -> None:
+        """Slow all devices down further where other programs have a part of this machine's cores.
+
+        A computation must end before the emulated device's would, and takes as many times longer as its thread has to
+        share its core. What the timing of the layers had of one is taken to be what the run will have.
+        """
+        self._tables(plan, self.cluster)
+        share = min(1.0, self._had_s / self._took_s)
+        factors = {device: factor / share for device, factor in self.emulation.factors.items()}
+        self.emulation = replace(self.emulation, factors=factors)
 
     def longest_s(self, plan: Plan) -> float:
         """Seconds after which a wait for a peer is hopeless."""
@@ -187,7 +202,10 @@ class Rehearsal:
         new_decoded = [each for each in decoded if each not in self._timed_tokens]
         if new or new_decoded:
             mode = "training" if trains else "generate" if self.task.generates else "inference"
+            began_s, had_s = time.perf_counter(), time.thread_time()
             times = profile_layers(self.task.replace(mode=mode), new or samples[:1], new_decoded)
+            self._took_s += time.perf_counter() - began_s
+            self._had_s += time.thread_time() - had_s
             self._timed |= {(trains, count): times for count in new}
             self._timed_tokens |= dict.fromkeys(new_decoded, times)
         known = [self._timed[trains, count] for count in samples]

@@ -11,13 +11,13 @@ where a stage has a single replica.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from dora_nb.domain.plan import HOSTED, Plan
-from dora_nb.domain.run_record import INFERENCE
+from dora_nb.domain.run_timeline import INFERENCE
 from dora_nb.executor.data import micro_batch
 from dora_nb.executor.generation import Generation
 from dora_nb.executor.instructions import HandOver
@@ -371,14 +371,3 @@ def gradients_of(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
             parameter.grad = torch.zeros_like(parameter)
         gradients.append(parameter.grad)
     return gradients
-
-
-def flattened(tensors: Sequence[Tensor]) -> Tensor:
-    """All elements in one vector, on the processor."""
-    return torch.cat([tensor.reshape(-1) for tensor in tensors]).cpu() if tensors else torch.empty(0)
-
-
-def scatter_back(vector: Tensor, tensors: Sequence[Tensor]) -> None:
-    """The reverse of :func:`flattened`, into the tensors."""
-    for tensor, part in zip(tensors, torch.split(vector, [tensor.numel() for tensor in tensors]), strict=True):
-        tensor.copy_(part.view_as(tensor))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import html
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from dora_nb.domain.run_record import RunEvent, RunRecord
-from dora_nb.errors import ExecutionError
+from dora_nb.domain.run_record import RunRecord
+from dora_nb.domain.run_timeline import RunEvent
+from dora_nb.errors import DoraError, ExecutionError
+
+if TYPE_CHECKING:
+    from dora_nb.costs.table import CostTable
+    from dora_nb.domain.cluster import Cluster
 
 #: What a run does: tells how it goes, and looks at whether it is to stop.
 Work = Callable[["Run"], RunRecord]
@@ -100,6 +105,42 @@ class Run:
         assert self._record is not None, "what is over without a problem has a record"
         return self._record
 
+    def as_cost_table(self, cluster: Cluster | None = None, base: CostTable | None = None) -> CostTable:
+        """What was measured as compute times to plan with again; waits until the run is over.
+
+        Parameters
+        ----------
+        cluster
+            Whose devices the table has, in this order; None: the devices that took part.
+        base
+            A table of the same workload and cluster for devices that did not take part; None: there may be none.
+
+        Raises
+        ------
+        InputError
+            If a device did not take part and there is no base.
+        DoraError
+            What the run failed with.
+        """
+        return self.wait().as_cost_table(cluster, base)
+
+    def to_trace(self, path: str | Path) -> Path:
+        """Write the predicted and the measured timeline for https://ui.perfetto.dev; waits until the run is over.
+
+        Parameters
+        ----------
+        path
+            Where to; an existing file is replaced.
+
+        Raises
+        ------
+        DocumentError
+            If it cannot be written.
+        DoraError
+            What the run failed with.
+        """
+        return self.wait().to_trace(path)
+
     def cancel(self) -> None:
         """Stop the run and wait until its workers are gone or idle; a run that is over stays as it is."""
         if self._over.is_set():
@@ -118,6 +159,9 @@ class Run:
             self._record = self._work(self)
         except BaseException as problem:
             self._problem = problem
+            if self.stopping.is_set():  # whatever it tripped over once its workers were taken from it
+                self._problem = ExecutionError("the run was cancelled")
+                self._problem.__cause__ = problem
         self._over.set()
         self._show()
 
@@ -147,13 +191,12 @@ class Run:
     def _repr_html_(self) -> str:
         if self._record is not None:
             return self._record._repr_html_()
-        lines = self.lines[-SHOWN_LINES:]
-        if isinstance(self._problem, ExecutionError):
-            lines = [*lines, *str(self._problem).splitlines()]
-        elif self._problem is not None:
-            lines = [*lines, f"{type(self._problem).__name__}: {self._problem}"]
-        body = "<br>".join(html.escape(line) for line in lines)
-        return f'<div role="status"><b>Run {self.state}</b><br>{body}</div>'
+        from dora_nb.render.runs import progress_html  # a method that looks up a room: imported when called
+
+        problem = "" if self._problem is None else str(self._problem)
+        if not isinstance(self._problem, DoraError | None):
+            problem = f"{type(self._problem).__name__}: {problem}"
+        return progress_html(self.state, self.lines[-SHOWN_LINES:] or ["starting"], problem)
 
 
 class _Html:

@@ -91,3 +91,14 @@ def _spread(vector: Tensor, device: str, members: Sequence[str], leader: str, tr
     for member in members:
         if member != leader:
             transport.send(vector.clone(), member, tag, "sum")
+
+
+def flattened(tensors: Sequence[Tensor]) -> Tensor:
+    """All elements in one vector, on the processor."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors]).cpu() if tensors else torch.empty(0)
+
+
+def scatter_back(vector: Tensor, tensors: Sequence[Tensor]) -> None:
+    """The reverse of :func:`flattened`, into the tensors."""
+    for tensor, part in zip(tensors, torch.split(vector, [tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))

@@ -71,7 +71,7 @@ class Data(Protocol):
     """Inputs and labels, the same in every process."""
 
     def micro_batch(self, step: int, index: int, samples: int) -> MicroBatch:
-        """All samples of one micro-batch of a step (:data:`~dora_nb.domain.run_record.INFERENCE`: before the first)."""
+        """All samples of a micro-batch of a step (:data:`~dora_nb.domain.run_timeline.INFERENCE`: before the first)."""
 
 
 #: Mean over the samples it gets, from outputs and labels.

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from dora_nb.domain.comparison import Comparison, StageComparison, StepComparison, TransferComparison, relative_error
-from dora_nb.domain.run_record import INFERENCE
+from dora_nb.domain.run_timeline import INFERENCE
 from dora_nb.render import words
 from dora_nb.render.html import fragment
 from dora_nb.render.svg import attribute
@@ -93,7 +93,7 @@ def _title(comparison: Comparison) -> str:
 
 def _cells(comparison: Comparison) -> Iterator[tuple[str, ...]]:
     for step in comparison.steps:
-        yield _row(_step_name(step), step.predicted_s, step.measured_s, "")
+        yield _row(_step_name(step, comparison), step.predicted_s, step.measured_s, "")
     for part in comparison.stages:
         yield _row(f"{part.kind}, {stage_words(part.stage)}", part.predicted_s, part.measured_s, str(part.count))
     for transfer in comparison.transfers:
@@ -114,12 +114,14 @@ def _row(name: str, predicted_s: float, measured_s: float | None, of: str) -> tu
     return name, format_seconds(predicted_s), measured, error_words(relative_error(predicted_s, measured_s)), of
 
 
-def _step_name(step: StepComparison) -> str:
-    return "inference batch" if step.step == INFERENCE else f"training step {step.step + 1}"
+def _step_name(step: StepComparison, comparison: Comparison) -> str:
+    if step.step != INFERENCE:
+        return f"training step {step.step + 1}"
+    return "inference batch" if comparison.what == "training step" else comparison.what
 
 
 def _transfer_name(transfer: TransferComparison) -> str:
-    towards = {"activation": "behind", "gradient": "back to"}.get(transfer.kind, "of")
+    towards = {"activation": "behind", "token": "behind", "gradient": "back to"}.get(transfer.kind, "of")
     return transfer.kind if transfer.kind == "tied-sum" else f"{transfer.kind} {towards} {stage_words(transfer.stage)}"
 
 

@@ -4,28 +4,83 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from dora_nb.domain.run_record import EnergyFigure, RunRecord
+from dora_nb.domain.run_record import Copying, EnergyFigure, Incident, RunRecord
 from dora_nb.render.html import fragment, pairs
-from dora_nb.units import format_joules, format_seconds
+from dora_nb.render.svg import attribute
+from dora_nb.render.words import count
+from dora_nb.units import format_bytes, format_joules, format_seconds
 
 
 def run_pairs(record: RunRecord) -> list[tuple[str, str]]:
     """What ran, how it compares with one process, and measured against predicted time: (name, text)."""
     workload = record.workload
-    work = f"{record.steps} training steps and one inference batch" if record.steps else "one inference batch"
     size = f"{len(workload.layers)} layers, {workload.parameters / 1e3:,.0f} k parameters, {workload.precision}"
     found = [
-        ("ran", f"{work} of {workload.name} scaled down ({size}) on {len(record.plan.devices)} workers"),
+        ("ran", f"{_work(record)} of {workload.name} scaled down ({size}) on {len(record.plan.devices)} workers"),
         ("difference", f"at most {record.max_abs_diff:.1e} from the same network in one process"),
     ]
     if record.steps:
         found.append(("training step", _times(record.predicted_s, record.measured_s)))
     if record.inference_measured_s > 0:  # none where training was resumed
-        found.append(("inference batch", _times(record.inference_predicted_s, record.inference_measured_s)))
-    found += [(each.kind, f"after step {each.completed}: {each.text}") for each in record.incidents]
+        name = "all requests" if record.measured_stream is not None else "inference batch"
+        found.append((name, _times(record.inference_predicted_s, record.inference_measured_s)))
+    found += [*_tokens(record), *_requests(record)]
+    if record.copying is not None:
+        found.append(("copies", _copies(record.copying)))
+    found += [(each.kind, _incident(each, record.workload.trains)) for each in record.incidents]
     if record.energy:
         found.append(("energy", "; ".join(_energy(record.energy))))
     return [*found, ("devices", record.emulation)]
+
+
+def _work(record: RunRecord) -> str:
+    if record.steps:
+        return f"{record.steps} training steps and one inference batch"
+    if record.measured_stream is not None:
+        return f"a stream of {record.requests} requests"
+    tokens = record.workload.new_tokens
+    return f"one batch of {record.workload.batch} x {tokens} new tokens" if tokens else "one inference batch"
+
+
+def _tokens(record: RunRecord) -> Iterator[tuple[str, str]]:
+    """How fast tokens came."""
+    predicted, measured = record.predicted_tokens, record.measured_tokens
+    if predicted is None or measured is None:
+        return
+    yield "first token", _times(predicted.first_token_s, measured.first_token_s)
+    if predicted.token_s is not None and measured.token_s is not None:
+        yield "further token", _times(predicted.token_s, measured.token_s)
+    if record.differences.tokens is not None:
+        yield "other tokens", f"{record.differences.tokens} of {record.workload.batch * record.workload.new_tokens}"
+
+
+def _requests(record: RunRecord) -> Iterator[tuple[str, str]]:
+    """How long requests took, and whether their rate was kept."""
+    predicted, measured = record.predicted_stream, record.measured_stream
+    if predicted is None or measured is None:
+        return
+    yield "median latency", _times(predicted.median_s, measured.median_s)
+    yield "95 % within", _times(predicted.p95_s, measured.p95_s)
+    yield "longest latency", _times(predicted.longest_s, measured.longest_s)
+    if measured.requests_per_s is not None:
+        kept = {True: "kept up", False: "did not keep up"}
+        rates = f"{1 / measured.arrival_s:.3g} requests/s came, {measured.requests_per_s:.3g} /s were answered"
+        foreseen, seen = kept[bool(predicted.kept_up)], kept[bool(measured.kept_up)]
+        yield "rate", f"{rates}: predicted it {foreseen}, measured it {seen}"
+
+
+def _copies(copying: Copying) -> str:
+    return f"{format_bytes(copying.size_bytes)} behind a step: {_times(copying.predicted_s, copying.measured_s)}"
+
+
+def _incident(incident: Incident, trains: bool) -> str:
+    """When, what, how long it took and what was moved for it."""
+    when = f"after step {incident.completed}" if incident.completed else "before the first step"
+    if not trains:
+        when = f"{format_seconds(incident.at_s)} into the run"
+    cost = [f"took {format_seconds(incident.seconds)}"] if incident.seconds else []
+    cost += [f"{count(incident.layers_moved, 'layer')} moved"] if incident.layers_moved else []
+    return f"{when}: {incident.text}" + (f" ({', '.join(cost)})" if cost else "")
 
 
 def _energy(figures: Sequence[EnergyFigure]) -> Iterator[str]:
@@ -55,3 +110,12 @@ def run_text(record: RunRecord) -> str:
 def run_html(record: RunRecord) -> str:
     """The pairs as a fragment of HTML."""
     return fragment([pairs(run_pairs(record))])
+
+
+def progress_html(state: str, lines: Sequence[str], problem: str = "") -> str:
+    """A run that has no record as a fragment of HTML: where it is, its last lines, and what it failed with."""
+    faint, plain = ("<br>".join(map(attribute, text)) for text in (lines, problem.splitlines()))
+    parts = [f'<p class="dora-head">Run {attribute(state)}</p>']
+    parts += [f'<p class="dora-faint">{faint}</p>'] if faint else []
+    parts += [f"<p>{plain}</p>"] if plain else []
+    return fragment([f'<div role="status">{"".join(parts)}</div>'])

@@ -17,7 +17,7 @@ from dora_nb.reproduction.cell import Cell
 from dora_nb.reproduction.grid import Setting
 
 #: Rooms that cells do not depend on.
-_IRRELEVANT = ("render", "explorer", "executor", "cli.py", "doctor.py")
+_IRRELEVANT = ("render", "explorer", "executor", "cli", "doctor.py", "__main__.py")
 
 #: Packages whose version may change a result.
 _PACKAGES = ("numpy", "linopy", "highspy", "gurobipy")

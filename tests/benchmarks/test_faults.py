@@ -16,7 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 from builders import Dice
 from executor.conftest import ARCHITECTURES, make_cluster, make_plan, make_workload
@@ -27,8 +27,8 @@ from dora_nb.domain.run_record import RunRecord
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import ExecutionError
 from dora_nb.executor import WorkerPool, execute
-from dora_nb.executor.checkpoint import latest, read_checkpoint
 from dora_nb.executor.messages import Abort
+from dora_nb.executor.run import Run
 
 FAULTS, STEPS, CHECKPOINT_EVERY = 50, 8, 2
 
@@ -65,6 +65,26 @@ class Question(NamedTuple):
     plan: Plan
     workload: Workload
     cluster: Cluster
+
+
+class Crew:
+    """Four workers, whole again before every run; all of them end with the context."""
+
+    def __enter__(self) -> Self:
+        self._pool = WorkerPool(4)
+        self._pool.__enter__()
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self._pool.close()
+
+    def whole(self) -> WorkerPool:
+        """The pool with a new worker in place of each that is gone; a run that stops closes it, and another opens."""
+        if not len(self._pool):
+            self.__enter__()
+        for index in set(range(4)) - set(self._pool.alive):
+            self._pool.respawn(index)
+        return self._pool
 
 
 class Hurt:
@@ -118,44 +138,39 @@ def check(record: RunRecord, undisturbed: RunRecord) -> None:
 
 
 def suffer(
-    question: Question, pool: WorkerPool, undisturbed: RunRecord, dice: Dice, kind: str, directory: Path | None
+    question: Question, crew: Crew, undisturbed: RunRecord, dice: Dice, kind: str, directory: Path | None
 ) -> Outcome:
     """One run with a fault; with a directory, without any copy of a state but the checkpoints there."""
-    index, step = dice.number(0, 3), dice.number(2, STEPS - 3)
+    index, step = dice.number(0, 3), dice.number(3, STEPS - 2)  # behind the first checkpoint
     delay_s = dice.number(0, 1000) / 1000 * 1.2 * statistics.median(undisturbed.step_s)
+    options: dict[str, Any] = {"steps": STEPS, "emulate": "devices", "copies": "neighbours"}
+    if directory is not None:
+        options |= {"copies": "none", "checkpoints": directory, "checkpoint_every": CHECKPOINT_EVERY}
+    pool = crew.whole()
     hurt = Hurt(action_of(kind, pool, index), step, delay_s)
-    options = {"steps": STEPS, "emulate": "devices", "workers": pool}
-    kept = {"checkpoints": directory, "checkpoint_every": CHECKPOINT_EVERY, "copies": "none"}
-    options |= {"copies": "neighbours"} if directory is None else kept
-    run = execute(*question, on_progress=hurt.on_progress, **options)
-    went_on, completed, at_step = True, 0, 0
-    try:
-        record = run.wait(HANGS_S)
-        fault = next((each for each in record.incidents if each.kind == "fault"), record.incidents[0])
-        recovery = next(each for each in record.incidents if each.kind == "recovery")
-        at_step, completed = fault.completed, recovery.completed
-    except ExecutionError as error:
-        assert directory is not None, "with a copy it goes on"
-        assert "stopped after" in str(error)
-        went_on, at_step = False, int(str(error).partition("stopped after ")[2].split()[0])
-        found = latest(directory)
-        assert found is not None
-        completed = read_checkpoint(found).completed
-        assert completed > at_step - CHECKPOINT_EVERY - 1
-        heal(pool)
-        record = execute(*question, resume=True, **options).wait(HANGS_S)
-    heal(pool)
-    check(record, undisturbed)
+    record, stopped = ended(execute(*question, workers=pool, on_progress=hurt.on_progress, **options))
     assert hurt.done_s is not None, "it came to pass"
     assert hurt.noticed_s is not None, "it was spoken of"
-    return Outcome(hurt.noticed_s - hurt.done_s, went_on, at_step, completed)
+    noticed_s = hurt.noticed_s - hurt.done_s
+    if record is not None:
+        check(record, undisturbed)
+        recovery = next(each for each in record.incidents if each.kind == "recovery")
+        fault = next((each for each in record.incidents if each.kind == "fault"), recovery)
+        return Outcome(noticed_s, True, fault.completed, recovery.completed)
+    assert directory is not None, f"with a copy it goes on: {stopped}"
+    assert stopped.startswith("stopped after "), stopped
+    check(execute(*question, resume=True, workers=crew.whole(), **options).wait(HANGS_S), undisturbed)
+    # The words of the stop, since the checkpoint it names was written over by the run that resumed it.
+    at_step, kept = (int(stopped.partition(words)[2].split()[0]) for words in ("stopped after ", ", after "))
+    return Outcome(noticed_s, False, at_step, kept)
 
 
-def heal(pool: WorkerPool) -> None:
-    """A new worker in place of each one that is gone."""
-    for index in range(4):
-        if index not in pool.alive:
-            pool.respawn(index)
+def ended(run: Run) -> tuple[RunRecord | None, str]:
+    """What came of a run: its record, or why it stopped."""
+    try:
+        return run.wait(HANGS_S), ""
+    except ExecutionError as error:
+        return None, str(error)
 
 
 def test_faults_at_random_moments(tmp_path: Path) -> None:
@@ -163,18 +178,18 @@ def test_faults_at_random_moments(tmp_path: Path) -> None:
     questions = [Question(make_plan(each, 2, "synchronised"), workload, cluster) for each in (REPLICAS, ALONE)]
     outcomes: dict[tuple[str, bool], list[Outcome]] = defaultdict(list)
     problems = []
-    with WorkerPool(4) as pool:
-        undisturbed = [execute(*each, steps=STEPS, emulate="devices", workers=pool).wait() for each in questions]
+    with Crew() as crew:
+        undisturbed = [
+            execute(*each, steps=STEPS, emulate="devices", workers=crew.whole()).wait() for each in questions
+        ]
         for number in range(FAULTS):
-            dice, copied = Dice(number), number % 2 == 0
-            kind = ("kill", "hang", "cut")[number // 2 % 3]
+            copied, kind = number % 2 == 0, ("kill", "hang", "cut")[number // 2 % 3]
             directory = None if copied else tmp_path / str(number)
             try:
-                outcome = suffer(questions[not copied], pool, undisturbed[not copied], dice, kind, directory)
+                outcome = suffer(questions[not copied], crew, undisturbed[not copied], Dice(number), kind, directory)
             except (AssertionError, ExecutionError, TimeoutError) as problem:
                 problems.append(f"fault {number} ({kind}, {'with' if copied else 'without'} a copy): {problem!r}")
                 print(problems[-1])
-                heal(pool)
                 continue
             outcomes[kind, copied].append(outcome)
     print(f"\nload average {os.getloadavg()[0]:.1f} on {len(os.sched_getaffinity(0))} cores")

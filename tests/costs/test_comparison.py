@@ -12,7 +12,8 @@ import dora_nb
 from dora_nb.costs.comparison import compare
 from dora_nb.costs.table import cost_table
 from dora_nb.domain.plan import Plan
-from dora_nb.domain.run_record import INFERENCE, Incident, RunRecord
+from dora_nb.domain.run_record import Incident, RunRecord
+from dora_nb.domain.run_timeline import INFERENCE
 from dora_nb.errors import InputError
 from dora_nb.planning.plan import plan
 

@@ -22,13 +22,14 @@ from dora_nb.domain.architecture import (
 from dora_nb.domain.cluster import Cluster, ContentionDomain, Device
 from dora_nb.domain.plan import AllReduce, Plan, Stage
 from dora_nb.domain.plan import Replica as PlannedReplica
-from dora_nb.domain.run_record import INFERENCE
+from dora_nb.domain.run_timeline import INFERENCE
 from dora_nb.domain.workload import Workload
 from dora_nb.executor import WorkerPool
 from dora_nb.executor.courier import AsReady
 from dora_nb.executor.instructions import compile_plan
 from dora_nb.executor.interpreter import Interpreter
 from dora_nb.executor.replica import Replica
+from dora_nb.executor.streams import over_requests
 from dora_nb.executor.task import Task
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -60,7 +61,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 StageData = tuple[int, int, list[tuple[int, int]], int, tuple[str, int] | None]
 
 
-def make_workload(architecture: Architecture, mode: str, batch: int, sequence: int = 8) -> Workload:
+def make_workload(architecture: Architecture, mode: str, batch: int, sequence: int = 8, **fields: object) -> Workload:
     tokens = sequence if isinstance(architecture, DecoderArchitecture | EncoderArchitecture) else None
     chain = architecture.chain(mode=mode, sequence=tokens, image_px=None, bytes_per_element=4)
     return Workload(
@@ -73,6 +74,7 @@ def make_workload(architecture: Architecture, mode: str, batch: int, sequence: i
         label_bytes=chain.label_bytes,
         output_bytes=chain.output_bytes,
         architecture=architecture,
+        **fields,
     )
 
 
@@ -201,12 +203,14 @@ def run_in_threads(
     def work(device: str, transport: LocalTransport) -> None:
         replica, interpreter = replicas[device], make_interpreter(replicas[device], transport)
         for step in range(first, steps):
-            program = compile_plan(plan, trains=step > INFERENCE)[device]
+            whole = over_requests(plan, task.requests)
+            program = compile_plan(whole, trains=step > INFERENCE, decode_steps=task.decode_steps)[device]
             iteration = interpreter.run(program, replica.batch(step))
             if step > INFERENCE:
                 parts[device].append(iteration.loss)
             else:
                 results[device] |= {f"output/{index}": each for index, each in replica.outputs.items()}
+                results[device] |= {f"token/{index}": each for index, each in replica.tokens.items()}
         for name, parameter in replica.named_parameters():
             results[device][f"parameter/{name}"] = parameter.detach()
             if parameter.grad is not None:

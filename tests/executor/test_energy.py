@@ -12,7 +12,7 @@ import pytest
 from runs import made_up_run
 
 from dora_nb.costs.energy import busy_seconds, estimated_energy
-from dora_nb.domain.run_record import INFERENCE
+from dora_nb.domain.run_timeline import INFERENCE
 from dora_nb.executor import meters as meters_room
 from dora_nb.executor.energy import metered
 from dora_nb.executor.meters import CounterMeter, Meters, PowerMeter, find_meters
@@ -81,6 +81,7 @@ def test_a_host_without_meters_says_what_was_looked_for(tmp_path: Path, monkeypa
     meters = find_meters(tmp_path)
     assert meters.found == ()
     assert [each.split(":")[0] for each in meters.missing] == ["RAPL", "INA3221", "battery", "NVML"]
+    assert "dora-nb[meters]" in meters.missing[-1]
     with metered(meters) as counted:
         pass
     assert counted.figures == ()

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from dora_nb.domain.run_record import INFERENCE, RunRecord
+from dora_nb.domain.run_record import RunRecord
+from dora_nb.domain.run_timeline import INFERENCE
 
 TOLERANCE = 1e-9
 

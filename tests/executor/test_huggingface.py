@@ -6,41 +6,12 @@ import sys
 
 import pytest
 import torch
-from own_models import assert_equals_one_process, reads_of, split, workload_for
+from own_models import CONFIGS, assert_equals_one_process, live, reads_of, split, workload_for
 
 from dora_nb.errors import DocumentError, InputError, MissingDependencyError
 from dora_nb.executor.assemble import task_of
 from dora_nb.executor.networks.chain import built_layers
 from dora_nb.executor.replica import Replica
-
-CONFIGS = {
-    "qwen3": {
-        "model_type": "qwen3", "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 24, "tie_word_embeddings": True,
-    },
-    "llama": {
-        "model_type": "llama", "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4,
-        "num_key_value_heads": 4, "intermediate_size": 24, "tie_word_embeddings": False, "attention_bias": True,
-    },
-    "bert": {
-        "model_type": "bert", "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4,
-        "intermediate_size": 24, "max_position_embeddings": 12, "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-    },
-}  # fmt: skip
-
-
-def live(name: str, **changes):
-    """A model with random weights, none of them 0."""
-    transformers = pytest.importorskip("transformers")
-    config = {"Qwen3": transformers.Qwen3Config, "Llama": transformers.LlamaConfig, "Bert": transformers.BertConfig}
-    kinds = {"qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM", "bert": "BertForMaskedLM"}
-    torch.manual_seed(4)
-    model = getattr(transformers, kinds[name])(config[name.capitalize()](**CONFIGS[name] | changes)).double()
-    with torch.no_grad():
-        for each in model.parameters():
-            each.add_(torch.randn_like(each) * 0.05)
-    return model.eval()
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

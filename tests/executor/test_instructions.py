@@ -12,7 +12,7 @@ from dora_nb.executor import instructions as ins
 
 
 @st.composite
-def plans(draw) -> tuple[Plan, bool]:
+def plans(draw) -> tuple[Plan, dict[str, int]]:
     count = draw(st.integers(1, 4))
     micro_batch = draw(st.integers(1, 9))
     trains = draw(st.booleans())
@@ -42,7 +42,8 @@ def plans(draw) -> tuple[Plan, bool]:
             )
         )
         position += layers
-    return Plan(micro_batch=micro_batch, micro_batches=draw(st.integers(1, 6)), stages=stages, tied=tied), trains
+    plan = Plan(micro_batch=micro_batch, micro_batches=draw(st.integers(1, 6)), stages=stages, tied=tied)
+    return plan, {"trains": trains, "decode_steps": 0 if trains or tied == "hosted" else draw(st.integers(0, 3))}
 
 
 def pieces(programs, kind):
@@ -69,8 +70,8 @@ def sender_first(device, peer, kind):
 
 @given(plans())
 def test_every_piece_sent_is_received_once(drawn):
-    plan, trains = drawn
-    programs = ins.compile_plan(plan, trains=trains)
+    plan, how = drawn
+    programs = ins.compile_plan(plan, **how)
     sent, received = pieces(programs, ins.Send), pieces(programs, ins.Recv)
     assert len(sent) == len(set(sent))
     assert sorted(sent) == sorted(received)
@@ -81,8 +82,8 @@ def test_every_piece_sent_is_received_once(drawn):
 
 @given(plans())
 def test_pieces_of_a_hand_over_cover_each_device_s_samples(drawn):
-    plan, trains = drawn
-    for device, program in ins.compile_plan(plan, trains=trains).items():
+    plan, how = drawn
+    for device, program in ins.compile_plan(plan, **how).items():
         stage = next(each for each in plan.stages if device in each.devices)
         low, high = stage.intervals[stage.devices.index(device)]
         for each in program:
@@ -95,20 +96,22 @@ def test_pieces_of_a_hand_over_cover_each_device_s_samples(drawn):
 
 @given(plans())
 def test_every_pass_is_there_once_and_sums_come_last(drawn):
-    plan, trains = drawn
+    plan, how = drawn
     last = len(plan.stages) - 1
-    programs = ins.compile_plan(plan, trains=trains)
+    programs = ins.compile_plan(plan, **how)
     assert set(programs) == set(plan.devices)
     for index, stage in enumerate(plan.stages):
         for device in stage.devices:
             program = programs[device]
             computing = [index] + ([HOSTED] if plan.tied == "hosted" and index == last else [])
-            for kind in (ins.Forward, ins.Backward) if trains else (ins.Forward,):
+            for kind in (ins.Forward, ins.Backward) if how["trains"] else (ins.Forward,):
                 got = sorted((each.stage, each.micro_batch) for each in program if isinstance(each, kind))
                 assert got == sorted((each, m) for each in computing for m in range(plan.micro_batches))
+            steps = [each.micro_batch for each in program if isinstance(each, ins.Decode)]
+            assert steps == list(range(how["decode_steps"]))
             ends = [type(each) for each in program if isinstance(each, ins.AllReduce | ins.TiedSum | ins.Step)]
             expected = []
-            if trains:
+            if how["trains"]:
                 expected += [ins.AllReduce] if len(stage.replicas) > 1 else []
                 expected += [ins.TiedSum] if plan.tied == "synchronised" and index in (0, last) else []
                 expected += [ins.Step]
@@ -134,8 +137,8 @@ def test_no_devices_wait_for_each_other_forever(drawn):
 
     Sums come after everything else and in one order on all devices, so only hand-overs could block.
     """
-    plan, trains = drawn
-    programs = ins.compile_plan(plan, trains=trains)
+    plan, how = drawn
+    programs = ins.compile_plan(plan, **how)
     sent: set[tuple[str, str, int]] = set()
     left = {device: list(program) for device, program in programs.items()}
     moved = True

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 
+import numpy as np
 import pytest
+from runs import made_up_run
 
-from dora_nb.errors import ExecutionError
+from dora_nb.errors import ExecutionError, InputError
 from dora_nb.executor import execute
 from dora_nb.executor.run import Run
 
@@ -39,6 +42,35 @@ def test_progress_can_be_watched_and_the_caller_goes_on():
     assert run.state == "failed"  # it was over before
 
 
+def test_a_table_and_a_trace_wait_for_the_record(tmp_path):
+    record = made_up_run({"a": 2.0, "b": 1.0, "c": 1.0})
+    go = threading.Event()
+
+    def work(run):
+        go.wait()
+        return record
+
+    run = Run(work)
+    threading.Timer(0.05, go.set).start()
+    table = run.as_cost_table()
+    assert run.state == "done"
+    np.testing.assert_array_equal(table.forward_s, record.as_cost_table().forward_s)
+    assert run.to_trace(tmp_path / "run.json") == tmp_path / "run.json"
+    assert json.loads((tmp_path / "run.json").read_text())["traceEvents"]
+
+
+def test_what_a_cancelled_run_trips_over_is_not_its_failure():
+    def work(run):
+        run.stopping.wait()
+        raise InputError("worker", 0, "one of none")
+
+    run = Run(work)
+    run.cancel()
+    assert run.state == "cancelled"
+    with pytest.raises(ExecutionError, match="cancelled"):
+        run.wait()
+
+
 def test_what_is_cancelled_ends_its_workers(lab):
     workload = lab.workload(lab.architectures["untied"], "training", 4)
     going = threading.Event()
@@ -48,7 +80,12 @@ def test_what_is_cancelled_ends_its_workers(lab):
             going.set()
 
     run = execute(
-        lab.plan(STAGES, 2), workload, lab.cluster([1e12] * 2), steps=100_000, emulate="nothing", on_progress=on_progress
+        lab.plan(STAGES, 2),
+        workload,
+        lab.cluster([1e12] * 2),
+        steps=100_000,
+        emulate="nothing",
+        on_progress=on_progress,
     )
     assert going.wait(60)
     children = _children(os.getpid())

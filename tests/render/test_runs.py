@@ -8,9 +8,9 @@ from runs import made_up_run
 
 from dora_nb.domain.cluster import ContentionDomain
 from dora_nb.domain.profile import LayerProfile, Profile
-from dora_nb.domain.run_record import EnergyFigure, Incident
+from dora_nb.domain.run_record import Copying, EnergyFigure, Incident
 from dora_nb.render.profiles import profile_facts, profile_lines
-from dora_nb.render.runs import run_html, run_text
+from dora_nb.render.runs import progress_html, run_html, run_text
 from dora_nb.render.words import domain_lines
 
 RATES = {"a": 1e6, "b": 2.5e6}
@@ -35,10 +35,32 @@ def test_every_figure_of_energy_says_whether_it_was_measured() -> None:
 
 
 def test_what_happened_between_steps_is_told() -> None:
-    switch = Incident(kind="switch", completed=1, at_s=3.0, text="to <another> plan")
-    record = made_up_run({"a": 1.0, "b": 1.0, "c": 1.0}).replace(incidents=(switch,))
-    assert "after step 1: to <another> plan" in run_text(record)
+    switch = Incident(kind="switch", completed=1, at_s=3.0, seconds=0.12, layers_moved=1, text="to <another> plan")
+    fault = Incident(kind="fault", completed=0, at_s=1.0, text="device b fell silent")
+    record = made_up_run({"a": 1.0, "b": 1.0, "c": 1.0}).replace(incidents=(fault, switch))
+    assert "fault            before the first step: device b fell silent\n" in run_text(record)
+    assert "switch           after step 1: to <another> plan (took 120 ms, 1 layer moved)\n" in run_text(record)
     assert "to &lt;another&gt; plan" in run_html(record)
+    # Without training there are no steps to count.
+    passive = record.replace(workload=record.workload.replace(mode="inference"), incidents=(switch,))
+    assert "3 s into the run: to <another> plan" in run_text(passive)
+
+
+def test_copies_for_neighbours_are_told_as_predicted_and_measured() -> None:
+    record = made_up_run({"a": 1.0, "b": 1.0, "c": 1.0})
+    assert "copies" not in run_text(record)
+    copying = Copying(size_bytes=3.2e6, predicted_s=0.030, measured_s=0.033)
+    shown = "3.2 MB behind a step: predicted 30 ms, measured 33 ms (+10.0 %)"
+    assert shown in run_text(record.replace(copying=copying))
+    assert shown in run_html(record.replace(copying=copying))
+
+
+def test_a_run_under_way_is_told_in_html() -> None:
+    shown = progress_html("failed", ["running", "lost <b>"], "worker 1 failed\nsee its log")
+    assert "Run failed" in shown
+    assert "running<br>lost &lt;b&gt;</p>" in shown
+    assert "<p>worker 1 failed<br>see its log</p>" in shown
+    assert progress_html("running", ["starting"]).count("<p") == 2
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from runs import made_up_run
 
 from dora_nb.costs.evaluate import evaluate
 from dora_nb.domain.plan_set import PlanSet
-from dora_nb.domain.run_record import INFERENCE, RunEvent
+from dora_nb.domain.run_timeline import INFERENCE, RunEvent
 from dora_nb.errors import DocumentError
 from dora_nb.render.trace import trace_events, write_trace
 

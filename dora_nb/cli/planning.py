@@ -1,0 +1,234 @@
+"""Commands that plan: ``plan``, ``compose`` and ``explain``."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import typer
+
+from dora_nb.cli.facts import composition_facts, explanation_facts, plans_facts
+from dora_nb.cli.options import (
+    Accounting,
+    ClusterName,
+    Gap,
+    ImagePx,
+    Json,
+    Precision,
+    SequenceLength,
+    Sink,
+    Solver,
+    Source,
+    TimeLimit,
+    WorkloadName,
+    check_folder,
+)
+from dora_nb.cli.questions import measured_times, question, setting_lines
+from dora_nb.cli.talk import Talk
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+#: What a price of a soft limit is, as the help of each says.
+_PRICE = "what each unit beyond it adds to the objective"
+
+
+def plan(
+    cluster: ClusterName,
+    workload: WorkloadName,
+    mode: Annotated[
+        Literal["training", "inference", "stream", "generate"],
+        typer.Option(help="A training iteration, an inference batch, requests at a rate, or tokens one at a time."),
+    ] = "inference",
+    batch: Annotated[int, typer.Option(help="Samples per iteration, batch or request.")] = 1,
+    rate: Annotated[str | None, typer.Option(help="How often requests arrive (mode stream), e.g. '5 /s'.")] = None,
+    new_tokens: Annotated[int, typer.Option(help="Tokens to generate per sample (mode generate; Qwen models).")] = 0,
+    sequence: SequenceLength = None,
+    image_px: ImagePx = None,
+    precision: Precision = "fp32",
+    source: Source = None,
+    sink: Sink = None,
+    latency: Annotated[str | None, typer.Option(help="Longest makespan allowed, e.g. '30 s' or '80 ms'.")] = None,
+    energy: Annotated[str | None, typer.Option(help="Largest energy allowed, e.g. '900 J'.")] = None,
+    throughput: Annotated[str | None, typer.Option(help="Least throughput, e.g. '2 samples/s'.")] = None,
+    battery: Annotated[
+        list[str] | None, typer.Option(help="Most a device may draw, e.g. 'phone=300 J'; once for each device.")
+    ] = None,
+    headroom: Annotated[
+        str | None, typer.Option(help="Usable memory to keep free on every device, e.g. '10%' or '500 MB'.")
+    ] = None,
+    objective: Annotated[str, typer.Option(help="latency, energy, or a price between them.")] = "latency",
+    joules_per_second: Annotated[
+        str | None, typer.Option(help="What a second is worth in joules, for '--objective price', e.g. 5 or '5 J/s'.")
+    ] = None,
+    latency_price: Annotated[
+        str | None, typer.Option(help=f"Softens the latency limit: {_PRICE}, e.g. '5 J/s'.")
+    ] = None,
+    throughput_price: Annotated[
+        str | None, typer.Option(help=f"Softens the throughput limit: {_PRICE}, e.g. '5 J/(samples/s)'.")
+    ] = None,
+    energy_price: Annotated[
+        str | None, typer.Option(help=f"Softens the energy limit: {_PRICE}, e.g. '0.1 s/J'.")
+    ] = None,
+    battery_price: Annotated[
+        str | None, typer.Option(help=f"Softens every battery limit: {_PRICE}, e.g. '2 J/J'.")
+    ] = None,
+    headroom_price: Annotated[str | None, typer.Option(help=f"Softens the headroom: {_PRICE}, e.g. '3 J/GB'.")] = None,
+    accounting: Accounting = "participating",
+    most_plans: Annotated[
+        int, typer.Option(help="How many plans to show; they cover the trade-offs as well as so many can.")
+    ] = 5,
+    gap: Gap = 1e-4,
+    time_limit: TimeLimit = "60 s",
+    solver: Solver = "auto",
+    algorithm: Annotated[
+        Literal["auto", "decomposed", "monolithic"],
+        typer.Option(help="monolithic: the joint program as it stands, for small questions; auto: decomposed."),
+    ] = "auto",
+    overlap: Annotated[
+        bool, typer.Option(help="Whether devices compute while they send, or wait until all has arrived.")
+    ] = True,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(help="Measured times: 'device=FILE' with a file of 'dora-nb profile'; once for every device."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the best plan to this plan file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find plans for a workload on a cluster, each with a bound and a gap."""
+    started = time.monotonic()
+    job, devices, qoe = question(locals())
+    table = measured_times(profile or [], job, devices)
+    from dora_nb.domain.plan_file import save_plan
+    from dora_nb.planning.plan import plan as make_plan
+    from dora_nb.units import parse_field
+
+    say = Talk(as_json)
+    check_folder(out)
+    say.lines(setting_lines(job, devices, qoe))
+    with say.progress("planning") as update:
+        plans = make_plan(
+            job,
+            devices,
+            qoe,
+            most_plans=most_plans,
+            gap=gap,
+            time_limit_s=parse_field("time_limit", time_limit, "time"),
+            solver=solver,
+            algorithm=algorithm,
+            overlap=overlap,
+            table=table,
+            on_progress=update,
+        )
+    say.plans(plans)
+    if out is not None:
+        save_plan(out, plans.best, job, devices, qoe)
+        say.lines([f"{out}  the best plan; run it with: dora-nb execute '{out}'"])
+    say.json(plans_facts(plans) | {"wall_s": time.monotonic() - started})
+
+
+def compose(
+    cluster: ClusterName,
+    workload: WorkloadName,
+    conditions: Annotated[str, typer.Option(help="Conditions in the catalogue, or a JSON file of the same form.")],
+    mode: Annotated[
+        Literal["training", "inference"], typer.Option(help="A training iteration or an inference batch.")
+    ] = "inference",
+    batch: Annotated[int, typer.Option(help="Samples per iteration or batch.")] = 1,
+    sequence: SequenceLength = None,
+    image_px: ImagePx = None,
+    precision: Precision = "fp32",
+    source: Source = None,
+    sink: Sink = None,
+    latency: Annotated[str | None, typer.Option(help="Latency to keep, e.g. '30 s' or '80 ms'.")] = None,
+    energy: Annotated[str | None, typer.Option(help="Energy to keep, e.g. '900 J'.")] = None,
+    objective: Annotated[str, typer.Option(help="latency or energy.")] = "energy",
+    accounting: Accounting = "participating",
+    keep: Annotated[
+        Literal["mean", "tail"], typer.Option(help="Keep limits on the mean, or request by request but for a share.")
+    ] = "mean",
+    missed_share: Annotated[float, typer.Option(help="That share.")] = 0.05,
+    most_plans: Annotated[int, typer.Option(help="Plans that may be resident.")] = 3,
+    window: Annotated[int, typer.Option(help="Requests over which counts are whole numbers.")] = 20,
+    gap: Gap = 1e-3,
+    time_limit: TimeLimit = "60 s",
+    solver: Solver = "auto",
+    as_json: Json = False,
+) -> None:
+    """Choose a few plans and how often to use each in which condition, with a bound and a gap."""
+    from dora_nb import catalog
+    from dora_nb.domain.qoe import QoE
+    from dora_nb.planning.compose import compose as mix_plans
+    from dora_nb.units import parse_field
+
+    say = Talk(as_json)
+    devices = catalog.load_cluster(cluster)
+    job = catalog.load_workload(
+        workload,
+        mode=mode,
+        batch=batch,
+        sequence=sequence,
+        image_px=image_px,
+        precision=precision,
+        source=source,
+        sink=sink,
+    )
+    qoe = QoE(latency_s=latency, energy_j=energy, objective=objective, energy_accounting=accounting)
+    with say.progress("composing") as update:
+        mix = mix_plans(
+            job,
+            devices,
+            qoe,
+            catalog.load_conditions(conditions),
+            most_plans=most_plans,
+            window=window,
+            keep=keep,
+            missed_share=missed_share,
+            gap=gap,
+            time_limit_s=parse_field("time_limit", time_limit, "time"),
+            solver=solver,
+            on_progress=update,
+        )
+    say.lines(repr(mix).splitlines())
+    say.json(composition_facts(mix))
+
+
+def _options_of(like: Callable[..., None], but: set[str]) -> Callable[[Command], Command]:
+    """Give a command that takes any options the options of another one, some left out."""
+
+    def dressed(function: Command) -> Command:
+        known = inspect.signature(like, eval_str=True).parameters.values()
+        taken = [parameter for parameter in known if parameter.name not in but]
+        function.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
+        function.__annotations__ = {parameter.name: parameter.annotation for parameter in taken}
+        return function
+
+    return dressed
+
+
+@_options_of(plan, but={"most_plans", "algorithm", "out"})
+def explain(**options: Any) -> None:
+    """What more of each limit, device and rate is worth; where no plan keeps the limits, what would have to give."""
+    started = time.monotonic()
+    job, devices, qoe = question(options)
+    table = measured_times(options["profile"] or [], job, devices)
+    from dora_nb.planning.explain import explain as make_explanation
+    from dora_nb.units import parse_field
+
+    say = Talk(options["as_json"])
+    with say.progress("explaining") as update:
+        explanation = make_explanation(
+            job,
+            devices,
+            qoe,
+            gap=options["gap"],
+            time_limit_s=parse_field("time_limit", options["time_limit"], "time"),
+            solver=options["solver"],
+            overlap=options["overlap"],
+            table=table,
+            on_progress=update,
+        )
+    say.lines([repr(explanation)])
+    say.json(explanation_facts(explanation) | {"wall_s": time.monotonic() - started})

@@ -1,0 +1,104 @@
+"""What the options of planning commands ask: a workload on a cluster, a QoE, measured times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dora_nb.errors import InputError
+
+if TYPE_CHECKING:
+    from dora_nb.costs.table import CostTable
+    from dora_nb.domain.cluster import Cluster
+    from dora_nb.domain.qoe import QoE
+    from dora_nb.domain.workload import Workload
+
+
+def question(options: Mapping[str, Any]) -> tuple[Workload, Cluster, QoE]:
+    """What the options of ``plan`` and ``explain`` ask.
+
+    Raises
+    ------
+    DoraError
+        If a name is not known, a file cannot be read, or an option cannot be used.
+    """
+    from dora_nb import catalog
+    from dora_nb.domain.qoe import QoE
+
+    cluster = catalog.load_cluster(options["cluster"])
+    names = ("mode", "batch", "sequence", "image_px", "precision", "new_tokens", "source", "sink")
+    chosen = {name: options[name] for name in names}
+    workload = catalog.load_workload(options["workload"], requests_per_s=options["rate"], **chosen)
+    qoe = QoE(
+        objective=options["objective"],
+        joules_per_s=options["joules_per_second"],
+        latency_s=options["latency"],
+        latency_price=options["latency_price"],
+        samples_per_s=options["throughput"],
+        throughput_price=options["throughput_price"],
+        energy_j=options["energy"],
+        energy_price=options["energy_price"],
+        battery_j=_batteries(options["battery"] or []),
+        battery_price=options["battery_price"],
+        **_headroom(options["headroom"]),
+        headroom_price=options["headroom_price"],
+        energy_accounting=options["accounting"],
+    )
+    return workload, cluster, qoe
+
+
+def _batteries(written: list[str]) -> dict[str, str]:
+    """Battery limits by device."""
+    limits: dict[str, str] = {}
+    for each in written:
+        device, found, limit = each.rpartition("=")
+        if not found or not device or device in limits:
+            raise InputError("battery", each, "device=energy, e.g. 'phone=300 J', once for each device")
+        limits[device] = limit
+    return limits
+
+
+def _headroom(written: str | None) -> dict[str, float]:
+    """Headroom as a share, where it is written as one, or in bytes."""
+    from dora_nb.units import parse, parse_field
+
+    if written is None:
+        return {}
+    try:
+        return {"headroom_fraction": parse(written, "fraction")}
+    except ValueError:
+        return {"headroom_bytes": parse_field("headroom", written, "size")}
+
+
+def measured_times(written: list[str], workload: Workload, cluster: Cluster) -> CostTable | None:
+    """Compute times from profile files, where there are any.
+
+    Raises
+    ------
+    DoraError
+        If it is not one usable profile for each device.
+    """
+    from dora_nb.costs.measured import measured_table
+    from dora_nb.domain.profile_file import load_profile
+
+    profiles = {}
+    for each in written:
+        device, found, path = each.partition("=")
+        if not found or not device or device in profiles:
+            raise InputError("profile", each, "device=FILE, e.g. 'phone=phone.json', once for each device")
+        profiles[device] = load_profile(path)
+    return measured_table(workload, cluster, profiles) if profiles else None
+
+
+def setting_lines(workload: Workload, cluster: Cluster, qoe: QoE) -> list[str]:
+    """The workload, the cluster and the QoE in a line each."""
+    from dora_nb.render.words import demand_words, qoe_words
+
+    size = f"{workload.sequence} tokens" if workload.sequence else f"{workload.image_px} px images"
+    size += "".join(f", {part}" for part in demand_words(workload))
+    return [
+        f"  workload  {workload.name}, {workload.mode}, batch {workload.batch} x {size}, {workload.precision}: "
+        f"{len(workload.layers)} layers, {workload.parameters / 1e6:,.0f} M parameters",
+        f"  cluster   {cluster.name}: {', '.join(cluster.device_ids)}",
+        f"  QoE       {qoe_words(qoe).removeprefix('Asked for: ')}",
+    ]

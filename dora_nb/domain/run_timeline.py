@@ -1,0 +1,96 @@
+"""What devices were predicted to do, and what they did, operation by operation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from dora_nb.domain.plan import ScheduledTransfer
+from dora_nb.domain.record import Record
+
+#: Step index of the events of the inference batch that precedes the training steps.
+INFERENCE = -1
+
+EventKind = Literal[
+    "arrive",
+    "receive",
+    "forward",
+    "send",
+    "backward",
+    "decode",
+    "token-receive",
+    "token-send",
+    "all-reduce",
+    "tied-sum",
+    "step",
+]
+
+
+class RunEvent(Record):
+    """One instruction as one device carried it out. Measured.
+
+    Attributes
+    ----------
+    device
+        Who.
+    kind
+        What; a ``receive`` lasts as long as the device waited for it, a ``send`` only as long as handing it over. Those
+        of a token are apart from those of the prompt's activations. An ``arrive`` waits for a request.
+    stage
+        Stage that computes; for hand-overs as in :class:`~dora_nb.domain.plan.Transfer`.
+    micro_batch
+        Index of the micro-batch, in a stream counted on over all requests; 0 for the sums and the step at the end. Of
+        what happens with a token, the step behind the first one.
+    step
+        Training step, from 0; :data:`INFERENCE` for the inference batch.
+    start_s, end_s
+        Seconds since that step (or the inference batch) began on the first device.
+    """
+
+    device: str
+    kind: EventKind
+    stage: int
+    micro_batch: int
+    step: int
+    start_s: float
+    end_s: float
+
+
+class PredictedComputation(Record):
+    """One computation as one device was predicted to carry it out.
+
+    Attributes
+    ----------
+    device
+        Who; every replica of a stage has its own, which begin together.
+    kind, stage, micro_batch, part
+        What; as in :class:`~dora_nb.domain.plan.Transfer`, the parts being those of a backward pass that fill a bucket
+        of gradients. Of a ``decode``, ``micro_batch`` is the step.
+    start_s, end_s
+        Seconds from the start of the iteration, or the batch.
+    """
+
+    device: str
+    kind: Literal["forward", "backward", "step", "decode"]
+    stage: int
+    micro_batch: int
+    part: int
+    start_s: float
+    end_s: float
+
+
+class PredictedTimeline(Record):
+    """An iteration, or a batch, as it was predicted before the run. Not changed since.
+
+    Attributes
+    ----------
+    makespan_s
+        First input to last output or step.
+    computations
+        Of every device, by start.
+    transfers
+        Each once, with the devices at its ends, by start.
+    """
+
+    makespan_s: float
+    computations: tuple[PredictedComputation, ...]
+    transfers: tuple[ScheduledTransfer, ...]

@@ -1,0 +1,263 @@
+"""Plans run for real: against their predictions, against Schedule1F1B of torch, in the plan's order and as ready.
+
+``pytest tests/benchmarks/test_execution.py -o addopts='--import-mode=importlib' -s``
+
+Asked for: a step within 5 % of what was predicted of it from the profile and the probe alone, on at least 8 plans on
+emulated devices; no more than 1.05 times the step of ``torch.distributed.pipelining`` on the same plan; and where
+transfers bind on one medium, the plan's order faster than sending as soon as possible. Everything runs on this machine's
+cores, so other programs on it disturb all of this: the load average is printed.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import statistics
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from executor.conftest import make_plan
+from oracle import Oracle
+
+from dora_nb.catalog import load_cluster, load_workload
+from dora_nb.costs.table import CostTable, cost_table
+from dora_nb.domain.architecture import Architecture, DecoderArchitecture, EncoderArchitecture
+from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.run_record import RunRecord
+from dora_nb.domain.workload import Workload
+from dora_nb.executor import WorkerPool, execute
+from dora_nb.executor.assemble import random_task, task_of
+from dora_nb.executor.conduct import duration_s
+from dora_nb.executor.emulation import Emulation, slow_down
+from dora_nb.executor.launch import Imitated
+from dora_nb.executor.messages import NetworkUse
+from dora_nb.executor.rehearsal import Rehearsal
+from dora_nb.executor.session import Session
+from dora_nb.planning.plan import plan
+from dora_nb.simulation import StepModel, World, run_step
+
+STEPS = 7
+
+#: Close enough, and how many of the plans on emulated devices have to be.
+CLOSE, ENOUGH = 0.05, 8
+
+#: Workload, deployment, and how many of the trade-offs run, from the fastest on.
+CASES = [
+    ("qwen3-0.6b", "training", "smart-home", 5),
+    ("bert-base", "training", "smart-home", 3),
+    ("vit-b-16", "inference", "traffic-analytics", 2),
+    ("qwen3-0.6b", "training", "edge-cluster", 1),
+]
+
+
+class Question(NamedTuple):
+    """A plan with what it is for."""
+
+    plan: Plan
+    workload: Workload
+    cluster: Cluster
+
+    def __str__(self) -> str:
+        return f"{self.workload.name} {self.workload.mode} on {self.cluster.name}, {self.plan.label}"
+
+
+@functools.cache
+def planned(name: str, mode: str, deployment: str) -> tuple[Question, ...]:
+    """The trade-offs, the fastest first."""
+    workload, cluster = load_workload(name, mode=mode, batch=16), load_cluster(deployment)
+    return tuple(Question(each, workload, cluster) for each in plan(workload, cluster))
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[WorkerPool]:
+    """Workers that everything runs on."""
+    with WorkerPool(5) as workers:
+        yield workers
+
+
+def busy() -> str:
+    """How busy this machine is."""
+    return f"load average {os.getloadavg()[0]:.1f} on {len(os.sched_getaffinity(0))} cores"
+
+
+# ------------------------------------------------------------------ predicted and measured
+
+
+@pytest.mark.parametrize("emulate", ["cluster", "devices", "nothing"])
+def test_predicted_against_measured(pool: WorkerPool, emulate: Imitated) -> None:
+    questions = [each for *case, count in CASES for each in planned(*case)[:count]]
+    print(f"\nimitated: {emulate}; {busy()}\npredicted  measured  error  late passes  largest error of a stage")
+    errors = []
+    for each in questions:
+        record = execute(*each, steps=STEPS, emulate=emulate, workers=pool).wait()
+        errors.append(record.measured_s / record.predicted_s - 1)
+        print(
+            f"{record.predicted_s:7.3f} s {record.measured_s:7.3f} s {errors[-1]:6.1%} {record.overruns:12} "
+            f"{worst_stage(record):>14}  {each}"
+        )
+    close = sum(abs(each) <= CLOSE for each in errors)
+    print(f"{close} of {len(errors)} within {CLOSE:.0%}; median {statistics.median(errors):+.1%}; {busy()}")
+    if emulate != "nothing":
+        assert close >= ENOUGH
+
+
+def worst_stage(record: RunRecord) -> str:
+    """The stage whose computing is furthest off, and by how much; medians over passes."""
+    predicted = {
+        (each.device, each.kind, each.stage): each.end_s - each.start_s for each in record.predicted.computations
+    }
+    found = []
+    for (device, kind, stage), seconds in predicted.items():
+        passes = [
+            each.end_s - each.start_s
+            for each in record.compared_events
+            if (each.device, each.kind, each.stage) == (device, kind, stage)
+        ]
+        if passes and seconds > 1e-3:
+            found.append((statistics.median(passes) / seconds - 1, device))
+    error, device = max(found)
+    return f"{device} {error:+.1%}"
+
+
+# ------------------------------------------------------------------ Schedule1F1B
+
+ROUNDS = 15
+
+
+@pytest.mark.parametrize("stages", [2, 3])
+def test_step_against_schedule_1f1b(pool: WorkerPool, tmp_path: Path, stages: int) -> None:
+    """The same plan, weights, data and optimizer on the same machine, step by step in turns; nothing is imitated."""
+    architecture = DecoderArchitecture(
+        hidden=128, blocks=10, heads=4, kv_heads=2, head_dim=32, ffn=384, vocabulary=512, tied_embeddings=False
+    )
+    workload = training(architecture, batch=16, sequence=64)
+    bounds = [12 * index // stages for index in range(stages + 1)]
+    rows = [(bounds[i], bounds[i + 1], [(i, 2)], stages - i, None) for i in range(stages)]
+    each = make_plan(rows, 8)
+    task = random_task(workload, 1)
+    session = Session(pool, task, NetworkUse(), pool.seats(each.devices), lambda _: 60.0)
+    session.clear()
+    session.prepare(each, fresh=True)
+    session.commit(each)
+    ours, theirs = [], []
+    with Oracle(task, each, tmp_path) as oracle:
+        for step in range(ROUNDS):
+            done = session.iterate(step, trains=True, targets={})
+            other = oracle.step(step)
+            assert sum(each.iteration.loss for each in done.values()) == pytest.approx(other.loss, rel=1e-12)
+            ours.append(duration_s(done))
+            theirs.append(other.seconds)
+    session.clear()
+    ratios = [a / b for a, b in zip(ours[1:], theirs[1:], strict=True)]
+    print(
+        f"\n{stages} stages, {each.micro_batches} micro-batches, median of {len(ratios)} steps in turns: "
+        f"{statistics.median(ours[1:]):.4f} s, Schedule1F1B {statistics.median(theirs[1:]):.4f} s; least "
+        f"{min(ours[1:]):.4f} s and {min(theirs[1:]):.4f} s; median of ratios {statistics.median(ratios):.3f}; {busy()}"
+    )
+    assert statistics.median(ratios) <= 1.05
+
+
+def training(architecture: Architecture, batch: int, sequence: int) -> Workload:
+    """Training of a small network as it is, in fp64."""
+    tokens = sequence if isinstance(architecture, DecoderArchitecture | EncoderArchitecture) else None
+    chain = architecture.chain(mode="training", sequence=tokens, image_px=None, bytes_per_element=8)
+    return Workload(
+        name="small",
+        mode="training",
+        precision="fp64",
+        batch=batch,
+        sequence=tokens,
+        layers=chain.layers,
+        input_bytes=chain.input_bytes,
+        label_bytes=chain.label_bytes,
+        output_bytes=chain.output_bytes,
+        architecture=architecture,
+    )
+
+
+# ------------------------------------------------------------------ order of transfers
+
+
+class Two(NamedTuple):
+    """Seconds of a step in the plan's order and as ready."""
+
+    in_order: float
+    as_ready: float
+
+    @property
+    def gain(self) -> float:
+        """Share of a step that the order saves."""
+        return 1 - self.in_order / self.as_ready
+
+
+@pytest.mark.parametrize("name", ["bert-base", "vit-b-16"])
+def test_transfers_in_order_against_as_ready(pool: WorkerPool, name: str) -> None:
+    """Steps in the plan's order and as ready, in turns, on the imitated medium of the smart home.
+
+    Of sending as ready is predicted what :mod:`dora_nb.simulation` makes of max-min fair sharing: once of the plan as
+    planned, once of what runs here, from the same layers' times and on the same imitated network.
+    """
+    print(f"\n{name} training on smart-home; {busy()}\n  as planned: gain   here: predicted gain, measured gain")
+    for each in planned(name, "training", "smart-home")[:3]:
+        table = cost_table(each.workload, each.cluster)
+        as_planned = simulated(each.plan, each.workload, each.cluster, table)
+        with tempfile.TemporaryDirectory() as directory:
+            assembled = task_of(None, each.plan, each.workload, directory=Path(directory))
+        rehearsal = Rehearsal(
+            assembled.task,
+            assembled.workload,
+            each.cluster,
+            Emulation(slow_down(each.plan.devices, each.workload, each.cluster)),
+        )
+        rehearsal.make_room(assembled.plan)
+        rehearsal.keep_time(assembled.plan, (each.plan, each.workload, table), with_network=True)
+        expected, measured = in_turns(pool, assembled.plan, rehearsal)
+        print(
+            f"{as_planned.gain:16.1%} {expected.gain:22.1%} {measured.gain:14.1%}   in order {expected.in_order:.3f} s "
+            f"predicted, {measured.in_order:.3f} s measured; as ready {expected.as_ready:.3f} s and "
+            f"{measured.as_ready:.3f} s; {each}"
+        )
+        if expected.gain > 0.02:
+            assert measured.gain > 0
+    print(busy())
+
+
+def in_turns(pool: WorkerPool, each: Plan, rehearsal: Rehearsal) -> tuple[Two, Two]:
+    """Predicted and measured seconds of a step; the two ways take turns, every device computing as long in both."""
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    makespan_s: dict[bool, float] = {}
+    for in_order in (True, False) * 3:
+        network = NetworkUse(
+            cluster=rehearsal.emulation.network,
+            workload=rehearsal.workload,
+            in_order=in_order,
+            medium=str(pool.directory / "medium"),
+        )
+        session = Session(pool, rehearsal.task, network, pool.seats(each.devices), rehearsal.longest_s)
+        session.clear()
+        session.prepare(each, fresh=True)
+        session.commit(each)
+        expected = rehearsal.expect(each, session.probe(), in_order=in_order)
+        assert expected.training is not None
+        if in_order:
+            makespan_s[True] = expected.training.makespan_s
+        else:
+            table = rehearsal._tables(each, expected.cluster)[-1][2]
+            makespan_s[False] = simulated(each, rehearsal.workload, expected.cluster, table).as_ready
+        targets = {device: own[1] for device, own in expected.targets.items()}
+        done = [session.iterate(step, trains=True, targets=targets) for step in range(STEPS)]
+        seconds[in_order] += [duration_s(step) for step in done[1:]]
+        session.clear()
+    measured = {in_order: statistics.median(own) for in_order, own in seconds.items()}
+    return Two(makespan_s[True], makespan_s[False]), Two(measured[True], measured[False])
+
+
+def simulated(each: Plan, workload: Workload, cluster: Cluster, table: CostTable) -> Two:
+    """A step as :mod:`dora_nb.simulation` has it."""
+    model = StepModel(each, workload, cluster, table)
+    ordered, fair = (run_step(model, World(cluster), sharing=sharing) for sharing in ("ordered", "fair"))
+    return Two(ordered.end_s, fair.end_s)
