@@ -10,16 +10,19 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import Field, ValidationError
 
 from dora_nb.domain.record import Record
 from dora_nb.errors import ExecutionError, InputError
+from dora_nb.executor.moves import holders_of
 
 if TYPE_CHECKING:  # what a checkpoint says of itself needs no torch
     from torch import Tensor
+
+    from dora_nb.executor.session import Session
 
 MANIFEST, VERSION = "checkpoint.json", 1
 
@@ -103,3 +106,37 @@ def read_layers(directory: pathlib.Path, layers: Collection[int]) -> dict[int, M
                 own = [key for key in file.keys() if key.startswith(f"{layer}/")]  # noqa: SIM118 - not a dict
                 states[layer] = {key.partition("/")[2]: file.get_tensor(key) for key in own}
     return states
+
+
+def write_checkpoint(session: Session, root: pathlib.Path, losses: Sequence[float]) -> None:
+    """Write down a session's training as it is, with the losses so far."""
+    plan = session.plan
+    assert plan is not None, "something ran"
+    # Workers on other hosts reach the private directory alone; nothing counts before the manifest is written.
+    staging = session.pool.directory / "checkpoint"
+    staging.mkdir(exist_ok=True)
+    directory = directory_of(root, session.completed)
+    directory.mkdir(parents=True, exist_ok=True)
+    written = session.save("states", staging)
+    for path in written.values():
+        shutil.move(path, directory / path.name)
+    holders = holders_of(plan)
+    files = {layer: written[devices[0]].name for layer, devices in holders.items()}
+    finish(directory, Checkpoint(completed=session.completed, files=files, losses=tuple(losses)))
+
+
+def checkpoint_to_resume(session: Session, root: pathlib.Path | None) -> tuple[pathlib.Path, Checkpoint]:
+    """The latest checkpoint in a directory, where a session's workers can read it.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    found = latest(root) if root is not None else None
+    if found is None:
+        raise InputError("resume", str(root), "a directory with a checkpoint that a run wrote there")
+    checkpoint = read_checkpoint(found)
+    if session.pool.connected:  # they reach the private directory alone
+        found = pathlib.Path(shutil.copytree(found, session.pool.directory / found.name))
+    return found, checkpoint

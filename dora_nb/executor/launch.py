@@ -17,7 +17,8 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_record import RunRecord
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
-from dora_nb.executor.conduct import Conductor, Copies, Course, Tell
+from dora_nb.executor.conduct import Conductor
+from dora_nb.executor.course import Copies, Course, Tell
 from dora_nb.executor.emulation import Emulation, slow_down
 from dora_nb.executor.energy import metered, with_energy
 from dora_nb.executor.instructions import compile_plan

@@ -341,10 +341,13 @@ class Stock(Record):
     ----------
     layers
         By number of training steps behind their state: those it runs, those it kept and copies of others'.
+    losses
+        Its parts of the last steps' losses, by number of steps with that one.
     """
 
     kind: Literal["stock"] = "stock"
     layers: dict[int, tuple[int, ...]]
+    losses: dict[int, float] = Field(default_factory=dict)
 
 
 class Failed(Record):

@@ -11,7 +11,7 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_record import Copying, Environment, RunRecord
 from dora_nb.domain.run_timeline import INFERENCE
 from dora_nb.domain.run_times import StreamTimes, TokenTimes
-from dora_nb.executor.conduct import Conducted, duration_s, events_of
+from dora_nb.executor.course import Conducted, duration_s, events_of
 from dora_nb.executor.emulation import usable_cores
 from dora_nb.executor.fallback import copies_to_neighbours
 from dora_nb.executor.latencies import stream_times, token_times

@@ -282,11 +282,10 @@ class Session:
         """End a device's worker, whatever state it is in."""
         self.pool.remove(self.worker_of[device])
 
-    def stock(self) -> dict[str, Mapping[int, tuple[int, ...]]]:
-        """Which layers each living device has after how many steps."""
+    def stock(self) -> dict[str, Stock]:
+        """What each living device has after how many steps."""
         orders = {device: Inventory() for device in sorted(self.present)}
-        answers = self._ask(orders, Stock, "taking stock", WAKE_S)
-        return {device: answer.layers for device, answer in answers.items()}
+        return self._ask(orders, Stock, "taking stock", WAKE_S)
 
     def go_on_with(self, plan: Plan, completed: int, holders: Mapping[int, Sequence[str]], *, fresh: bool) -> Switched:
         """Re-form the group around states after so many steps; see :func:`latest_complete`."""
@@ -356,7 +355,7 @@ class Session:
 
 
 def latest_complete(
-    stock: Mapping[str, Mapping[int, Sequence[int]]], layers: Sequence[int]
+    stock: Mapping[str, Mapping[int, Sequence[int]]], layers: Sequence[int], most: int | None = None
 ) -> tuple[int, dict[int, list[str]]] | None:
     """The most steps after which the living devices together have every layer, and who has which.
 
@@ -366,12 +365,16 @@ def latest_complete(
         By device and number of steps: layers.
     layers
         Those of the network.
+    most
+        Of steps that count; None: all.
 
     Returns
     -------
     completed, holders by layer; None if there is no such number of steps
     """
     for completed in sorted({each for own in stock.values() for each in own}, reverse=True):
+        if most is not None and completed > most:
+            continue
         holders = {
             layer: [device for device, own in sorted(stock.items()) if layer in own.get(completed, ())]
             for layer in layers

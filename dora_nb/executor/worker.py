@@ -100,6 +100,7 @@ class Worker:
         self._current: Membership | None = None
         self._prepared: Membership | None = None
         self._held = Held()
+        self._losses: dict[int, float] = {}
         self._aborted = -1
         self._connections: dict[int, Transport] = {}  # by generation; also those that are not a membership's yet
         coordinator.on_abort = self._abort
@@ -126,7 +127,7 @@ class Worker:
                 self._save(order)
                 self._coordinator.write(Ready())
             case Inventory():
-                self._coordinator.write(Stock(layers=self._stock()))
+                self._coordinator.write(Stock(layers=self._stock(), losses=self._losses))
             case ClockQuestion():
                 self._coordinator.write(Clock(now_s=time.perf_counter()))
 
@@ -198,6 +199,7 @@ class Worker:
         if self._current is not None:
             self._leave(self._current.job.generation)
         self._current, self._prepared = self._prepared, None
+        self._losses = {}  # shared out as the plan before had it
         self._held.forget(but=() if self._current is None else (self._current.replica.completed,))
 
     @property
@@ -229,8 +231,9 @@ class Worker:
         member = self._membership
         iteration = member.iterate(order.step, order.targets, trains=order.trains, arrival_s=order.arrival_s)
         began_s = time.perf_counter()
+        replica = member.replica
+        self._losses = {replica.completed: iteration.loss}
         if order.keep or order.copies:
-            replica = member.replica
             states = {layer: replica.state(layer) for layer in replica.layers}
             arrived = exchange(order.copies, member.job.device, member.transport, lambda layer: states[layer])
             self._held.keep(replica.completed, states | arrived)

@@ -4,8 +4,8 @@
 
 Asked for: a step within 5 % of what was predicted of it from the profile and the probe alone, on at least 8 plans on
 emulated devices; no more than 1.05 times the step of ``torch.distributed.pipelining`` on the same plan; and where
-transfers bind on one medium, the plan's order faster than sending as soon as possible. Everything runs on this machine's
-cores, so other programs on it disturb all of this: the load average is printed.
+transfers bind on one medium, the plan's order faster than sending as soon as possible. All runs on the cores of this
+machine, so its other programs disturb all of it: the load average is printed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dora_nb.domain.run_record import RunRecord
 from dora_nb.domain.workload import Workload
 from dora_nb.executor import WorkerPool, execute
 from dora_nb.executor.assemble import random_task, task_of
-from dora_nb.executor.conduct import duration_s
+from dora_nb.executor.course import duration_s
 from dora_nb.executor.emulation import Emulation, slow_down
 from dora_nb.executor.launch import Imitated
 from dora_nb.executor.messages import NetworkUse

@@ -73,7 +73,7 @@ def test_what_a_cancelled_run_trips_over_is_not_its_failure():
 
 def test_what_is_cancelled_ends_its_workers(lab):
     workload = lab.workload(lab.architectures["untied"], "training", 4)
-    going = threading.Event()
+    going, before = threading.Event(), _children(os.getpid())
 
     def on_progress(line: str) -> None:
         if line.startswith("step 2 "):
@@ -88,7 +88,8 @@ def test_what_is_cancelled_ends_its_workers(lab):
         on_progress=on_progress,
     )
     assert going.wait(60)
-    children = _children(os.getpid())
+    children = _children(os.getpid()) - before
+    assert children
     run.cancel()
     assert run.state == "cancelled"
     with pytest.raises(ExecutionError, match="cancelled"):
