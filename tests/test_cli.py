@@ -81,7 +81,7 @@ def test_a_composition_is_answered_with_weights_counts_and_a_bound(tmp_path):
     refused(run("compose", *question, "--conditions", "smart-home-morning"), "conditions", "smart-home-evening")
 
 
-def test_tokens_are_planned_and_their_pace_is_told(tmp_path):
+def test_tokens_are_planned_and_executed_and_their_pace_is_told(tmp_path):
     asked = ["--cluster", "smart-home", "--workload", "qwen3-0.6b", "--mode", "generate", "--new-tokens", "16"]
     status, out, err = run("plan", *asked, "--most-plans", "2", "--out", "plan.json", "--json", cwd=tmp_path)
     assert status == 0, err
@@ -89,16 +89,23 @@ def test_tokens_are_planned_and_their_pace_is_told(tmp_path):
     assert answer["workload"]["new_tokens"] == 16
     for plan in answer["plans"]:
         assert plan["makespan_s"] == pytest.approx(plan["first_token_s"] + 15 * plan["token_s"])
-    refused(run("execute", "plan.json", cwd=tmp_path), "workload.mode", "generate", "the modes the executor runs")
+    pytest.importorskip("torch")
+    status, out, err = run("execute", "plan.json", "--steps", "1", "--json", cwd=tmp_path)
+    assert status == 0, err
+    facts = json.loads(out)
+    assert facts["differences"]["tokens"] == 0
+    for pace in (facts["predicted_tokens"], facts["measured_tokens"]):
+        assert pace["first_token_s"] > 0
+        assert pace["token_s"] > 0
+    assert facts["measured_stream"] is None
 
 
 def test_a_stream_is_planned_and_its_pace_is_told(tmp_path):
     asked = ["--cluster", "traffic-analytics", "--workload", "vit-b-16", "--mode", "stream", "--rate", "50 /s"]
-    status, out, err = run("plan", *asked, "--most-plans", "2", "--out", "plan.json", cwd=tmp_path)
+    status, out, err = run("plan", *asked, "--most-plans", "2", cwd=tmp_path)
     assert status == 0, err
     assert "a request every 20 ms" in out
     assert "would keep up with a request every" in out
-    refused(run("execute", "plan.json", cwd=tmp_path), "workload.mode", "stream", "the modes the executor runs")
 
 
 def test_without_gurobi_highs_answers_and_says_why():

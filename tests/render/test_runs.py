@@ -6,9 +6,11 @@ import pytest
 from builders import workload
 from runs import made_up_run
 
+from dora_nb.catalog import load_workload
 from dora_nb.domain.cluster import ContentionDomain
 from dora_nb.domain.profile import LayerProfile, Profile
-from dora_nb.domain.run_record import Copying, EnergyFigure, Incident
+from dora_nb.domain.run_record import Copying, Differences, EnergyFigure, Incident
+from dora_nb.domain.run_times import StreamTimes, TokenTimes
 from dora_nb.render.profiles import profile_facts, profile_lines
 from dora_nb.render.runs import progress_html, run_html, run_text
 from dora_nb.render.words import domain_lines
@@ -53,6 +55,37 @@ def test_copies_for_neighbours_are_told_as_predicted_and_measured() -> None:
     shown = "3.2 MB behind a step: predicted 30 ms, measured 33 ms (+10.0 %)"
     assert shown in run_text(record.replace(copying=copying))
     assert shown in run_html(record.replace(copying=copying))
+
+
+def test_the_pace_of_tokens_is_told_as_predicted_and_measured() -> None:
+    record = made_up_run({"a": 1.0, "b": 1.0, "c": 1.0}, steps=0)
+    text = run_text(
+        record.replace(
+            workload=load_workload("qwen3-0.6b", mode="generate", batch=8, new_tokens=4),
+            differences=Differences(outputs=0.0, tokens=2),
+            predicted_tokens=TokenTimes(first_token_s=0.2, token_s=0.05),
+            measured_tokens=TokenTimes(first_token_s=0.3, token_s=0.04),
+        )
+    )
+    assert "one batch of 8 x 4 new tokens" in text
+    assert "first token      predicted 200 ms, measured 300 ms (+50.0 %)\n" in text
+    assert "further token    predicted 50 ms, measured 40 ms (-20.0 %)\n" in text
+    assert "other tokens     2 of 32\n" in text
+
+
+def test_requests_that_were_answered_more_slowly_than_they_came_did_not_keep_up() -> None:
+    record = made_up_run({"a": 1.0, "b": 1.0, "c": 1.0}, steps=0)
+    text = run_text(
+        record.replace(
+            workload=record.workload.replace(mode="stream", requests_per_s=10.0),
+            predicted_stream=StreamTimes(arrival_s=0.1, latencies_s=(0.2, 0.2, 0.2)),
+            measured_stream=StreamTimes(arrival_s=0.1, latencies_s=(0.2, 0.3, 0.4)),
+        )
+    )
+    assert "a stream of 3 requests" in text
+    assert "median latency   predicted 200 ms, measured 300 ms (+50.0 %)\n" in text
+    assert "longest latency  predicted 200 ms, measured 400 ms (+100.0 %)\n" in text
+    assert "10 requests/s came, 5 /s were answered: predicted it kept up, measured it did not keep up\n" in text
 
 
 def test_a_run_under_way_is_told_in_html() -> None:
