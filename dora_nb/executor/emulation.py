@@ -39,6 +39,19 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def busy_core_s() -> float:
+    """Core-seconds that all programs together have computed, those that yield to others apart.
+
+    Counted since this machine started; 0 where the system does not tell.
+    """
+    try:
+        with open("/proc/stat") as file:
+            user, _, system, _, _, *interrupts = (int(each) for each in file.readline().split()[1:9])
+    except OSError:
+        return 0.0
+    return (user + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+
+
 def slow_down(devices: Sequence[str], workload: Workload, cluster: Cluster) -> dict[str, float]:
     """How much slower than this machine each device computes.
 

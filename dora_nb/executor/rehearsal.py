@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from dora_nb.domain.profile import LayerProfile
 from dora_nb.domain.run_record import Link
 from dora_nb.domain.run_timeline import PredictedTimeline
 from dora_nb.domain.workload import Workload
-from dora_nb.executor.emulation import Emulation, imitated_network
+from dora_nb.executor.emulation import Emulation, busy_core_s, imitated_network, usable_cores
 from dora_nb.executor.messages import Target
 from dora_nb.executor.moves import Move
 from dora_nb.executor.predict import (
@@ -86,8 +87,9 @@ class Rehearsal:
     emulation: Emulation
     _timed: dict[tuple[bool, int], tuple[LayerTimes, ...]] = field(default_factory=dict)
     _timed_tokens: dict[int, tuple[LayerTimes, ...]] = field(default_factory=dict)
-    _took_s: float = 0.0  # timing layers, and what that had of a core
+    _took_s: float = 0.0  # timing layers; what that had of a core, and everybody of all cores
     _had_s: float = 0.0
+    _busy_s: float = 0.0
 
     def keep_time(self, plan: Plan, planned: tuple[Plan, Workload, CostTable], *, with_network: bool) -> None:
         """Relate this machine's seconds to the plan's from now on, and imitate the planned network if asked to.
@@ -119,10 +121,12 @@ class Rehearsal:
         """Slow all devices down further where other programs have a part of this machine's cores.
 
         A computation must end before the emulated device's would, and takes as many times longer as its thread has to
-        share its core. What the timing of the layers had of one is taken to be what the run will have.
+        share its core. While the layers were timed, one thread had a part of a core, and other programs left a part of
+        all cores to this run: the smaller one is taken to be what the run will have.
         """
         self._tables(plan, self.cluster)
-        share = min(1.0, self._had_s / self._took_s)
+        left = 1 - max(0.0, self._busy_s - self._had_s) / (self._took_s * (os.cpu_count() or 1))
+        share = min(1.0, self._had_s / self._took_s, max(left, self._had_s / self._took_s / usable_cores()))
         factors = {device: factor / share for device, factor in self.emulation.factors.items()}
         self.emulation = replace(self.emulation, factors=factors)
 
@@ -202,10 +206,11 @@ class Rehearsal:
         new_decoded = [each for each in decoded if each not in self._timed_tokens]
         if new or new_decoded:
             mode = "training" if trains else "generate" if self.task.generates else "inference"
-            began_s, had_s = time.perf_counter(), time.thread_time()
+            began_s, had_s, busy_s = time.perf_counter(), time.thread_time(), busy_core_s()
             times = profile_layers(self.task.replace(mode=mode), new or samples[:1], new_decoded)
             self._took_s += time.perf_counter() - began_s
             self._had_s += time.thread_time() - had_s
+            self._busy_s += busy_core_s() - busy_s
             self._timed |= {(trains, count): times for count in new}
             self._timed_tokens |= dict.fromkeys(new_decoded, times)
         known = [self._timed[trains, count] for count in samples]

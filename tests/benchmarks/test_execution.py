@@ -91,13 +91,21 @@ def busy() -> str:
 # ------------------------------------------------------------------ predicted and measured
 
 
-@pytest.mark.parametrize("emulate", ["cluster", "devices", "nothing"])
-def test_predicted_against_measured(pool: WorkerPool, emulate: Imitated) -> None:
+@pytest.mark.parametrize(
+    ("emulate", "in_order"), [("cluster", True), ("cluster", False), ("devices", False), ("nothing", False)]
+)
+def test_predicted_against_measured(pool: WorkerPool, emulate: Imitated, in_order: bool) -> None:
+    """Of each plan, on emulated devices and without; in the plan's order it is told only.
+
+    Passing a turn on takes some wake-ups, which a busy machine makes longer than the probe before the run found them: a
+    plan of several hundred short transfers then takes longer than predicted.
+    """
     questions = [each for *case, count in CASES for each in planned(*case)[:count]]
-    print(f"\nimitated: {emulate}; {busy()}\npredicted  measured  error  late passes  largest error of a stage")
+    print(f"\nimitated: {emulate}, {'in order' if in_order else 'as ready'}; {busy()}")
+    print("predicted  measured  error  late passes  largest error of a stage")
     errors = []
     for each in questions:
-        record = execute(*each, steps=STEPS, emulate=emulate, workers=pool).wait()
+        record = execute(*each, steps=STEPS, emulate=emulate, in_order=in_order, workers=pool).wait()
         errors.append(record.measured_s / record.predicted_s - 1)
         print(
             f"{record.predicted_s:7.3f} s {record.measured_s:7.3f} s {errors[-1]:6.1%} {record.overruns:12} "
@@ -105,7 +113,7 @@ def test_predicted_against_measured(pool: WorkerPool, emulate: Imitated) -> None
         )
     close = sum(abs(each) <= CLOSE for each in errors)
     print(f"{close} of {len(errors)} within {CLOSE:.0%}; median {statistics.median(errors):+.1%}; {busy()}")
-    if emulate != "nothing":
+    if emulate != "nothing" and not in_order:
         assert close >= ENOUGH
 
 

@@ -128,6 +128,9 @@ class LocalTransport:
     def flush(self) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
     def barrier(self) -> None:
         self.office.gate.wait(timeout=20)
 

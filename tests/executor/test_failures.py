@@ -54,15 +54,6 @@ def test_a_killed_worker_is_named_and_nothing_is_left(lab):
     assert len(pool) == 0
 
 
-def test_a_worker_that_hangs_is_noticed(lab):
-    message, seconds, _, pids, directory = run_and_hurt(lab, signal.SIGSTOP, silence_s=4.0)
-    assert "worker 1" in message
-    assert "no sign of life" in message
-    assert seconds < 15
-    assert not any(alive(pid) for pid in pids)
-    assert not os.path.exists(directory)
-
-
 def test_an_interrupt_ends_the_workers_and_the_coordinator_never_listened():
     before = listening(os.getpid())
     with pytest.raises(KeyboardInterrupt), WorkerPool(1) as pool:  # noqa: PT012

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -21,13 +21,6 @@ from dora_nb.executor.session import latest_complete
 #: A stage of two replicas between two devices that are alone in theirs.
 STAGES = [(0, 2, [(0, 4)], 3, None), (2, 5, [(1, 3), (2, 1)], 2, ("star", 1)), (5, 6, [(3, 4)], 1, None)]
 STEPS = 8
-
-
-@pytest.fixture(scope="module")
-def four() -> Iterator[WorkerPool]:
-    """Workers that are hurt, and replaced."""
-    with WorkerPool(4) as workers:
-        yield workers
 
 
 def run_and_hurt(
@@ -62,37 +55,37 @@ def check_undisturbed(record: RunRecord) -> None:
 
 
 @pytest.mark.parametrize(("index", "copies"), [(2, "replicas"), (3, "neighbours")])
-def test_a_killed_device_with_a_copy_costs_no_step(lab, four, index, copies):
-    record = run_and_hurt(lab, four, lambda: os.kill(four.pids[index], signal.SIGKILL), copies=copies)
+def test_a_killed_device_with_a_copy_costs_no_step(lab, pool, index, copies):
+    record = run_and_hurt(lab, pool, lambda: os.kill(pool.pids[index], signal.SIGKILL), copies=copies)
     check_undisturbed(record)
     assert f"d{index}" in record.incidents[0].text
     assert record.incidents[1].completed == record.incidents[0].completed  # every completed step was kept
-    four.respawn(index)
+    pool.respawn(index)
 
 
-def test_a_hanging_device_is_noticed_within_a_second_and_left_behind(lab, four):
-    record = run_and_hurt(lab, four, lambda: os.kill(four.pids[1], signal.SIGSTOP))
+def test_a_hanging_device_is_noticed_within_a_second_and_left_behind(lab, pool):
+    record = run_and_hurt(lab, pool, lambda: os.kill(pool.pids[1], signal.SIGSTOP))
     check_undisturbed(record)
     assert "no sign of life for 0.8 s" in record.incidents[0].text
-    four.respawn(1)
+    pool.respawn(1)
 
 
-def test_connections_that_break_are_made_again(lab, four):
+def test_connections_that_break_are_made_again(lab, pool):
     def cut() -> None:
-        four._handles[2].order(Abort(generation=four._generation), 0)  # its connections alone end; everybody lives
+        pool._handles[2].order(Abort(generation=pool._generation), 0)  # its connections alone end; everybody lives
 
-    record = run_and_hurt(lab, four, cut)
+    record = run_and_hurt(lab, pool, cut)
     assert record.differences.parameters <= 1e-10
     assert [each.kind for each in record.incidents] == ["recovery"]
     assert set(record.plan.devices) == {"d0", "d1", "d2", "d3"}
-    four.respawn(2)
+    pool.respawn(2)
 
 
-def test_inference_goes_on_from_the_last_request(lab, four):
-    record = run_and_hurt(lab, four, lambda: os.kill(four.pids[3], signal.SIGKILL), "inference", "batch 3 ", steps=8)
+def test_inference_goes_on_from_the_last_request(lab, pool):
+    record = run_and_hurt(lab, pool, lambda: os.kill(pool.pids[3], signal.SIGKILL), "inference", "batch 3 ", steps=8)
     assert record.max_abs_diff <= 1e-12
     assert [each.kind for each in record.incidents] == ["fault", "recovery"]
-    four.respawn(3)
+    pool.respawn(3)
 
 
 def test_a_single_copy_stops_at_the_last_checkpoint_and_resumes_from_it(lab, tmp_path):
@@ -107,20 +100,18 @@ def test_a_single_copy_stops_at_the_last_checkpoint_and_resumes_from_it(lab, tmp
     assert f"after {kept} steps" in message
     assert kept in (2, 4)
     assert len(list(tmp_path.iterdir())) == 1  # older ones are gone
-    with WorkerPool(2) as pool:
-        two = lab.plan([(0, 3, [(0, 4)], 2, None), (3, 6, [(1, 4)], 1, None)], 2, "synchronised")
-        workload = lab.workload(lab.architectures["tied"], "training", 8)
-        record = execute(
-            two,
-            workload,
-            lab.cluster([1e12] * 4),
-            steps=STEPS,
-            emulate="nothing",
-            workers=pool,
-            checkpoints=tmp_path,
-            checkpoint_every=100,
-            resume=True,
-        ).wait()
+    two = lab.plan([(0, 3, [(0, 4)], 2, None), (3, 6, [(1, 4)], 1, None)], 2, "synchronised")
+    record = execute(
+        two,
+        lab.workload(lab.architectures["tied"], "training", 8),
+        lab.cluster([1e12] * 4),
+        steps=STEPS,
+        emulate="nothing",
+        workers=pool,
+        checkpoints=tmp_path,
+        checkpoint_every=100,
+        resume=True,
+    ).wait()
     assert len(record.losses) == STEPS
     assert len(record.step_s) == STEPS - kept
     assert record.differences.losses <= 1e-12 * max(record.losses)
