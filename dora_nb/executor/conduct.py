@@ -258,7 +258,7 @@ class Conductor:
         session, noticed_s = self._session, time.monotonic()
         self._failures += 1
         if self._failures > PATIENCE and not isinstance(fault, DeviceLostError):
-            raise fault
+            raise StoppedError(f"stopped after {self._failures - 1} tries to go on: {fault}") from fault
         plan = session.plan
         assert plan is not None, "only what runs can fail"
         session.give_up()

@@ -163,13 +163,22 @@ def executable(plan: Plan, *, in_order: bool = True) -> Plan:
 
 
 def _executed(plan: Plan) -> tuple[Transfer, ...]:
-    """The order without inputs, labels and outputs, and sums in one bucket, where the first one was."""
-    kept = (each for each in plan.transfer_order if each.kind not in ("input", "label", "output"))
-    return tuple(
-        each.replace(part=0) if each.kind == "all-reduce" else each
-        for each in kept
-        if each.kind != "all-reduce" or each.part <= 1
-    )
+    """The order without inputs, labels and outputs, and sums in one bucket, where the first one was.
+
+    A device sums its stage's own gradients before those of tied parameters, so their transfers come in this order too:
+    both wait for the same passes, so the earlier place of the two is possible for either.
+    """
+    order: list[Transfer] = []
+    for each in plan.transfer_order:
+        if each.kind in ("input", "label", "output") or (each.kind == "all-reduce" and each.part > 1):
+            continue
+        order.append(each.replace(part=0) if each.kind == "all-reduce" else each)
+    for own in [each for each in order if each.kind == "all-reduce"]:
+        tied = next((n for n, each in enumerate(order) if (each.kind, each.stage) == ("tied-reduce", own.stage)), None)
+        if tied is not None and tied < order.index(own):
+            order.remove(own)
+            order.insert(tied, own)
+    return tuple(order)
 
 
 def for_inference(plan: Plan, workload: Workload) -> tuple[Plan, Workload]:

@@ -88,9 +88,9 @@ def test_inference_goes_on_from_the_last_request(lab, pool):
     pool.respawn(3)
 
 
-def test_a_single_copy_stops_at_the_last_checkpoint_and_resumes_from_it(lab, tmp_path):
-    with WorkerPool(4) as pool, pytest.raises(ExecutionError) as caught:
-        run_and_hurt(lab, pool, lambda: os.kill(pool.pids[0], signal.SIGKILL), checkpoints=tmp_path, checkpoint_every=2)
+def test_a_single_copy_stops_at_the_last_checkpoint_and_resumes_from_it(lab, pool, tmp_path):
+    with WorkerPool(4) as four, pytest.raises(ExecutionError) as caught:
+        run_and_hurt(lab, four, lambda: os.kill(four.pids[0], signal.SIGKILL), checkpoints=tmp_path, checkpoint_every=2)
     message = str(caught.value)
     assert "d0 alone held layers [0, 1]" in message
     assert str(tmp_path) in message

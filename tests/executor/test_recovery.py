@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from types import SimpleNamespace
+
 import pytest
 
 from dora_nb.errors import ExecutionError
+from dora_nb.executor.conduct import PATIENCE, Conductor
 from dora_nb.executor.course import Course, StoppedError
 from dora_nb.executor.messages import Stock
 from dora_nb.executor.recovery import restart_of
@@ -48,3 +52,26 @@ def test_without_a_common_state_it_stops_and_says_so(plan):
     stock = {"d0": had(FIRST, 3), "d1": had(LAST, 4), "d2": had(LAST, 4)}
     with pytest.raises(StoppedError, match="stopped after 3 steps: no common state is left; there is no checkpoint"):
         restart_of(ExecutionError("cut"), plan, 3, frozenset(stock), stock, Course(8))
+
+
+class Hopeless:
+    """A session in which nothing works any more, though everybody lives."""
+
+    def __init__(self, plan) -> None:
+        self.plan, self.completed, self.present = plan, 0, frozenset(plan.devices)
+        self.task = SimpleNamespace(trains=True)
+        self.tries = 0
+
+    def give_up(self) -> None:
+        self.tries += 1
+
+    def stock(self) -> dict:
+        raise ExecutionError("no answer")
+
+
+def test_a_group_that_never_works_again_is_given_up(lab):
+    session = Hopeless(lab.plan([(0, 6, [(0, 4)], 1, None)], 1))
+    conductor = Conductor(session, None, Course(steps=1), lambda _: None, lambda _: None, threading.Event())
+    with pytest.raises(StoppedError, match="stopped after 3 tries to go on: no answer"):
+        conductor._go_on(session.stock)
+    assert session.tries == PATIENCE

@@ -15,6 +15,7 @@ from dora_nb.domain.cluster import ContentionDomain
 from dora_nb.domain.plan import Transfer
 from dora_nb.executor.courier import AsReady, InOrder, key_of
 from dora_nb.executor.instructions import Recv, Send, compile_plan
+from dora_nb.executor.scale import executable
 from dora_nb.executor.turns import schedules_of
 
 STAGES = [(0, 2, [(0, 4)], 3, None), (2, 5, [(1, 3), (2, 1)], 2, ("ring", 1)), (5, 6, [(3, 4)], 1, None)]
@@ -113,6 +114,15 @@ def test_every_sample_arrives_where_it_belongs_and_in_the_plans_order(lab, chunk
     assert office.left_over == 0
     received = [Recv for own in programs.values() for each in own if isinstance(each, Recv)]
     assert len(log) == len(received)
+
+
+def test_a_device_sums_its_own_gradients_before_tied_ones(lab):
+    """As its one thread does, wherever the planner put them: else each would wait for the other forever."""
+    stages = [(0, 3, [(0, 3), (1, 1)], 2, ("ring", 0)), (3, 6, [(2, 4)], 1, None)]
+    kinds = [("tied-reduce", 0), ("gradient", 0), ("all-reduce", 0), ("tied-exchange", 1), ("tied-broadcast", 0)]
+    order = tuple(Transfer(kind=kind, stage=stage, micro_batch=0) for kind, stage in kinds)
+    run = executable(lab.plan(stages, 1, "synchronised").replace(transfer_order=order))
+    assert [each.kind for each in run.transfer_order][:3] == ["all-reduce", "tied-reduce", "gradient"]
 
 
 def test_what_is_given_up_wakes_everybody(lab):
