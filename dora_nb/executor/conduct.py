@@ -150,11 +150,10 @@ class Conductor:
         due = trains and self._course.copies != "none" and (step + 1) % self._course.copy_every == 0
         copies = copies_to_neighbours(plan) if due and self._course.copies == "neighbours" else ()
         number = step if trains else len(self._done.batches)
-        slower = {} if self._course.slow_down_at is None else self._course.slow_down_at(number)
-        targets = {
-            device: [each.replace(seconds=each.seconds * slower.get(device, 1.0)) for each in own[trains]]
-            for device, own in self._expected.targets.items()
-        }
+        targets = {device: own[trains] for device, own in self._expected.targets.items()}
+        if self._course.slow_down_at is not None and targets:
+            for device, factor in self._course.slow_down_at(number).items():
+                targets[device] = tuple(each.replace(seconds=factor * each.seconds) for each in targets.get(device, ()))
         arrival_s = self._rehearsal.arrival_s
         done = self._session.iterate(step, trains=trains, targets=targets, keep=due, copies=copies, arrival_s=arrival_s)
         self._watch(events_of(step, done))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dora_nb.domain.plan import MOST_CHUNKS
 from dora_nb.errors import ExecutionError
-from dora_nb.executor.instructions import HandOver, Instruction, Recv, Send
+from dora_nb.executor.instructions import HandOver, Instruction, Piece, Recv, Send
 from dora_nb.executor.transport import Pending, Transport
 from dora_nb.executor.turns import Schedule, TransferKey, Turns
 
@@ -81,8 +81,7 @@ class AsReady:
     def send(self, hand_over: Send, tensor: Tensor) -> None:
         """See :class:`Courier`."""
         for piece in hand_over.pieces:
-            part = tensor[piece.start - self._low : piece.stop - self._low]
-            self._transport.send(part, piece.peer, hand_over.tag, "hand-over")
+            self._transport.send(_samples_of(piece, tensor, self._low), piece.peer, hand_over.tag, "hand-over")
 
     def receive(self, hand_over: Recv) -> Tensor:
         """See :class:`Courier`."""
@@ -110,9 +109,8 @@ class AsReady:
             return
         buffer = self._empty(receive)
         pending = [
-            self._transport.receive(part, piece.peer, receive.tag, "hand-over")
+            self._transport.receive(_samples_of(piece, buffer, self._low), piece.peer, receive.tag, "hand-over")
             for piece in receive.pieces
-            if (part := buffer[piece.start - self._low : piece.stop - self._low]) is not None
         ]
         self._arrivals[key_of(receive)] = (buffer, pending)
 
@@ -306,10 +304,15 @@ class InOrder:
         """The chunks of one part of a hand-over, by peer."""
         hand_over = self._hand_overs[key[:3]]
         for piece in hand_over.pieces:
-            flat = tensor[piece.start - self._low : piece.stop - self._low].reshape(-1)
+            flat = _samples_of(piece, tensor, self._low).reshape(-1)
             part = flat.tensor_split(self._parts)[key.part - 1] if key.part else flat
             for chunk in torch.split(part, max(1, CHUNK_BYTES // flat.element_size())):
                 yield _Wire(key, chunk, piece.peer, hand_over.tag * (MOST_CHUNKS + 1) + key.part)
+
+
+def _samples_of(piece: Piece, tensor: Tensor, low: int) -> Tensor:
+    """The samples of a piece, in a tensor of a device's samples, which begin at ``low``."""
+    return tensor[piece.start - low : piece.stop - low]
 
 
 def key_of(hand_over: HandOver) -> HandOverKey:

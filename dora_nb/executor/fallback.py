@@ -38,14 +38,8 @@ def without(plan: Plan, device: str) -> Plan | None:
     if len(stages) == 1 and tied in ("hosted", "synchronised"):
         tied = "one-stage"
         stages[0] = stages[0].replace(first_layer=0)
-    return plan.replace(
-        label=f"{plan.label} without {device}".strip(),
-        stages=tuple(stages),
-        tied=tied,
-        transfer_order=(),
-        prediction=None,
-        certificate=None,
-    )
+    label = f"{plan.label} without {device}".strip()
+    return plan.decisions().replace(label=label, stages=tuple(stages), tied=tied)
 
 
 def copies_to_neighbours(plan: Plan) -> tuple[Move, ...]:

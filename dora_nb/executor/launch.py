@@ -154,7 +154,7 @@ def execute(
     )
 
     def work(run: Run) -> RunRecord:
-        with _workers(len(devices), workers, run) as pool, metered() as counted:
+        with _workers(len(devices), workers, run) as pool:
             assembled = task_of(
                 model,
                 plan,
@@ -182,7 +182,8 @@ def execute(
                 run.events.extend,
                 run.stopping,
             )
-            conducted = conductor.run(assembled.plan)
+            with metered() as counted:  # not the timing before it, nor the one process behind it
+                conducted = conductor.run(assembled.plan)
             run.tell("running the same network in one process")
             training_steps = steps if workload.trains else 0
             reference = reference_of(rehearsal, assembled.plan, training_steps)

@@ -66,6 +66,7 @@ class Membership:
     ) -> None:
         self.job, self.transport = job, transport
         self._courier: Courier | None = None
+        self._couriers: dict[bool, Callable[[Sequence[Instruction]], Courier]] = {}  # by whether it trains
         self.replica = Replica(job.device, job.plan, job.task, states=states, kept=kept)
         self.replica.completed = job.completed
         self.replica.warm_up()
@@ -93,7 +94,9 @@ class Membership:
         if arrival_s is not None:
             program = with_arrivals(program, arrivals_s(plan, task.requests, arrival_s))
         targets_s: dict[tuple[str, int], float] = {(each.phase, each.stage): each.seconds for each in targets}
-        make = self._courier_of(trains=trains)
+        if trains not in self._couriers:  # turns are worked out once, not every step
+            self._couriers[trains] = self._courier_of(trains=trains)
+        make = self._couriers[trains]
 
         def courier_of(program: Sequence[Instruction]) -> Courier:
             self._courier = make(program)
@@ -107,10 +110,6 @@ class Membership:
         self.transport.wake()
         if self._courier is not None:
             self._courier.give_up()
-
-    def close(self) -> None:
-        """Leave the group."""
-        self.transport.close()
 
     def _courier_of(self, *, trains: bool) -> Callable[[Sequence[Instruction]], Courier]:
         job, replica = self.job, self.replica

@@ -47,19 +47,33 @@ class NetworkUse(Record):
     medium: str | None = None
 
 
-class Exchange(Record):
-    """Connect to some devices, pass layers on and keep those that arrive.
+class Meeting(Record):
+    """Connect to some devices.
 
     Attributes
     ----------
     generation
-        Of the connections, which end with the exchange.
+        Of the connections.
     devices, device
         Who takes part in the order of ranks, and which of them this worker is.
     timeout_s
         Longest wait for a peer.
     network
         How the network is used.
+    """
+
+    generation: int
+    devices: tuple[str, ...]
+    device: str
+    timeout_s: float
+    network: NetworkUse = NetworkUse()
+
+
+class Exchange(Meeting):
+    """Connect to some devices, pass layers on, keep those that arrive, and leave.
+
+    Attributes
+    ----------
     completed
         Training steps behind the states that count.
     moves
@@ -67,22 +81,15 @@ class Exchange(Record):
     """
 
     kind: Literal["exchange"] = "exchange"
-    generation: int
-    devices: tuple[str, ...]
-    device: str
-    timeout_s: float
-    network: NetworkUse = NetworkUse()
     completed: int
     moves: tuple[Move, ...]
 
 
-class Job(Record):
+class Job(Meeting):
     """Join a group of devices and build this device's part of the network, beside what runs now.
 
     Attributes
     ----------
-    generation, devices, device, timeout_s, network
-        As for :class:`Exchange`.
     plan, task
         What is run how.
     completed
@@ -95,11 +102,6 @@ class Job(Record):
     """
 
     kind: Literal["job"] = "job"
-    generation: int
-    devices: tuple[str, ...]
-    device: str
-    timeout_s: float
-    network: NetworkUse = NetworkUse()
     plan: Plan
     task: Task
     completed: int = 0
@@ -126,23 +128,16 @@ class Probe(Record):
     rate: bool = True
 
 
-class Survey(Record):
+class Survey(Meeting):
     """Connect to some devices, measure the network with them, and leave; see :mod:`dora_nb.executor.probe`.
 
     Attributes
     ----------
-    generation, devices, device, timeout_s, network
-        As for :class:`Exchange`.
     rounds
         What to measure, the same for all devices.
     """
 
     kind: Literal["survey"] = "survey"
-    generation: int
-    devices: tuple[str, ...]
-    device: str
-    timeout_s: float
-    network: NetworkUse = NetworkUse()
     rounds: tuple[Round, ...]
 
 

@@ -109,6 +109,7 @@ class Session:
         self.completed = 0
         self.plan: Plan | None = None
         self._longest_s = longest_s
+        self._wait_s = 0.0  # that of the plan that runs, which every step needs
         self._offsets_s: dict[int, float] = {}
         self._generation = 0
 
@@ -160,7 +161,7 @@ class Session:
         involved = dict.fromkeys((*plan.devices, *(self.plan.devices if self.plan is not None else ())))
         orders = {device: Commit() for device in involved if device in self.present}
         self._ask(orders, Ready, "committing", WAKE_S)
-        self.plan = plan
+        self.plan, self._wait_s = plan, self._longest_s(plan)
         seats = {self.worker_of[device] for device in plan.devices}
         elsewhere = [worker for worker in self.pool.connected if worker in seats]
         self._offsets_s = {worker: each.offset_s for worker, each in clock_offsets(self.pool, elsewhere).items()}
@@ -180,7 +181,7 @@ class Session:
         if len(self.plan.devices) == 1:
             return None
         orders = {device: Probe(rate=self.network.medium is None) for device in self.plan.devices[:2]}
-        probed = self._ask(orders, Probed, "probing the network", self._longest_s(self.plan))[self.plan.devices[0]]
+        probed = self._ask(orders, Probed, "probing the network", self._wait_s)[self.plan.devices[0]]
         return Link(latency_s=probed.latency_s, rate_bytes_per_s=probed.rate_bytes_per_s)
 
     # ------------------------------------------------------------------ steps
@@ -234,7 +235,7 @@ class Session:
             for device in self.plan.devices
         }
         what = f"running step {step + 1}" if trains else "running a batch"
-        done = self._ask(orders, Iterated, what, self._longest_s(self.plan))
+        done = self._ask(orders, Iterated, what, self._wait_s)
         self.completed += trains
         return {device: self._on_own_clock(device, each) for device, each in done.items()}
 
@@ -251,7 +252,7 @@ class Session:
             device: Save.model_validate({"path": str(path), "what": what, "layers": self._written_by(device, what)})
             for device, path in paths.items()
         }
-        self._ask(orders, Ready, "saving", self._longest_s(self.plan))
+        self._ask(orders, Ready, "saving", self._wait_s)
         return paths
 
     def load(self, what: str) -> dict[str, dict[str, Tensor]]:

@@ -31,6 +31,7 @@ from dora_nb.executor.messages import (
     Iterated,
     IterationReport,
     Job,
+    Meeting,
     Order,
     Probe,
     Probed,
@@ -133,7 +134,7 @@ class Worker:
 
     # ------------------------------------------------------------------ groups
 
-    def _connect(self, order: Exchange | Job | Survey) -> Transport:
+    def _connect(self, order: Meeting) -> Transport:
         from dora_nb.executor.membership import connect
         from dora_nb.executor.store import GroupStore
 
@@ -179,17 +180,14 @@ class Worker:
         try:
             own = self._current.replica if self._current is not None else None
             kept = own if own is not None and own.completed == job.completed else None
-            states = dict(self._held.get(job.completed))
-            needed = set(layers_of(job.plan, job.device))
-            if kept is not None:
-                states = {layer: state for layer, state in states.items() if layer not in kept.layers}
+            needed = set(layers_of(job.plan, job.device)) - set(kept.layers if kept is not None else ())
+            held = self._held.get(job.completed)
+            states = {layer: held[layer] for layer in needed & held.keys()}
             if job.checkpoint is not None:
-                missing = needed - states.keys() - set(kept.layers if kept is not None else ())
-                states |= read_layers(pathlib.Path(job.checkpoint), missing)
-            missing = needed - states.keys() - set(kept.layers if kept is not None else ())
+                states |= read_layers(pathlib.Path(job.checkpoint), needed - states.keys())
+            missing = needed - states.keys()
             if missing and not job.fresh:
                 raise ExecutionError(f"nothing here has layers {sorted(missing)} after step {job.completed}")
-            states = {layer: states[layer] for layer in needed & states.keys()}
             self._prepared = Membership(job, transport, states, kept)
         except BaseException:
             self._leave(job.generation)
