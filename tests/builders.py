@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -694,3 +695,8 @@ def unrolled_latencies(plan: Plan, work: Workload, place: Cluster, requests: int
     return [
         max(end_of(request, index) for index in range(len(seconds))) - request * period_s for request in range(requests)
     ]
+
+
+def examples(quick: int) -> int:
+    """Random cases of a costly property: so many in the quick run, five times as many with ``DORA_NB_LONG=1``."""
+    return 5 * quick if "DORA_NB_LONG" in os.environ else quick

@@ -1,4 +1,4 @@
-"""Makes ``tests/builders.py`` importable from every test, whatever pytest was started with."""
+"""Makes ``tests/builders.py`` importable from every test, and shares the tests out to processes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import hypothesis
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -18,3 +19,17 @@ os.environ["XDG_CACHE_HOME"] = _cache.name
 # The same examples on every machine and no time limit on a single one: a busy machine must not fail a test.
 hypothesis.settings.register_profile("dora", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("dora")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share something costly run in the same process: workers, the reproduction, a module's fixtures."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group_of(item.path.relative_to(item.config.rootpath))))
+
+
+def _group_of(path: Path) -> str:
+    if path.parts[:2] in (("tests", "executor"), ("tests", "browser")):
+        return path.parts[1]
+    if path.stem in ("test_reproduce", "06_paper_results"):
+        return "reproduction"
+    return str(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import linopy
 import numpy as np
 import pytest
-from builders import Dice, seeded
+from builders import Dice, examples, seeded
 from hypothesis import given, settings
 
 from dora_nb.adaptation.mix import cheapest_mix
@@ -45,7 +45,7 @@ def by_solver(case: Case) -> tuple[float, float]:
     return over, best
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(seeded(random_case))
 def test_the_mix_is_the_optimum_of_the_linear_program(case: Case) -> None:
     cost, figures, limits = case

@@ -11,6 +11,7 @@ from builders import (
     cluster,
     default_space,
     device,
+    examples,
     layer,
     pipeline,
     questions,
@@ -204,7 +205,7 @@ ACCOUNTINGS = st.sampled_from(("participating", "all-on"))
 OBJECTIVES = st.sampled_from(("latency", "energy", "period"))
 
 
-@settings(max_examples=25, **QUICK)
+@settings(max_examples=examples(12), **QUICK)
 @given(questions(**SMALL), ACCOUNTINGS, OBJECTIVES, st.sampled_from((None, 0.0, 0.5)))
 def test_the_optimum_is_that_of_every_chain(
     question: Question, accounting: str, objective: str, share: float | None
@@ -212,7 +213,7 @@ def test_the_optimum_is_that_of_every_chain(
     check_optimum(question, accounting, objective, share)
 
 
-@settings(max_examples=25, **QUICK)
+@settings(max_examples=examples(12), **QUICK)
 @given(questions(**FEW, tied=True, modes=("training",)), ACCOUNTINGS, OBJECTIVES, st.sampled_from((None, 0.0, 0.5)))
 def test_the_optimum_with_tied_parameters(
     question: Question, accounting: str, objective: str, share: float | None
@@ -220,7 +221,7 @@ def test_the_optimum_with_tied_parameters(
     check_optimum(question, accounting, objective, share)
 
 
-@settings(max_examples=10, **QUICK)
+@settings(max_examples=examples(6), **QUICK)
 @given(questions(**FEW), st.sampled_from(("latency", "energy")))
 def test_limits_below_every_chain_are_infeasible(question: Question, objective: str) -> None:
     problem, columns, chains = small(question)
@@ -230,7 +231,7 @@ def test_limits_below_every_chain_are_infeasible(question: Question, objective: 
         assert solved(partition_model(problem, columns, objective, **limits)).status is Status.INFEASIBLE
 
 
-@settings(max_examples=15, **QUICK)
+@settings(max_examples=examples(8), **QUICK)
 @given(questions(**SMALL, kinds=NETWORKS), ACCOUNTINGS, OBJECTIVES, st.sampled_from((None, 0.5)))
 def test_the_optimum_where_hand_overs_depend_on_both_ends(
     question: Question, accounting: str, objective: str, share: float | None
@@ -238,7 +239,7 @@ def test_the_optimum_where_hand_overs_depend_on_both_ends(
     check_optimum(question, accounting, objective, share)
 
 
-@settings(max_examples=60, **QUICK)
+@settings(max_examples=examples(30), **QUICK)
 @given(questions(layers=(2, 3), batches=(1, 2, 3), device_count=(2, 2), kinds=("shared", "switch", *NETWORKS)))
 def test_no_schedule_of_any_chain_is_below_its_rows(question: Question) -> None:
     problem, columns, chains = small(question)
@@ -301,7 +302,7 @@ def test_the_formula_also_fails_with_transfers_that_take_as_long_as_computing() 
 # ------------------------------------------------------------------------------------------ the terms of a QoE
 
 
-@settings(max_examples=25, **QUICK)
+@settings(max_examples=examples(12), **QUICK)
 @given(questions(**FEW), ACCOUNTINGS, st.sampled_from(("latency", "energy", "price")), st.sampled_from((0.8, 1.1)))
 def test_the_value_and_the_batteries_are_those_of_every_chain(
     question: Question, accounting: str, objective: str, scale: float

@@ -5,7 +5,18 @@ from __future__ import annotations
 import math
 
 import pytest
-from builders import Dice, cluster, default_space, device, layer, random_question, rated_plans, seeded, workload
+from builders import (
+    Dice,
+    cluster,
+    default_space,
+    device,
+    examples,
+    layer,
+    random_question,
+    rated_plans,
+    seeded,
+    workload,
+)
 from hypothesis import HealthCheck, given, settings
 
 import dora_nb
@@ -44,7 +55,7 @@ def limited(dice: Dice) -> Asked:
     return work, place, qoe, space
 
 
-@settings(max_examples=20, **QUICK)
+@settings(max_examples=examples(10), **QUICK)
 @given(seeded(limited))
 def test_alternatives_are_the_best_without_the_device(question: Asked) -> None:
     work, place, qoe, space = question

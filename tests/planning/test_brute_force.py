@@ -6,7 +6,6 @@ orders are searched for one that would refute the bound.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 
@@ -18,6 +17,7 @@ from builders import (
     cluster,
     default_space,
     device,
+    examples,
     layer,
     questions,
     random_question,
@@ -119,7 +119,7 @@ def test_no_plan_refutes_the_bounds_of_a_search(
     assert targets.best_latency_s >= min(rated.makespan_s for rated in plans) * (1 - ROUNDING)
 
 
-@settings(max_examples=60, **QUICK)
+@settings(max_examples=examples(30), **QUICK)
 @given(questions(layers=(3, 3), batches=(2, 4), device_count=(3, 3), kinds=("switch",), tied=False), ACCOUNTINGS)
 def test_no_plan_refutes_the_bounds_on_a_switch(question: Question, accounting: EnergyAccounting) -> None:
     problem = Problem.of(*question, accounting, space=default_space(*question))
@@ -132,7 +132,7 @@ def test_no_plan_refutes_the_bounds_on_a_switch(question: Question, accounting: 
 NETWORKS = ("links", "cell", "mixed", "mixed")  # where hand-overs depend on both ends
 
 
-@settings(max_examples=240 if os.environ.get("DORA_NB_LONG") else 40, **QUICK)
+@settings(max_examples=examples(20), **QUICK)
 @given(questions(**SMALL, kinds=NETWORKS), ACCOUNTINGS, st.sampled_from((0.0, 0.3, 0.7)), st.booleans())
 def test_no_plan_refutes_the_bounds_on_any_network(
     question: Question, accounting: EnergyAccounting, share: float, scarce: bool
@@ -145,7 +145,7 @@ def test_no_plan_refutes_the_bounds_on_any_network(
     check_answers(targets, plans)
 
 
-@settings(max_examples=60, **QUICK)
+@settings(max_examples=examples(30), **QUICK)
 @given(questions(**SMALL), ACCOUNTINGS, st.sampled_from(((5, 100.0, 3), (1, 100.0, 0), (1_000, -1.0, 0))))
 def test_a_search_that_stops_early_still_returns_true_bounds(
     question: Question, accounting: EnergyAccounting, stop: tuple[int, float, int]
@@ -169,7 +169,7 @@ def tight(dice: Dice) -> Question:
     return work, place.replace(devices=tuple(devices))
 
 
-@settings(max_examples=25, **QUICK)
+@settings(max_examples=examples(12), **QUICK)
 @given(seeded(tight))
 def test_bounds_and_answers_where_memory_is_scarce(question: Question) -> None:
     problem = Problem.of(*question, "participating", space=default_space(*question))

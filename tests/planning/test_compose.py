@@ -16,6 +16,7 @@ from builders import (
     default_space,
     device,
     every_plan,
+    examples,
     layer,
     pipeline,
     random_plan,
@@ -308,13 +309,13 @@ def check(question: Question) -> None:
     assert all(held[each.id] <= each.usable_memory_bytes * (1 + 1e-6) for each in place.devices)
 
 
-@settings(max_examples=25, deadline=None, **QUICK)
+@settings(max_examples=examples(12), deadline=None, **QUICK)
 @given(seeded(lambda dice: random_mixture(dice, ("inference",))))
 def test_the_best_mixture_of_given_plans_is_that_of_brute_force(question: Question) -> None:
     check(question)
 
 
-@settings(max_examples=20, deadline=None, **QUICK)
+@settings(max_examples=examples(10), deadline=None, **QUICK)
 @given(seeded(lambda dice: random_mixture(dice, ("training",))))
 def test_in_training_too_with_every_change_of_plans(question: Question) -> None:
     check(question)
@@ -376,7 +377,7 @@ def random_small(dice: Dice) -> SmallQuestion:
     return work, place, states, qoe.replace(**{name: limit * 1.0001}), options
 
 
-@settings(max_examples=12, deadline=None, **QUICK)
+@settings(max_examples=examples(6), deadline=None, **QUICK)
 @given(seeded(random_small))
 def test_joint_form_and_decomposition_agree(question: SmallQuestion) -> None:
     """Slots over the complete space, the integer program over it, and compose() making its own plans."""
@@ -409,7 +410,7 @@ def test_joint_form_and_decomposition_agree(question: SmallQuestion) -> None:
 # ---------------------------------------------------------------------------------------------- bounds and solvers
 
 
-@settings(max_examples=15, deadline=None, **QUICK)
+@settings(max_examples=examples(8), deadline=None, **QUICK)
 @given(seeded(lambda dice: random_mixture(dice, ("inference", "training"))))
 def test_both_solvers_give_the_same_composition(question: Question) -> None:
     work, place, states, plans, qoe, options = question

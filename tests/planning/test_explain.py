@@ -8,7 +8,19 @@ import threading
 from collections.abc import Sequence
 
 import pytest
-from builders import Dice, Rated, cluster, default_space, device, layer, random_question, rated_plans, seeded, workload
+from builders import (
+    Dice,
+    Rated,
+    cluster,
+    default_space,
+    device,
+    examples,
+    layer,
+    random_question,
+    rated_plans,
+    seeded,
+    workload,
+)
 from hypothesis import HealthCheck, given, settings
 
 import dora_nb
@@ -194,7 +206,7 @@ def explained(question: Asked, **options: object) -> Explanation:
     return explain(work, place, qoe, space=space, gap=GAP, **options)  # type: ignore[arg-type]
 
 
-@settings(max_examples=20, **QUICK)
+@settings(max_examples=examples(8), **QUICK)
 @given(seeded(doomed))
 def test_relaxations_are_enough_and_the_smallest(question: Asked) -> None:
     explanation = explained(question)
@@ -314,7 +326,7 @@ def scarce(dice: Dice) -> Asked:
     return work, place, qoe, space
 
 
-@settings(max_examples=20, **QUICK)
+@settings(max_examples=examples(8), **QUICK)
 @given(seeded(scarce))
 def test_marginal_values_are_differences_of_optima(question: Asked) -> None:
     work, place, qoe, _ = question

@@ -8,7 +8,18 @@ from collections.abc import Sequence
 from functools import partial
 
 import pytest
-from builders import Dice, cluster, default_space, device, layer, random_cluster, random_workload, seeded, workload
+from builders import (
+    Dice,
+    cluster,
+    default_space,
+    device,
+    examples,
+    layer,
+    random_cluster,
+    random_workload,
+    seeded,
+    workload,
+)
 from hypothesis import HealthCheck, given, settings
 from limits import ROUNDING, drawn_j, predictions, random_case, random_qoe, value
 
@@ -47,7 +58,7 @@ def figures(route: Route) -> tuple[list[float], float, float]:
 places = seeded(lambda dice: random_cluster(dice, devices=(2, 4), kinds=KINDS))
 
 
-@settings(max_examples=100, **QUICK)
+@settings(max_examples=examples(50), **QUICK)
 @given(places)
 def test_who_leaves_takes_no_way_between_others_along(place: Cluster) -> None:
     before = Network.of(place)
@@ -63,7 +74,7 @@ def test_who_leaves_takes_no_way_between_others_along(place: Cluster) -> None:
     assert questions_about(place).without(others).cluster.device_ids == (first,)
 
 
-@settings(max_examples=100, **QUICK)
+@settings(max_examples=examples(50), **QUICK)
 @given(places)
 def test_who_joins_reaches_everybody_like_the_one_it_is_like(place: Cluster) -> None:
     before = Network.of(place)
@@ -79,7 +90,7 @@ def test_who_joins_reaches_everybody_like_the_one_it_is_like(place: Cluster) -> 
         assert after.alike(added, like)
 
 
-@settings(max_examples=100, **QUICK)
+@settings(max_examples=examples(50), **QUICK)
 @given(places)
 def test_rates_of_all_and_of_one(place: Cluster) -> None:
     before, question = Network.of(place), questions_about(place)
@@ -266,7 +277,7 @@ def explained(question: Asked) -> Explanation:
     return explain(work, place, qoe, space=space, gap=GAP)
 
 
-@settings(max_examples=20, **QUICK)
+@settings(max_examples=examples(10), **QUICK)
 @given(seeded(limited))
 def test_relaxations_of_every_limit(question: Asked) -> None:
     explanation = explained(question)
@@ -329,7 +340,7 @@ def scarce(dice: Dice) -> Asked:
     return work, place, qoe, space
 
 
-@settings(max_examples=12, **QUICK)
+@settings(max_examples=examples(6), **QUICK)
 @given(seeded(scarce))
 def test_marginal_values_under_every_limit(question: Asked) -> None:
     work, _, _, _ = question

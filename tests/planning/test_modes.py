@@ -11,6 +11,7 @@ from builders import (
     cluster,
     default_space,
     every_plan,
+    examples,
     layer,
     questions,
     random_question,
@@ -45,7 +46,7 @@ SMALL = {"layers": (2, 3), "batches": (1, 2, 3)}
 # ---------------------------------------------------------------------------------------------- generation
 
 
-@settings(max_examples=25, **QUICK)
+@settings(max_examples=examples(10), **QUICK)
 @given(questions(modes=("generate",), **SMALL), ACCOUNTINGS, OBJECTIVES, st.booleans())
 def test_no_plan_generates_better_than_a_bound(
     question: Question, accounting: EnergyAccounting, objective: str, hurried: bool
@@ -131,7 +132,7 @@ def hurried(dice: Dice) -> Question:
     return work.replace(requests_per_s=1 / (load_s * dice.pick((0.99, 1.0, 1.02, 1.1, 1.4)))), place
 
 
-@settings(max_examples=25, **QUICK)
+@settings(max_examples=examples(10), **QUICK)
 @given(seeded(hurried), ACCOUNTINGS, OBJECTIVES)
 def test_no_plan_keeps_up_better_than_a_bound(question: Question, accounting: EnergyAccounting, objective: str) -> None:
     work, place = question
@@ -163,7 +164,7 @@ def test_no_plan_keeps_up_better_than_a_bound(question: Question, accounting: En
         assert certificate.value <= best * (1 + 1e-5)
 
 
-@settings(max_examples=25, **QUICK)
+@settings(max_examples=examples(10), **QUICK)
 @given(questions(modes=("stream",), **SMALL))
 def test_no_plan_keeps_up_with_a_shorter_period_than_the_fastest_stream(question: Question) -> None:
     work, place = question

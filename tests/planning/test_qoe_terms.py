@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 
 import pytest
-from builders import Dice, default_space, seeded
+from builders import Dice, default_space, examples, seeded
 from hypothesis import HealthCheck, given, settings
 from limits import ROUNDING, predictions, random_case, random_qoe, value
 
@@ -73,7 +72,7 @@ def check(work: Workload, place: Cluster, dice: Dice) -> str:
     return "proven" if proven else "open"
 
 
-@settings(max_examples=200 if os.environ.get("DORA_NB_LONG") else 40, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(16), suppress_health_check=list(HealthCheck))
 @given(seeded(lambda dice: random_case(dice, **SMALL)))
 def test_the_answer_is_that_of_every_plan(case: tuple[Workload, Cluster, Dice]) -> None:
     check(*case)
