@@ -18,6 +18,7 @@ PACKAGES = {
     "Hugging Face models": ("hf", ("transformers",)),
     "notebooks": ("explore", ("jupyterlab", "ipywidgets", "anywidget", "plotly")),
     "sweeps": ("sweep", ("papermill", "joblib")),
+    "measured energy": ("meters", ("nvidia-ml-py",)),
 }
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -10,6 +10,11 @@ import textwrap
 import time
 
 import pytest
+from runs import made_up_plan, made_up_run
+
+from dora_nb.costs.comparison import compare
+from dora_nb.domain.plan_file import save_plan
+from dora_nb.domain.run_file import save_run
 
 SMART_HOME = ["--cluster", "smart-home", "--workload", "qwen3-0.6b", "--mode", "training", "--batch", "16"]
 SMALL = ["--cluster", "traffic-analytics", "--workload", "vit-b-16", "--batch", "4", "--most-plans", "2"]
@@ -268,10 +273,21 @@ def test_the_demo_does_the_whole_job(tmp_path):
     assert len(processes) == 2
     assert {event["ph"] for event in events} >= {"X", "M"}
 
-    again = run("execute", "dora-demo/plan.json", "--steps", "1", "--json", "--trace", "run.json", cwd=tmp_path)
+    files = ["--trace", "trace.json", "--out", "run.json"]
+    again = run("execute", "dora-demo/plan.json", "--steps", "1", "--json", *files, cwd=tmp_path)
     assert again[0] == 0, again[2]
-    assert json.loads(again[1])["max_abs_diff"] <= 1e-9
-    assert (tmp_path / "run.json").exists()
+    facts = json.loads(again[1])
+    assert facts["max_abs_diff"] <= 1e-9
+    assert not facts["ordering"]["asked"]
+    assert (tmp_path / "trace.json").exists()
+
+    status, out, err = run("compare", "dora-demo/plan.json", "run.json", "--json", cwd=tmp_path)
+    assert status == 0, err
+    compared = json.loads(out)
+    assert compared["measured_s"] == facts["measured_s"]
+    assert compared["error"] == pytest.approx(facts["measured_s"] / facts["predicted_s"] - 1)
+    assert all(each["error"] is not None for each in compared["stages"])
+    refused(run("compare", "run.json", "run.json", cwd=tmp_path), "is not a plan of dora_nb")
 
 
 def test_the_doctor_names_solvers_and_licence():
@@ -279,7 +295,29 @@ def test_the_doctor_names_solvers_and_licence():
     assert status == 0, err
     findings = {finding["name"]: finding for finding in json.loads(out)["findings"]}
     assert findings["HiGHS"]["ok"]
-    assert {"python", "torch", "gurobipy", "Gurobi", "chromium", "catalogue", "jupyterlab"} <= set(findings)
+    assert {"python", "torch", "gurobipy", "Gurobi", "chromium", "catalogue", "jupyterlab", "nvidia-ml-py"} <= set(
+        findings
+    )
+
+
+def test_a_run_is_compared_with_its_plan(tmp_path):
+    """A run that never was, whose transfers took 0.5 s."""
+    run_record = made_up_run({"a": 1.0, "b": 1.0, "c": 1.0}, steps=3)
+    save_run(tmp_path / "run.json", run_record)
+    save_plan(tmp_path / "plan.json", made_up_plan(), run_record.workload, run_record.cluster)
+    status, out, err = run("compare", "plan.json", "run.json", cwd=tmp_path)
+    assert status == 0, err
+    assert "".join(out.split()) == "".join(str(compare(made_up_plan(), run_record)).split())
+    status, out, err = run("compare", "plan.json", "run.json", "--json", cwd=tmp_path)
+    assert status == 0, err
+    facts = json.loads(out)
+    assert [each["measured_s"] for each in facts["steps"]] == [0.7, 1.0, 2.0, 3.0]
+    assert {each["measured_s"] for each in facts["transfers"]} == {0.5}
+    assert {each["kind"] for each in facts["stages"]} == {"forward", "backward", "step"}
+    other = made_up_plan().replace(micro_batches=4)
+    save_plan(tmp_path / "other.json", other, run_record.workload.replace(batch=16), run_record.cluster)
+    refused(run("compare", "other.json", "run.json", cwd=tmp_path), "plan", "the plan that was run")
+    refused(run("compare", "plan.json", "plan.json", cwd=tmp_path), "plan.json", "is not a run of dora_nb")
 
 
 def test_the_doctor_says_what_to_install():
@@ -338,5 +376,5 @@ def test_an_infeasible_question_is_explained_and_that_is_no_failure():
 
 def test_explain_takes_the_options_of_plan():
     options = [set(re.findall(r"--[a-z-]+", run(command, "--help")[1])) for command in ("plan", "explain")]
-    assert options[0] - options[1] == {"--algorithm", "--most-plans", "--out"}
+    assert options[0] - options[1] == {"--algorithm", "--most-plans", "--out", "--problem"}
     refused(run("explain", "--cluster", "nowhere", "--workload", "vit-b-16"), "nowhere", "smart-home")

@@ -11,7 +11,7 @@ import typer
 from dora_nb.cli.failures import tidy
 from dora_nb.cli.measuring import probe, profile
 from dora_nb.cli.planning import compose, explain, plan
-from dora_nb.cli.results import doctor, reproduce
+from dora_nb.cli.results import compare, doctor, reproduce
 from dora_nb.cli.running import demo, execute, worker
 
 app = typer.Typer(
@@ -28,7 +28,7 @@ app = typer.Typer(
 )
 
 # In the order of the help.
-for command in (demo, plan, compose, explain, profile, probe, execute, worker, reproduce, doctor):
+for command in (demo, plan, compose, explain, profile, probe, execute, worker, compare, reproduce, doctor):
     app.command()(tidy(command))
 
 

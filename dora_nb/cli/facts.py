@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dora_nb.domain.comparison import Comparison
     from dora_nb.domain.composition import Composition
     from dora_nb.domain.explanation import Explanation
     from dora_nb.domain.plan import Plan
@@ -129,6 +130,22 @@ def explanation_facts(explanation: Explanation) -> dict[str, Any]:
     return facts | {"message": explanation.message, "relaxations": relaxations, "ruled_out": ruled_out}
 
 
+def comparison_facts(comparison: Comparison) -> dict[str, Any]:
+    """A run against its prediction, with the relative error of every part."""
+    return {
+        **comparison.model_dump(mode="json", exclude={"steps", "stages", "transfers"}),
+        "error": comparison.error,
+        **{
+            name: [each.model_dump(mode="json") | {"error": each.error} for each in parts]
+            for name, parts in (
+                ("steps", comparison.steps),
+                ("stages", comparison.stages),
+                ("transfers", comparison.transfers),
+            )
+        },
+    }
+
+
 def run_facts(record: RunRecord) -> dict[str, Any]:
     """A run next to its prediction, without its events."""
     return {
@@ -149,6 +166,7 @@ def run_facts(record: RunRecord) -> dict[str, Any]:
                 "step_s",
                 "losses",
                 "emulation",
+                "ordering",
                 "energy",
                 "not_metered",
                 "environment",

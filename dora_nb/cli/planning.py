@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -28,6 +28,7 @@ from dora_nb.cli.options import (
 )
 from dora_nb.cli.questions import measured_times, question, setting_lines
 from dora_nb.cli.talk import Talk
+from dora_nb.errors import InputError
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -36,8 +37,12 @@ _PRICE = "what each unit beyond it adds to the objective"
 
 
 def plan(
-    cluster: ClusterName,
-    workload: WorkloadName,
+    cluster: Annotated[
+        str | None, typer.Option(help="Deployment in the catalogue, or a JSON file of the same form.")
+    ] = None,
+    workload: Annotated[
+        str | None, typer.Option(help="Model in the catalogue, or a JSON file of the same form.")
+    ] = None,
     mode: Annotated[
         Literal["training", "inference", "stream", "generate"],
         typer.Option(help="A training iteration, an inference batch, requests at a rate, or tokens one at a time."),
@@ -95,9 +100,18 @@ def plan(
         typer.Option(help="Measured times: 'device=FILE' with a file of 'dora-nb profile'; once for every device."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write the best plan to this plan file.")] = None,
+    problem: Annotated[
+        Path | None,
+        typer.Option(
+            help="Own numbers instead of cluster and workload: a problem file, JSON or YAML (data/README.md)."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Find plans for a workload on a cluster, each with a bound and a gap."""
+    """Find plans for a workload on a cluster, each with a bound and a gap; or the placement of a problem file."""
+    if problem is not None:
+        _plan_problem(problem, locals())
+        return
     started = time.monotonic()
     job, devices, qoe = question(locals())
     table = measured_times(profile or [], job, devices)
@@ -127,6 +141,36 @@ def plan(
         save_plan(out, plans.best, job, devices, qoe)
         say.lines([f"{out}  the best plan; run it with: dora-nb execute '{out}'"])
     say.json(plans_facts(plans) | {"wall_s": time.monotonic() - started})
+
+
+#: Options of ``plan`` that say something about a problem file too.
+_OF_PROBLEMS = {"problem", "gap", "time_limit", "solver", "as_json"}
+
+
+def _plan_problem(path: Path, options: Mapping[str, Any]) -> None:
+    """Place the layers of a problem file."""
+    for name, parameter in inspect.signature(plan).parameters.items():
+        if name not in _OF_PROBLEMS and options[name] != parameter.default:
+            raise InputError(
+                name, options[name], "nothing with --problem: the file says what to place, and by which rules"
+            )
+    from dora_nb.domain.problem_file import load_problem
+    from dora_nb.planning.place import place
+    from dora_nb.render.placement import placement_lines
+    from dora_nb.units import parse_field
+
+    say = Talk(options["as_json"])
+    question = load_problem(path)
+    with say.progress("planning") as update:
+        answer = place(
+            question,
+            gap=options["gap"],
+            time_limit_s=parse_field("time_limit", options["time_limit"], "time"),
+            solver=options["solver"],
+            on_progress=update,
+        )
+    say.lines(placement_lines(answer))
+    say.json(answer.model_dump())
 
 
 def compose(
@@ -208,7 +252,7 @@ def _options_of(like: Callable[..., None], but: set[str]) -> Callable[[Command],
     return dressed
 
 
-@_options_of(plan, but={"most_plans", "algorithm", "out"})
+@_options_of(plan, but={"most_plans", "algorithm", "out", "problem"})
 def explain(**options: Any) -> None:
     """What more of each limit, device and rate is worth; where no plan keeps the limits, what would have to give."""
     started = time.monotonic()

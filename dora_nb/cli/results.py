@@ -1,4 +1,8 @@
-"""Commands that tell how things are: ``reproduce`` for the headline comparison, ``doctor`` for this installation."""
+"""Commands that tell how things are.
+
+``compare`` for a run beside its prediction, ``reproduce`` for the headline comparison, ``doctor`` for this
+installation.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,25 @@ from typing import Annotated
 
 import typer
 
+from dora_nb.cli.facts import comparison_facts
 from dora_nb.cli.options import Json, Solver, check_folder
 from dora_nb.cli.talk import Talk
+
+
+def compare(
+    plan_file: Annotated[Path, typer.Argument(help="Plan file that was executed.")],
+    run_file: Annotated[Path, typer.Argument(help="Run file written by 'execute --out' or 'dora.save_run'.")],
+    as_json: Json = False,
+) -> None:
+    """Predicted against measured of a run: the error of every step, stage and transfer, and how busy devices were."""
+    from dora_nb.costs.comparison import compare as compare_with
+    from dora_nb.domain.plan_file import load_plan
+    from dora_nb.domain.run_file import load_run
+
+    found = compare_with(load_plan(plan_file).plan, load_run(run_file))
+    say = Talk(as_json)
+    say.lines(str(found).splitlines())
+    say.json(comparison_facts(found))
 
 
 def reproduce(

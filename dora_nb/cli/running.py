@@ -112,7 +112,7 @@ def execute(
         typer.Option(help="What this machine imitates: devices and network, devices alone, or nothing."),
     ] = "cluster",
     as_ready: Annotated[
-        bool, typer.Option("--as-ready", help="Transfers leave as soon as they can, not in the plan's order.")
+        bool, typer.Option("--as-ready", help="Transfers leave as soon as they can, also where in order is faster.")
     ] = False,
     copies: Annotated[
         Literal["none", "replicas", "neighbours"], typer.Option(help="Who keeps states, so that no step is lost.")
@@ -125,6 +125,7 @@ def execute(
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
     tls_ca: TlsCa = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the run's record, for 'dora-nb compare'.")] = None,
     trace: Annotated[
         Path | None, typer.Option(help="Write predicted and measured timelines for ui.perfetto.dev.")
     ] = None,
@@ -136,11 +137,13 @@ def execute(
     'dora-nb worker --name DEVICE', where nothing is imitated.
     """
     from dora_nb.domain.plan_file import load_plan
+    from dora_nb.domain.run_file import save_run
     from dora_nb.executor.launch import execute as run_plan
     from dora_nb.executor.survey import workers_at
 
     say = Talk(as_json)
-    check_folder(trace)
+    for path in (out, trace):
+        check_folder(path)
     loaded = load_plan(plan_file)
     tls = certificates(tls_cert, tls_key, tls_ca)
     with contextlib.ExitStack() as stack:
@@ -168,6 +171,9 @@ def execute(
             on_progress=update,
         ).wait()
     say.record(record)
+    if out is not None:
+        save_run(out, record)
+        say.lines([f"{out}  the record; 'dora-nb compare {plan_file} {out}' shows the error of every part"])
     if trace is not None:
         record.to_trace(trace)
         say.lines([f"{trace}  predicted and measured timelines; open it at https://ui.perfetto.dev"])

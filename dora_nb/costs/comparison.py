@@ -29,11 +29,21 @@ class Running(Protocol):
         """Wait for its end."""
 
 
-class _HandOver(NamedTuple):
+class HandOver(NamedTuple):
+    """What passes from stage to stage, in one step of a run; see :class:`~dora_nb.domain.plan.Transfer`."""
+
     kind: str
     stage: int
     micro_batch: int
     step: int
+
+
+class HandOverTimes(NamedTuple):
+    """When the last sender had it to send, when the last receiver came for it, and when it had it."""
+
+    sent_s: float
+    came_s: float
+    had_s: float
 
 
 def compare(plan: Plan, run: RunRecord | Running) -> Comparison:
@@ -51,7 +61,7 @@ def compare(plan: Plan, run: RunRecord | Running) -> Comparison:
     InputError
         If that is no run, or one of another plan.
     """
-    record = _record_of(run)
+    record = record_of(run)
     if _structure(plan) != _structure(record.plan):
         raise InputError("plan", plan.label or "a plan", "the plan that was run: the same devices, shares and batches")
     predicted, measured_s = record.predicted, record.compared_steps
@@ -78,7 +88,8 @@ def compare(plan: Plan, run: RunRecord | Running) -> Comparison:
     )
 
 
-def _record_of(run: RunRecord | Running) -> RunRecord:
+def record_of(run: RunRecord | Running) -> RunRecord:
+    """The record of a run; waits for the end of one that is still going on."""
     if isinstance(run, RunRecord):
         return run
     wait = getattr(run, "wait", None)
@@ -142,11 +153,11 @@ def _stages(record: RunRecord, predicted: PredictedTimeline) -> Iterator[StageCo
 
 
 def _hand_overs(record: RunRecord, predicted: PredictedTimeline) -> Iterator[TransferComparison]:
-    sent, had, waited = _ends_of(record)
+    found = hand_over_times(record.plan, record.compared_events)
     expected = _expected_hand_overs(record.plan, predicted)
     measured: dict[tuple[str, int], list[tuple[float, bool]]] = defaultdict(list)
-    for key in sorted(sent.keys() & had.keys()):
-        measured[key.kind, key.stage].append((had[key] - sent[key], waited[key]))
+    for key, times in sorted(found.items()):
+        measured[key.kind, key.stage].append((times.had_s - times.sent_s, times.had_s - times.came_s > WAITED_S))
     for kind, stage in sorted(measured, key=lambda each: (each[0], each[1])):
         known = [seconds for seconds, arrived in measured[kind, stage] if arrived]
         yield TransferComparison(
@@ -159,27 +170,25 @@ def _hand_overs(record: RunRecord, predicted: PredictedTimeline) -> Iterator[Tra
         )
 
 
-def _ends_of(record: RunRecord) -> tuple[dict[_HandOver, float], dict[_HandOver, float], dict[_HandOver, bool]]:
-    """When each hand-over was sent and had by all of its devices, and whether the last receiver waited for it."""
-    first_sent: dict[tuple[_HandOver, str], float] = {}
-    last_had: dict[_HandOver, RunEvent] = {}
-    for event in record.compared_events:
+def hand_over_times(plan: Plan, events: Iterable[RunEvent]) -> dict[HandOver, HandOverTimes]:
+    """When each hand-over was sent and had by all of its devices; those of which both is known."""
+    first_sent: dict[tuple[HandOver, str], float] = {}
+    last_had: dict[HandOver, RunEvent] = {}
+    for event in events:
         end = event.kind.removeprefix("token-")
         if end not in ("send", "receive"):
             continue
-        kind = hand_over_kind(record.plan, event.device, end, event.stage) if end == event.kind else "token"
-        key = _HandOver(kind, event.stage, event.micro_batch, event.step)
+        kind = hand_over_kind(plan, event.device, end, event.stage) if end == event.kind else "token"
+        key = HandOver(kind, event.stage, event.micro_batch, event.step)
         if end == "send":
             by = key, event.device
             first_sent[by] = min(first_sent.get(by, event.start_s), event.start_s)
         elif key not in last_had or event.end_s > last_had[key].end_s:
             last_had[key] = event
-    sent: dict[_HandOver, float] = {}
+    sent: dict[HandOver, float] = {}
     for (key, _), start_s in first_sent.items():
         sent[key] = max(sent.get(key, start_s), start_s)
-    had = {key: event.end_s for key, event in last_had.items()}
-    waited = {key: event.end_s - event.start_s > WAITED_S for key, event in last_had.items()}
-    return sent, had, waited
+    return {key: HandOverTimes(sent[key], event.start_s, event.end_s) for key, event in last_had.items() if key in sent}
 
 
 def _expected_hand_overs(plan: Plan, predicted: PredictedTimeline) -> dict[tuple[str, int], list[float]]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dora_nb.costs.evaluate import evaluate, timing_of
-from dora_nb.costs.operations import Shape, operations_of
+from dora_nb.costs.evaluate import evaluate
+from dora_nb.costs.media import held_s
 from dora_nb.costs.table import CostTable, Floats
 from dora_nb.domain.cluster import Cluster, ContentionDomain
 from dora_nb.domain.conditions import Condition
@@ -148,10 +148,5 @@ def slowness(here: Surroundings, there: Surroundings) -> float:
 
 def loads_s(plan: Plan, workload: Workload, surroundings: Surroundings, prediction: Prediction) -> dict[str, float]:
     """Seconds that one request keeps every device and every medium (or port of a switch) busy, by name."""
-    loads = {each.device: each.busy_s for each in prediction.devices}
-    timing = timing_of(plan, workload, surroundings.cluster, surroundings.table)
-    operations = operations_of(Shape.of(plan, workload))
-    for transfer in operations.transfers:
-        for medium, seconds in timing.holds[operations.classes[transfer]].seconds.items():
-            loads[medium] = loads.get(medium, 0.0) + seconds
-    return loads
+    busy = {each.device: each.busy_s for each in prediction.devices}
+    return busy | held_s(plan, workload, surroundings.cluster)

@@ -15,6 +15,7 @@ from types import MappingProxyType
 import numpy as np
 
 from dora_nb.costs.buckets import bucket_cuts, bucket_parameters
+from dora_nb.costs.details import TimelineDetails, details_of
 from dora_nb.costs.memory import MemoryModel
 from dora_nb.costs.network import Flow, Hold, Network
 from dora_nb.costs.operations import (
@@ -28,7 +29,7 @@ from dora_nb.costs.operations import (
     operations_of,
 )
 from dora_nb.costs.schedule import scheduled_transfers
-from dora_nb.costs.stream import steady_start_times
+from dora_nb.costs.stream import Wait, steady_start_times, steady_waits
 from dora_nb.costs.table import CostTable, cost_table
 from dora_nb.domain.architecture import INTEGER_BYTES
 from dora_nb.domain.cluster import Cluster
@@ -81,11 +82,17 @@ class Evaluation:
     prediction: Prediction
     _workload: Workload = field(repr=False, compare=False)
     _entries: Callable[[], tuple[TimelineEntry, ...]] = field(repr=False, compare=False)
+    _details: Callable[[Iterable[TimelineEntry]], TimelineDetails] = field(repr=False, compare=False)
 
     @cached_property
     def timeline(self) -> tuple[TimelineEntry, ...]:
         """Every operation, by start time; made when it is asked for, since thousands of tokens are as many entries."""
         return self._entries()
+
+    @cached_property
+    def details(self) -> TimelineDetails:
+        """For how long every operation of the timeline keeps its places busy, and which ones are critical."""
+        return self._details(self.timeline)
 
     @property
     def scheduled(self) -> Plan:
@@ -138,6 +145,15 @@ def evaluate(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable 
         prediction=_prediction(plan, workload, cluster, table, timing, operations, makespan_s),
         _workload=workload,
         _entries=lambda: timeline_of(plan, workload, operations, timing, start_s),
+        _details=lambda timeline: details_of(
+            timeline,
+            operations,
+            timing,
+            start_s,
+            waits_of(operations, timing, plan.transfer_order, workload.arrival_s),
+            dict(compute_seconds(plan, workload, cluster, table)),
+            workload.decode_steps,
+        ),
     )
 
 
@@ -381,16 +397,7 @@ def start_times(
     InputError
         If the order misses a transfer, names one twice or one that is not there, or contradicts the precedence.
     """
-    waits_for: list[list[tuple[int, float]]] = [
-        [(earlier, timing.duration_s[operations.classes[earlier]]) for earlier in before]
-        for before in operations.predecessors
-    ]
-    last_on: dict[str, tuple[int, float]] = {}
-    for transfer in _sequence(operations, order):
-        for resource, seconds in timing.holds[operations.classes[transfer]].seconds.items():
-            if resource in last_on:
-                waits_for[transfer].append(last_on[resource])
-            last_on[resource] = (transfer, seconds)
+    waits_for = _waits_for(operations, timing, order)
     followers: list[list[int]] = [[] for _ in waits_for]
     for index, earlier in enumerate(waits_for):
         for each, _ in earlier:
@@ -411,6 +418,31 @@ def start_times(
     return start_s
 
 
+def _waits_for(operations: Operations, timing: Timing, order: Iterable[Transfer]) -> list[list[tuple[int, float]]]:
+    """For each operation, those it waits for, and from whose start on how long."""
+    waits_for: list[list[tuple[int, float]]] = [
+        [(earlier, timing.duration_s[operations.classes[earlier]]) for earlier in before]
+        for before in operations.predecessors
+    ]
+    last_on: dict[str, tuple[int, float]] = {}
+    for transfer in _sequence(operations, order):
+        for resource, seconds in timing.holds[operations.classes[transfer]].seconds.items():
+            if resource in last_on:
+                waits_for[transfer].append(last_on[resource])
+            last_on[resource] = (transfer, seconds)
+    return waits_for
+
+
+def waits_of(
+    operations: Operations, timing: Timing, order: Iterable[Transfer], period_s: float | None = None
+) -> list[Wait]:
+    """What waits for what, by precedence and on the media; with a period those of a stream."""
+    if period_s is not None:
+        return steady_waits(operations, timing, _turns(operations, tuple(order)), period_s)
+    waits_for = _waits_for(operations, timing, order)
+    return [(earlier, later, seconds) for later, before in enumerate(waits_for) for earlier, seconds in before]
+
+
 def stream_start_times(
     operations: Operations, timing: Timing, order: Iterable[Transfer], period_s: float
 ) -> list[float]:
@@ -422,12 +454,16 @@ def stream_start_times(
         If the order misses a transfer, names one twice or one that is not there, or cannot repeat every period.
     """
     order = tuple(order)
-    turns = [(index, transfer.lag) for index, transfer in zip(_sequence(operations, order), order, strict=True)]
-    start_s = steady_start_times(operations, timing, turns, period_s)
+    start_s = steady_start_times(operations, timing, _turns(operations, order), period_s)
     if start_s is None:
         allowed = f"an order and lags that can repeat every {format_seconds(period_s)}"
         raise InputError("transfer_order", [transfer.lag for transfer in order], allowed)
     return start_s
+
+
+def _turns(operations: Operations, order: tuple[Transfer, ...]) -> list[tuple[int, int]]:
+    """Transfers as (position, lag)."""
+    return [(index, transfer.lag) for index, transfer in zip(_sequence(operations, order), order, strict=True)]
 
 
 def _sequence(operations: Operations, order: Iterable[Transfer]) -> list[int]:

@@ -58,20 +58,27 @@ def measured_table(workload: Workload, cluster: Cluster, profiles: Mapping[str, 
 def run_table(record: RunRecord, cluster: Cluster | None = None, base: CostTable | None = None) -> CostTable:
     """Compute times of what ran, as measured while it ran.
 
-    A run measures stages, not layers, and one number of samples. So the profile that the prediction was made from is
-    kept in proportion: on every device all of its forward seconds are multiplied by measured over profiled seconds of
-    the device's stage (medians over micro-batches and steps), its backward, step and token seconds likewise. That
-    spreads what was measured over the layers of the stage, and carries it over to other layers and numbers of samples
-    (our own choice). A hosted first layer was measured by itself and has a factor of its own.
+    A run measures stages, not layers, and one number of samples. So what was known before is kept in proportion: on
+    every device all of its forward seconds are multiplied by measured over known seconds of the device's stage (medians
+    over micro-batches and steps), its backward, step and token seconds likewise. That spreads what was measured over
+    the layers of the stage, and carries it over to other layers and numbers of samples (our own choice). A hosted first
+    layer was measured by itself and has a factor of its own. What was known is the base, or else the profile that the
+    prediction was made from, which is of one number of samples.
+
+    Where devices were imitated, a second of the plan took longer here (:attr:`RunRecord.dilation`). The table of a
+    cluster that is given is in seconds of its devices, so that it can be planned with on its own network and beside a
+    base; without one it is in seconds as they passed here, as the network of ``record.cluster`` is.
 
     Parameters
     ----------
     record
         A run; its ``workload`` is what the table is of.
     cluster
-        Whose devices the table has, in this order; None: ``record.cluster``, the devices that took part.
+        Whose devices the table has, in this order: those planned for; None: ``record.cluster``, the devices that took
+        part.
     base
-        A table of the same workload and cluster for devices that did not take part; None: there may be none.
+        A table of the same workload and cluster: the times of devices that did not take part, and how those of the
+        others grow with the samples; None: there may be none that did not take part.
 
     Raises
     ------
@@ -79,64 +86,63 @@ def run_table(record: RunRecord, cluster: Cluster | None = None, base: CostTable
         If a device did not take part and there is no base.
     """
     cluster = record.cluster if cluster is None else cluster
+    dilation = 1.0 if cluster == record.cluster else record.dilation
     absent = [name for name in cluster.device_ids if name not in record.profile]
-    if absent and base is None:
-        raise InputError("cluster", absent, f"devices that took part ({', '.join(record.profile)}), or a base table")
-    layers = [_as_run(record, name) if name in record.profile else () for name in cluster.device_ids]
-    table = _table(record.workload, layers)
-    if base is None or not absent:
-        return table
-    if base.forward_s.shape != table.forward_s.shape:
-        raise InputError(
-            "base", base.forward_s.shape, f"layers, devices and samples as in the run: {table.forward_s.shape}"
-        )
-    columns = [cluster.device_ids.index(name) for name in absent]
-    for name in ("forward_s", "backward_s", "step_s", "token_s"):
-        ours, theirs = getattr(table, name), getattr(base, name)
-        if ours is not None and theirs is not None:
-            ours[:, columns] = theirs[:, columns]
-    return replace(table, status=base.status)
+    if base is None:
+        if absent:
+            raise InputError(
+                "cluster", absent, f"devices that took part ({', '.join(record.profile)}), or a base table"
+            )
+        profiled = _table(record.workload, [record.profile[name] for name in cluster.device_ids])
+        table = _times(profiled, 1 / dilation)
+    else:
+        wanted = (len(record.workload.layers), len(cluster.devices), record.workload.batch + 1)
+        if base.forward_s.shape != wanted:
+            raise InputError("base", base.forward_s.shape, f"layers, devices and samples as in the run: {wanted}")
+        table = _times(base, 1.0)
+    for place, name in enumerate(cluster.device_ids):
+        if name not in absent:
+            _correct(table, place, record, name, dilation)
+    return replace(table, status="measured" if base is None or not absent else base.status)
 
 
-def _as_run(record: RunRecord, device: str) -> tuple[LayerProfile, ...]:
-    """The profile of a device, times what its stage was measured to take over what it was profiled to take."""
-    plan, layers = record.plan, record.profile[device]
+def _correct(table: CostTable, place: int, record: RunRecord, device: str, dilation: float) -> None:
+    """Multiply a device's times by what its stage was measured to take over what they say.
+
+    ``dilation`` measured seconds are one of the table's.
+    """
+    plan, workload = record.plan, record.workload
     index = next(index for index, stage in enumerate(plan.stages) if device in stage.devices)
     stage = plan.stages[index]
-    samples = stage.replicas[stage.devices.index(device)].samples
-    own = layers[stage.first_layer : stage.stop_layer]
+    samples, own = stage.replicas[stage.devices.index(device)].samples, slice(stage.first_layer, stage.stop_layer)
 
-    def factor(kind: str, of: int, profiled_s: float) -> float:
+    def factor(kind: str, of: int, known_s: float) -> float:
         measured = seconds_of(record.compared_events, kind, of, device)
-        return statistics.median(measured) / profiled_s if measured and profiled_s > 0 else 1.0
-
-    def passes(of: int, profiled: Sequence[LayerProfile]) -> dict[str, float]:
-        return {
-            "forward": factor("forward", of, sum(each.forward_s[samples] for each in profiled)),
-            "backward": factor("backward", of, sum(each.backward_s.get(samples, 0.0) for each in profiled)),
-        }
+        return statistics.median(measured) / dilation / known_s if measured and known_s > 0 else 1.0
 
     hosts = plan.hosts_first_layer(index)
-    profiled = _table(record.workload, [layers])
-    step_s = step_seconds(profiled, record.workload, 0, stage.first_layer, stage.stop_layer, hosts_first_layer=hosts)
-    # The whole batch gets a token at a time.
-    token_s = sum(each.token_s.get(plan.micro_batches * samples, 0.0) for each in own)
-    factors = {"step": factor("step", index, step_s), "token": factor("decode", index, token_s)}
-    scaled = [_scaled(each, factors | passes(index, own)) for each in layers]
-    if hosts:
-        scaled[0] = _scaled(layers[0], factors | passes(HOSTED, layers[:1]))
-    return tuple(scaled)
+    step_s = step_seconds(table, workload, place, stage.first_layer, stage.stop_layer, hosts_first_layer=hosts)
+    table.step_s[:, place] *= factor("step", index, step_s)
+    for kind, seconds in (("forward", table.forward_s), ("backward", table.backward_s)):
+        hosted = factor(kind, HOSTED, float(seconds[0, place, samples])) if hosts else 1.0
+        first_s = hosted * seconds[0, place]
+        seconds[:, place] *= factor(kind, index, float(seconds[own, place, samples].sum()))
+        if hosts:
+            seconds[0, place] = first_s
+    if table.token_s is not None:  # the whole batch gets a token at a time
+        known_s = float(table.token_s[own, place, plan.micro_batches * samples].sum())
+        table.token_s[:, place] *= factor("decode", index, known_s)
 
 
-def _scaled(layer: LayerProfile, factors: Mapping[str, float]) -> LayerProfile:
-    def times(factor: float, by_samples: BySamples) -> BySamples:
-        return {samples: factor * seconds for samples, seconds in by_samples.items()}
-
-    return LayerProfile(
-        forward_s=times(factors["forward"], layer.forward_s),
-        backward_s=times(factors["backward"], layer.backward_s),
-        step_s=factors["step"] * layer.step_s,
-        token_s=times(factors["token"], layer.token_s),
+def _times(table: CostTable, factor: float) -> CostTable:
+    """A copy with all seconds multiplied."""
+    token_s = None if table.token_s is None else factor * table.token_s
+    return replace(
+        table,
+        forward_s=factor * table.forward_s,
+        backward_s=factor * table.backward_s,
+        step_s=factor * table.step_s,
+        token_s=token_s,
     )
 
 

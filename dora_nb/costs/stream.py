@@ -57,6 +57,13 @@ def waits_on_media(
         yield last, first, held_s + (first_lag - lag - 1) * period_s
 
 
+def steady_waits(
+    operations: Operations, timing: Timing, order: Sequence[tuple[int, int]], period_s: float
+) -> list[Wait]:
+    """All waits of a stream whose transfers (position, lag) enter the network in this order within a period."""
+    return [*waits_within(operations, timing, period_s), *waits_on_media(operations, timing, order, period_s)]
+
+
 def earliest(count: int, waits: Iterable[Wait], period_s: float) -> list[float] | None:
     """The least start times from 0 that keep all waits, or None if none do (Bellman and Ford)."""
     start_s = [0.0] * count
@@ -90,5 +97,5 @@ def steady_start_times(
     -------
     list of seconds in the order of ``operations.operations``, or None if the order cannot repeat every period
     """
-    waits = [*waits_within(operations, timing, period_s), *waits_on_media(operations, timing, order, period_s)]
+    waits = steady_waits(operations, timing, order, period_s)
     return earliest(len(operations.operations), waits, period_s)

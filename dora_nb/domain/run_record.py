@@ -14,6 +14,7 @@ from dora_nb.domain.record import Record
 from dora_nb.domain.run_timeline import INFERENCE, PredictedTimeline, RunEvent
 from dora_nb.domain.run_times import StreamTimes, TokenTimes
 from dora_nb.domain.workload import Workload
+from dora_nb.units import format_seconds
 
 if TYPE_CHECKING:
     from dora_nb.costs.table import CostTable
@@ -64,6 +65,38 @@ class Link(Record):
 
     latency_s: float = Field(ge=0)
     rate_bytes_per_s: float | None = Field(default=None, gt=0)
+
+
+class Ordering(Record):
+    """Whether transfers left in the plan's order or as soon as they were ready, and why.
+
+    Attributes
+    ----------
+    in_order
+        Whether in the plan's order.
+    asked
+        Whether that was asked for; if not, the prediction decided.
+    predicted_in_order_s, predicted_as_ready_s
+        What was predicted of the two, before the run: of a training step, or of the inference batch when the workload
+        does not train. None of what was not an alternative.
+    """
+
+    in_order: bool
+    asked: bool
+    predicted_in_order_s: float | None = None
+    predicted_as_ready_s: float | None = None
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        ways = {"in the plan's order": self.predicted_in_order_s, "as ready": self.predicted_as_ready_s}
+        way, other = ways if self.in_order else reversed(ways)
+        if self.asked:
+            return f"{way}, as asked"
+        own_s, other_s = ways[way], ways[other]
+        if own_s is None or other_s is None:
+            return f"{way}: the plan has no order that is executed"
+        return f"{way}: predicted {format_seconds(own_s)}, {other} {format_seconds(other_s)}"
 
 
 class EnergyFigure(Record):
@@ -155,12 +188,14 @@ class Environment(Record):
 
 
 class RunRecord(Record):
-    """A plan run for real, on a small network of the same structure, and compared.
+    """A plan run for real, on a person's own network or a small one of the same structure, and compared.
 
     Attributes
     ----------
     workload, plan
-        What ran: the workload and the plan scaled down, in fp64.
+        What ran: those planned, or without a model of one's own both scaled down, in fp64.
+    scaled_down
+        Whether they are.
     steps
         Training steps taken; 0 when the workload does not train.
     seed
@@ -187,10 +222,14 @@ class RunRecord(Record):
         How unlike devices were imitated, in words.
     slow_down
         Factor by which each device's computing was stretched; 1 without emulation.
+    dilation
+        Seconds here for one second of the plan, where devices were imitated; 1 without emulation.
     overruns
         Computations of all devices and steps that outlasted the time of the emulated device; 0 without emulation.
     link
         The network as probed; None with a single device.
+    ordering
+        In which order transfers left under the first plan; None with a single device.
     cluster
         The devices that took part, on the network as probed.
     predicted_inference, predicted_training
@@ -208,13 +247,15 @@ class RunRecord(Record):
     environment
         Where it ran.
     events
-        Every instruction of every device.
+        Every instruction of every device; of what ran before a fault in the middle of a stream, as far as the device
+        lived to tell.
     wall_s
         Seconds from call to return, starting the workers included.
     """
 
     workload: Workload
     plan: Plan
+    scaled_down: bool = False
     steps: int = Field(ge=0)
     seed: int
     differences: Differences
@@ -232,8 +273,10 @@ class RunRecord(Record):
     reference_losses: tuple[float, ...]
     emulation: str
     slow_down: dict[str, float]
+    dilation: float = Field(default=1.0, gt=0)
     overruns: int
     link: Link | None
+    ordering: Ordering | None = None
     cluster: Cluster
     predicted_inference: PredictedTimeline
     predicted_training: PredictedTimeline | None
@@ -261,11 +304,11 @@ class RunRecord(Record):
         """Measured seconds of each step that :attr:`predicted` speaks of, or of the inference batch.
 
         Those are the training steps under :attr:`plan`, which is the first one: what came after a change of plans was
-        not predicted before the run.
+        not predicted before the run. Without training that is the last batch, or a stream with a part of it.
         """
+        changes = [each.completed for each in self.incidents if each.kind in ("switch", "recovery")]
         if self.predicted_training is None:
-            return {INFERENCE: self.inference_measured_s}
-        changes = (each.completed for each in self.incidents if each.kind in ("switch", "recovery"))
+            return {} if changes else {INFERENCE: self.inference_measured_s}
         until = min(changes, default=None)
         ran = sorted({event.step for event in self.events if event.step >= 0})
         return {step: seconds for step, seconds in zip(ran, self.step_s, strict=True) if until is None or step < until}

@@ -7,16 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_record import Differences
 from dora_nb.errors import ExecutionError
+from dora_nb.executor.course import Outputs
 from dora_nb.executor.reference import Reference
 
 
 def differences(
     reference: Reference,
-    plan: Plan,
-    outputs: Mapping[str, Mapping[str, Tensor]],
+    outputs: Sequence[Outputs],
     parameters: Mapping[str, Mapping[str, Tensor]],
     losses: Sequence[float],
 ) -> Differences:
@@ -26,10 +25,8 @@ def differences(
     ----------
     reference
         From one process.
-    plan
-        Under which the outputs were made, in the form that is run.
     outputs
-        What each device wrote of them: ``output/m`` and, of tokens, ``token/m``; nothing where no batch was run.
+        Those of the batch, or of all requests in their order, part by part; nothing where no batch was run.
     parameters
         What each device wrote at the end: ``gradient/layer.name`` and ``parameter/layer.name``.
     losses
@@ -42,27 +39,33 @@ def differences(
     """
     trains = bool(reference.losses)
     return Differences(
-        outputs=_furthest(_pairs("output", reference.outputs, plan, outputs)) if outputs else None,
+        outputs=_furthest(_pairs("output", reference.outputs, outputs)) if outputs else None,
         losses=max(abs(a - b) for a, b in zip(losses, reference.losses, strict=True)) if trains else None,
         gradients=_named("gradient", reference.gradients, parameters) if trains else None,
         parameters=_named("parameter", reference.parameters, parameters) if trains else None,
-        tokens=_others(_pairs("token", reference.tokens, plan, outputs)) if outputs and reference.tokens else None,
+        tokens=_others(_pairs("token", reference.tokens, outputs)) if outputs and reference.tokens else None,
     )
 
 
-def _pairs(
-    kind: str, expected: Sequence[Tensor], plan: Plan, results: Mapping[str, Mapping[str, Tensor]]
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _pairs(kind: str, expected: Sequence[Tensor], outputs: Iterable[Outputs]) -> Iterator[tuple[Tensor, Tensor]]:
     """What each device of the last stage wrote of every micro-batch, and what one process has there."""
-    last = plan.stages[-1]
     whole = torch.cat(list(expected))
-    for device, (low, high) in zip(last.devices, last.intervals, strict=True):
-        for micro_batch in range(len(whole) // plan.micro_batch):
-            got = results[device].get(f"{kind}/{micro_batch}")
-            if got is None:
-                raise ExecutionError(f"{device} returned no {kind} of micro-batch {micro_batch}")
-            first = micro_batch * plan.micro_batch
-            yield got, _like(got, whole[first + low : first + high])
+    following = 0
+    for plan, results, some in outputs:
+        last = plan.stages[-1]
+        micro_batches = range(len(whole) // plan.micro_batch) if some is None else some
+        if micro_batches.start * plan.micro_batch != following:
+            break
+        following = micro_batches.stop * plan.micro_batch
+        for device, (low, high) in zip(last.devices, last.intervals, strict=True):
+            for micro_batch in micro_batches:
+                got = results[device].get(f"{kind}/{micro_batch}")
+                if got is None:
+                    raise ExecutionError(f"{device} returned no {kind} of micro-batch {micro_batch}")
+                first = micro_batch * plan.micro_batch
+                yield got, _like(got, whole[first + low : first + high])
+    if following != len(whole):
+        raise ExecutionError(f"there are {kind}s of the first {following} of {len(whole)} samples")
 
 
 def _others(pairs: Iterable[tuple[Tensor, Tensor]]) -> int:

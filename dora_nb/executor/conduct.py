@@ -10,11 +10,21 @@ from typing import Literal
 from dora_nb.costs.energy import BUSY_KINDS
 from dora_nb.domain.controller import StepReport
 from dora_nb.domain.plan import Plan
-from dora_nb.domain.run_record import Incident
+from dora_nb.domain.run_record import Incident, Link
 from dora_nb.domain.run_timeline import INFERENCE, RunEvent
 from dora_nb.errors import ExecutionError
 from dora_nb.executor.checkpoint import checkpoint_to_resume, write_checkpoint
-from dora_nb.executor.course import CancelledError, Conducted, Course, StoppedError, Tell, duration_s, events_of
+from dora_nb.executor.course import (
+    CancelledError,
+    Conducted,
+    Course,
+    Outputs,
+    StoppedError,
+    Tell,
+    duration_s,
+    events_of,
+    outputs_of,
+)
 from dora_nb.executor.fallback import copies_to_neighbours
 from dora_nb.executor.messages import Iterated
 from dora_nb.executor.recovery import restart_of
@@ -43,6 +53,8 @@ class Conductor:
         Called with what was done in every step or batch, when it is over.
     stop
         Set when the run is to end early.
+    foresee
+        Called before the first step with the plan and what is expected of it.
     """
 
     def __init__(
@@ -53,8 +65,10 @@ class Conductor:
         tell: Tell,
         watch: Callable[[Iterable[RunEvent]], None],
         stop: threading.Event,
+        foresee: Callable[[Plan, Expected], None] | None = None,
     ) -> None:
         self._session, self._rehearsal, self._course = session, rehearsal, course
+        self._foresee = foresee
         self._tell, self._watch, self._stop = tell, watch, stop
         self._trains = session.task.trains
         self._began_s = time.monotonic()
@@ -76,7 +90,10 @@ class Conductor:
         """
         self._start(plan)
         if not self._session.completed:  # a checkpoint's parameters are not those that a batch is compared with
-            self._batches()
+            if self._session.task.streams:
+                self._requests()
+            else:
+                self._batches()
         while self._trains and not self._done.parameters:  # a fault may take steps back
             unfinished = self._session.completed < self._course.steps
             self._go_on(self._step if unfinished else self._take_parameters)
@@ -95,39 +112,80 @@ class Conductor:
         self._session.prepare(plan, fresh=checkpoint is None, checkpoint=checkpoint)
         self._session.commit(plan)
         link = self._session.probe()
-        self._expected = self._rehearsal.expect(plan, link, in_order=self._in_order(plan))
-        self._done = Conducted(link, self._expected, losses=losses)
+        self._done = Conducted(link, self._expect(plan, link), losses=losses)
+        if self._foresee is not None:
+            self._foresee(plan, self._expected)
         if checkpoint is not None:
             self._note("resume", f"going on from {checkpoint}")
         self._tell("running")
 
     def _batches(self) -> None:
-        task = self._session.task
-        count = 1 if task.trains or task.streams else self._course.steps
-        while len(self._done.batches) < count:
-            self._go_on(self._batch)
-            which = "inference batch" if count == 1 else f"batch {len(self._done.batches)} of {count}"
-            which = f"stream of {task.requests} requests" if task.streams else which
-            if self._done.batches:
-                self._tell(f"{which} done in {self._speed(self._done.batches[-1])}")
+        while len(self._done.batches) < self._batch_count:
+            self._go_on(lambda: self._batch(len(self._done.batches)))
         while not self._done.outputs:
             self._go_on(self._take_outputs)
 
-    def _batch(self) -> None:
+    @property
+    def _batch_count(self) -> int:
+        return 1 if self._trains else self._course.steps
+
+    def _batch(self, number: int) -> None:
         self._choose()
-        done = self._iterate(INFERENCE, trains=False)
-        self._done.batches.append(done)
+        done = self._iterate(INFERENCE, trains=False, number=number)
+        self._watch(events_of(INFERENCE, done))
+        self._done.batches[number:] = [done]
+        which = "inference batch" if self._batch_count == 1 else f"batch {number + 1} of {self._batch_count}"
+        self._tell(f"{which} done in {self._speed(duration_s(done))}")
         self._report(done)
 
-    def _speed(self, done: Mapping[str, Iterated]) -> str:
-        took_s, task = duration_s(done), self._session.task
+    def _speed(self, took_s: float) -> str:
+        task = self._session.task
         return f"{format_seconds(took_s)}, {task.requests * task.batch / took_s:.3g} samples/s"
 
     def _take_outputs(self) -> None:
         if self._failures:  # who re-formed has forgotten them
-            self._batch()
-        self._done.outputs = self._session.load("outputs")
-        self._done.plan = self._session.plan
+            self._batch(self._batch_count - 1)
+        plan = self._session.plan
+        assert plan is not None, "a batch was run"
+        self._done.outputs = [Outputs(plan, self._session.load("outputs"))]
+
+    def _requests(self) -> None:
+        """Answer all requests of a stream; behind a fault, those that are left."""
+        while not self._answered_all:
+            self._go_on(self._stream)
+        self._tell(
+            f"stream of {self._session.task.requests} requests done in {self._speed(self._done.stream.duration_s)}"
+        )
+
+    def _stream(self) -> None:
+        self._choose()
+        done = self._iterate(INFERENCE, trains=False)
+        self._take_answers(done)
+        if not self._answered_all:
+            raise ExecutionError(f"the devices delivered no outputs of request {self._done.stream.completed + 1}")
+        if len(self._done.batches) == 1:  # what was expected is the whole stream
+            self._report(done)
+
+    @property
+    def _answered_all(self) -> bool:
+        return self._session.task.streams and self._done.stream.completed == self._session.task.requests
+
+    def _take_answers(self, done: dict[str, Iterated]) -> None:
+        """Keep what was delivered of the stream's requests, and what devices did, as far as they can say so."""
+        answered, plan, stream = self._session.answered(), self._session.plan, self._done.stream
+        if answered is None or plan is None:
+            return
+        if stream.began_s is None:
+            starts_s = [each.iteration.start_s for each in done.values()]
+            starts_s += [each.start_s for parts in answered.requests for each in parts.values()]
+            stream.began_s = min(starts_s, default=answered.ordered_s)
+        if answered.requests:
+            self._failures = 0  # it does get on
+            self._done.outputs.append(outputs_of(plan, stream.completed, answered.requests))
+            stream.ended_s += [max(each.end_s for each in parts.values()) for parts in answered.requests]
+        if done:
+            self._done.batches.append(done)
+            self._watch(events_of(INFERENCE, done, stream.began_s))
 
     def _take_parameters(self) -> None:
         self._done.parameters = self._session.load("parameters")
@@ -135,28 +193,36 @@ class Conductor:
     def _step(self) -> None:
         step = self._session.completed
         self._choose()
-        done = self._iterate(step, trains=True)
+        done = self._iterate(step, trains=True, number=step)
+        self._watch(events_of(step, done))
         self._done.steps[step] = done
         loss = self._done.losses[step] = sum(each.iteration.loss for each in done.values())
-        self._tell(f"step {step + 1} of {self._course.steps} done in {self._speed(done)}, loss {loss:.4g}")
+        speed = self._speed(duration_s(done))
+        self._tell(f"step {step + 1} of {self._course.steps} done in {speed}, loss {loss:.4g}")
         self._report(done)
         if self._course.checkpoints is not None and (step + 1) % self._course.checkpoint_every == 0:
             losses = [self._done.losses[number] for number in range(step + 1)]
             write_checkpoint(self._session, self._course.checkpoints, losses)
 
-    def _iterate(self, step: int, *, trains: bool) -> dict[str, Iterated]:
+    def _iterate(self, step: int, *, trains: bool, number: int = 0) -> dict[str, Iterated]:
         plan = self._session.plan
         assert plan is not None, "a plan was committed"
         due = trains and self._course.copies != "none" and (step + 1) % self._course.copy_every == 0
         copies = copies_to_neighbours(plan) if due and self._course.copies == "neighbours" else ()
-        number = step if trains else len(self._done.batches)
         targets = {device: own[trains] for device, own in self._expected.targets.items()}
         if self._course.slow_down_at is not None and targets:
             for device, factor in self._course.slow_down_at(number).items():
                 targets[device] = tuple(each.replace(seconds=factor * each.seconds) for each in targets.get(device, ()))
-        arrival_s = self._rehearsal.arrival_s
-        done = self._session.iterate(step, trains=trains, targets=targets, keep=due, copies=copies, arrival_s=arrival_s)
-        self._watch(events_of(step, done))
+        done = self._session.iterate(
+            step,
+            trains=trains,
+            targets=targets,
+            keep=due,
+            copies=copies,
+            arrival_s=self._rehearsal.arrival_s,
+            first_request=self._done.stream.completed,
+            began_s=self._done.stream.began_s,
+        )
         if copies and not self._done.incidents:
             self._done.copying_s.append(max(each.copying_s for each in done.values()))
         return done
@@ -190,10 +256,21 @@ class Conductor:
     def _take_up(self, plan: Plan) -> None:
         if self._done.link is None:  # so far there was one device
             self._done.link = self._session.probe()
-        self._expected = self._rehearsal.expect(plan, self._done.link, in_order=self._in_order(plan))
+        self._expect(plan, self._done.link)
 
-    def _in_order(self, plan: Plan) -> bool:
-        return self._session.network.in_order and bool(plan.transfer_order)
+    def _expect(self, plan: Plan, link: Link | None) -> Expected:
+        """Predict what was committed, and have its transfers leave in the order that was asked for or is faster."""
+        session = self._session
+        self._expected = self._rehearsal.expect(plan, link, in_order=self._course.in_order)
+        if link is None:
+            return self._expected
+        ordering = self._expected.ordering
+        self._tell(f"transfers go {ordering.text}")
+        if plan.transfer_order and ordering.in_order != session.network.in_order:
+            session.network = session.network.replace(in_order=ordering.in_order)
+            session.prepare(plan, fresh=False)  # every device keeps its layers
+            session.commit(plan)
+        return self._expected
 
     def _now_s(self) -> float:
         """Seconds since the start, as the plan counts them."""
@@ -267,14 +344,30 @@ class Conductor:
             session.drop(fault.device)
         else:
             self._tell("connections failed")
-        restart = restart_of(fault, plan, session.completed, session.present, session.stock(), self._course)
+        stock = session.stock()
+        done = {device: each.streamed for device, each in stock.items()}
+        self._take_answers({device: Iterated(iteration=each) for device, each in done.items() if each is not None})
+        if self._answered_all:
+            self._note("recovery", self._how_far())
+            return
+        restart = restart_of(fault, plan, session.completed, session.present, stock, self._course)
         if restart.loss is not None:
             self._done.losses[session.completed] = restart.loss
         switched = session.go_on_with(restart.plan, restart.completed, restart.holders, fresh=restart.fresh)
         self._chosen = None
         self._take_up(restart.plan)
         switched = switched._replace(seconds=time.monotonic() - noticed_s)
-        self._note("recovery", f"going on with {_described(restart.plan)}", switched)
+        text = f"going on with {_described(restart.plan)}"
+        if session.task.streams:
+            text = f"{self._how_far()} under {_described(restart.plan)}"
+            self._tell(self._how_far())
+        self._note("recovery", text, switched)
+
+    def _how_far(self) -> str:
+        """Which requests of a stream are behind it, and which one is next."""
+        count, completed = self._session.task.requests, self._done.stream.completed
+        behind = f"{completed} of {count} requests were completed"
+        return behind if completed == count else f"{behind}; going on with request {completed + 1}"
 
     # ------------------------------------------------------------------ what is told
 

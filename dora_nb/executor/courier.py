@@ -196,29 +196,28 @@ class InOrder:
         self._schedule = schedule
         self._hand_overs = {key_of(each): each for each in program if isinstance(each, HandOver)}
         self._turns = Turns(schedule, device, transport)
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        # Two, so that nobody wakes up for what it does not wait for.
+        self._given, self._over = threading.Condition(lock), threading.Condition(lock)
         self._produced: dict[HandOverKey, Tensor] = {}
         self._arrived: dict[HandOverKey, Tensor] = {}
         self._left_to_arrive = {key_of(each): parts for each in program if isinstance(each, Recv)}
         self._problem: BaseException | None = None
-        self._threads = [
-            threading.Thread(target=self._guarded, args=(work,), daemon=True)
-            for work, keys in ((self._send_all, schedule.sends), (self._receive_all, schedule.receives))
-            if keys
-        ]
-        for thread in self._threads:
-            thread.start()
+        works = [self._send_all] * bool(schedule.sends) + [self._receive_all] * bool(schedule.receives)
+        self._under_way = len(works)
+        for work in works:
+            threading.Thread(target=self._guarded, args=(work,), daemon=True).start()
 
     def send(self, hand_over: Send, tensor: Tensor) -> None:
         """See :class:`Courier`."""
-        with self._changed:
+        with self._given:
             self._produced[key_of(hand_over)] = tensor
-            self._changed.notify_all()
+            self._given.notify()
 
     def receive(self, hand_over: Recv) -> Tensor:
         """See :class:`Courier`."""
         key = key_of(hand_over)
-        self._wait_for(lambda: self._left_to_arrive[key] == 0)
+        self._wait(self._over, lambda: self._left_to_arrive[key] == 0)
         return self._arrived.pop(key)
 
     @contextlib.contextmanager
@@ -230,41 +229,45 @@ class InOrder:
 
     def end(self) -> None:
         """See :class:`Courier`."""
-        self._wait_for(lambda: not any(thread.is_alive() for thread in self._threads), look_s=0.05)
+        self._wait(self._over, lambda: self._under_way == 0)
         self._transport.flush()
 
     def give_up(self) -> None:
         """See :class:`Courier`."""
-        with self._changed:
-            self._problem = self._problem or ExecutionError("the iteration was given up")
-            self._changed.notify_all()
-        self._turns.give_up()
+        self._fail(ExecutionError("the iteration was given up"))
 
-    def _wait_for(self, ready: Callable[[], bool], look_s: float | None = None) -> None:
-        with self._changed:
-            while not ready() and self._problem is None:
-                self._changed.wait(look_s)
+    def _wait(self, changed: threading.Condition, ready: Callable[[], bool]) -> None:
+        with changed:
+            changed.wait_for(lambda: ready() or self._problem is not None)
         if self._problem is not None:
             raise self._problem
+
+    def _fail(self, problem: BaseException) -> None:
+        """Wake everybody that waits here."""
+        with self._over:
+            self._problem = self._problem or problem
+            self._given.notify_all()
+            self._over.notify_all()
+        self._turns.give_up()
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
         except BaseException as problem:
-            with self._changed:
-                self._problem = self._problem or problem
-            self._turns.give_up()
-        with self._changed:
-            self._changed.notify_all()
+            self._fail(problem)
+        with self._over:
+            self._under_way -= 1
+            self._over.notify_all()
 
     def _send_all(self) -> None:
         left: dict[HandOverKey, int] = {}  # parts still to send
         for key in self._schedule.sends:
             name = key[:3]
-            self._wait_for(lambda name=name: name in self._produced)  # type: ignore[misc]  # bound per turn
+            self._wait(self._given, lambda name=name: name in self._produced)  # type: ignore[misc]  # bound per turn
             self._turns.take(key)
             for wire in self._wires(key, self._produced[name]):
-                self._transport.send(wire.chunk, wire.peer, wire.tag, "hand-over")
+                self._transport.send(wire.chunk, wire.peer, wire.tag, "hand-over", in_turn=True)
+            self._turns.pass_on(key)
             left[name] = left.get(name, self._parts) - 1
             if not left[name]:
                 del self._produced[name]
@@ -284,9 +287,9 @@ class InOrder:
         if not is_last:
             return
         self._turns.pass_on(wire.transfer)
-        with self._changed:
+        with self._over:
             self._left_to_arrive[wire.transfer[:3]] -= 1
-            self._changed.notify_all()
+            self._over.notify_all()
 
     def _expected(self) -> Iterator[tuple[_Wire, bool]]:
         """Every chunk that is to arrive, and whether it is the last one of its transfer."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dora_nb.domain.controller import Controller
 from dora_nb.domain.plan import Plan
@@ -17,6 +17,8 @@ from dora_nb.executor.rehearsal import Expected
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from dora_nb.executor.deliveries import Delivery
 
 #: Who has the state of a layer beside the device that trains it: nobody on purpose, the other replicas of its stage, or
 #: also a neighbour of every device that is alone in its stage.
@@ -57,6 +59,8 @@ class Course:
         Whether to go on from the latest checkpoint there.
     slow_down_at
         How many times as long emulated devices compute in a step or batch, by its number; those not named as usual.
+    in_order
+        Whether transfers leave in the plan's order; None: where that is predicted to be faster than as ready.
     """
 
     steps: int
@@ -69,6 +73,57 @@ class Course:
     checkpoint_every: int = 1
     resume: bool = False
     slow_down_at: Callable[[int], Mapping[str, float]] | None = None
+    in_order: bool | None = None
+
+
+class Outputs(NamedTuple):
+    """What the devices of a last stage computed.
+
+    Attributes
+    ----------
+    plan
+        Under which, in the form that is run.
+    tensors
+        By device: ``output/m`` of micro-batch m and, of tokens, ``token/m``.
+    micro_batches
+        Which ones, counted as the plan cuts them; None: all.
+    """
+
+    plan: Plan
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    micro_batches: range | None = None
+
+
+@dataclass
+class Stream:
+    """How far a stream has come.
+
+    Attributes
+    ----------
+    began_s
+        When its first request arrived, of ``time.perf_counter``; None: it has not begun.
+    ended_s
+        When each completed request was; no later one is completed.
+    """
+
+    began_s: float | None = None
+    ended_s: list[float] = field(default_factory=list)
+
+    @property
+    def completed(self) -> int:
+        """Requests completed."""
+        return len(self.ended_s)
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from its beginning to the last completed request."""
+        assert self.began_s is not None, "it has begun"
+        return max(self.ended_s) - self.began_s
+
+    def latencies_s(self, arrival_s: float) -> tuple[float, ...]:
+        """Seconds from each completed request's arrival, with so much time between them, to its last output."""
+        assert self.began_s is not None, "it has begun"
+        return tuple(end_s - self.began_s - request * arrival_s for request, end_s in enumerate(self.ended_s))
 
 
 @dataclass
@@ -82,7 +137,10 @@ class Conducted:
     first
         What the first plan was expected to do.
     batches
-        What every device did in each batch before training; the last one is compared.
+        What every device did in each batch before training; the last one is compared. Of a stream, in each part of it:
+        a fault begins another one, and of what was before it the devices that lived tell.
+    stream
+        How far it came.
     steps
         What every device did in each training step.
     losses
@@ -91,22 +149,22 @@ class Conducted:
         Seconds that copies for neighbours took behind each step of the first plan.
     incidents
         Changes of plans, faults and checkpoints.
-    outputs, parameters
-        What the devices computed, by device.
-    plan
-        Under which the outputs were made.
+    outputs
+        Of the last batch, or of all requests, part by part.
+    parameters
+        What the devices have at the end, by device.
     """
 
     link: Link | None
     first: Expected
     batches: list[dict[str, Iterated]] = field(default_factory=list)
+    stream: Stream = field(default_factory=Stream)
     steps: dict[int, dict[str, Iterated]] = field(default_factory=dict)
     losses: dict[int, float] = field(default_factory=dict)
     copying_s: list[float] = field(default_factory=list)
     incidents: list[Incident] = field(default_factory=list)
-    outputs: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    outputs: list[Outputs] = field(default_factory=list)
     parameters: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    plan: Plan | None = None
 
 
 def duration_s(devices: Mapping[str, Iterated]) -> float:
@@ -119,9 +177,19 @@ def start_s(devices: Mapping[str, Iterated]) -> float:
     return min(each.iteration.start_s for each in devices.values())
 
 
-def events_of(step: int, devices: Mapping[str, Iterated]) -> Iterator[RunEvent]:
-    """What devices did in a step, from its start on."""
-    origin_s = start_s(devices)
+def outputs_of(plan: Plan, first_request: int, requests: Sequence[Mapping[str, Delivery]]) -> Outputs:
+    """What was delivered of some requests of a stream, one behind the other."""
+    tensors: dict[str, dict[str, Tensor]] = {device: {} for device in plan.stages[-1].devices}
+    for parts in requests:
+        for device, delivery in parts.items():
+            tensors[device] |= {f"output/{micro_batch}": each for micro_batch, each in delivery.outputs.items()}
+    first, count = first_request * plan.micro_batches, len(requests) * plan.micro_batches
+    return Outputs(plan, tensors, range(first, first + count))
+
+
+def events_of(step: int, devices: Mapping[str, Iterated], origin_s: float | None = None) -> Iterator[RunEvent]:
+    """What devices did in a step, from a moment of ``time.perf_counter`` on; None: from its start on."""
+    origin_s = start_s(devices) if origin_s is None else origin_s
     for device, done in devices.items():
         for event in done.iteration.events:
             yield RunEvent(

@@ -67,7 +67,8 @@ def metered(meters: Meters | None = None, *, host: str = "", every_s: float = RE
 def with_energy(record: RunRecord, cluster: Cluster, counted: Metered, *, emulated: bool) -> RunRecord:
     """A record with what the meters counted, and beside it what the model says of the steps under the run's plan.
 
-    The model's figures are always there: a meter sees this host, and the devices planned with may be others.
+    The model's figures are there whenever there was such a step: a meter sees this host, and the devices planned with
+    may be others.
 
     Parameters
     ----------
@@ -81,6 +82,8 @@ def with_energy(record: RunRecord, cluster: Cluster, counted: Metered, *, emulat
         Whether this host stood in for the devices.
     """
     steps = record.compared_steps
+    if not steps:
+        return record.replace(energy=counted.figures, not_metered=counted.missing)
     estimated = estimated_energy(
         record.plan,
         record.workload,

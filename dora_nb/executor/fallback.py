@@ -38,7 +38,7 @@ def without(plan: Plan, device: str) -> Plan | None:
     if len(stages) == 1 and tied in ("hosted", "synchronised"):
         tied = "one-stage"
         stages[0] = stages[0].replace(first_layer=0)
-    label = f"{plan.label} without {device}".strip()
+    label = f"{plan.label or 'the plan'} without {device}"
     return plan.decisions().replace(label=label, stages=tuple(stages), tied=tied)
 
 

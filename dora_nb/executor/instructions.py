@@ -81,7 +81,7 @@ class Arrive:
     stage, micro_batch
         Which one, and the stage that needs it.
     moment_s
-        Seconds after the common start.
+        Seconds after the first one.
     """
 
     stage: int

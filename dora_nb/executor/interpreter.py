@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from dora_nb.domain.run_timeline import EventKind
+from dora_nb.errors import ExecutionError
 from dora_nb.executor.courier import Courier, HandOverKey, key_of
 from dora_nb.executor.instructions import (
     AllReduce,
@@ -42,7 +44,7 @@ class Event(NamedTuple):
 
 
 class Iteration(NamedTuple):
-    """One pass over a program.
+    """One pass over a program, or the part of it that is done.
 
     Attributes
     ----------
@@ -79,6 +81,8 @@ class Interpreter:
     targets_s
         Seconds a computation is to last, by ("forward" | "backward" | "decode" | "step", stage); what is missing, lasts
         as long as it does.
+    given_up
+        Set, from another thread, when no further instruction is to be carried out.
     """
 
     def __init__(
@@ -88,18 +92,29 @@ class Interpreter:
         transport: Transport,
         courier_of: Callable[[Sequence[Instruction]], Courier],
         targets_s: Mapping[tuple[str, int], float],
+        given_up: threading.Event | None = None,
     ) -> None:
         self._device = device
         self._replica = replica
         self._transport = transport
         self._courier_of = courier_of
         self._targets_s = targets_s
+        self._given_up = given_up or threading.Event()
         self._late = 0
-        self._start_s = self._free_s = 0.0
+        self._events: list[Event] = []
+        self._start_s: float | None = None
+        self._free_s = self._arriving_from_s = 0.0
         self._received: dict[HandOverKey, Tensor] = {}
         self._produced: dict[HandOverKey, Tensor] = {}
 
-    def run(self, program: Sequence[Instruction], data: Sequence[MicroBatch]) -> Iteration:
+    def run(
+        self,
+        program: Sequence[Instruction],
+        data: Sequence[MicroBatch],
+        *,
+        arriving_from_s: float | None = None,
+        on_event: Callable[[Event], None] = lambda _: None,
+    ) -> Iteration:
         """Carry out a program once.
 
         Parameters
@@ -108,38 +123,59 @@ class Interpreter:
             Of this device.
         data
             Inputs and labels of every micro-batch.
+        arriving_from_s
+            The moment, of ``time.perf_counter``, from which arrivals count; None: the common start.
+        on_event
+            Called behind every instruction.
+
+        Raises
+        ------
+        ExecutionError
+            If it was given up.
         """
         trains = any(isinstance(instruction, Step) for instruction in program)
         self._replica.begin(trains=trains)
-        self._late = 0
-        events = []
+        self._late, self._events, self._start_s = 0, [], None
         courier = self._courier_of(program)
         try:
             start_s = self._transport.common_start()
             # A device is free from the common start on. Its process may wake later, when others hold the cores: that
             # is this machine's doing and not the emulated device's.
             self._start_s = self._free_s = start_s
+            self._arriving_from_s = start_s if arriving_from_s is None else arriving_from_s
             for instruction in program:
+                if self._given_up.is_set():  # who waits for no peer does not notice that the others have stopped
+                    raise ExecutionError("the iteration was given up")
                 began_s = time.perf_counter()
                 kind = self._carry_out(instruction, data, courier)
                 micro_batch = getattr(instruction, "micro_batch", 0)
                 ended_s = time.perf_counter()
                 if isinstance(instruction, Arrive):  # it is free then, though its process may wake later
-                    self._free_s = max(self._free_s, start_s + instruction.moment_s)
+                    self._free_s = max(self._free_s, self._arriving_from_s + instruction.moment_s)
                 else:
                     self._free_s = ended_s
-                events.append(Event(kind, instruction.stage, micro_batch, began_s, ended_s))
-            end_s = time.perf_counter()
+                self._events.append(Event(kind, instruction.stage, micro_batch, began_s, ended_s))
+                on_event(self._events[-1])
             courier.end()
         except BaseException:
             courier.give_up()
             raise
-        return Iteration(start_s, end_s, self._replica.loss, self._late, tuple(events))
+        iteration = self.so_far()
+        assert iteration is not None, "it began"
+        return iteration
+
+    def so_far(self) -> Iteration | None:
+        """What is done of the last program, also if it was given up; None if it did not begin."""
+        if self._start_s is None:
+            return None
+        end_s = self._events[-1].end_s if self._events else self._start_s
+        return Iteration(self._start_s, end_s, self._replica.loss, self._late, tuple(self._events))
 
     def _carry_out(self, instruction: Instruction, data: Sequence[MicroBatch], courier: Courier) -> EventKind:
         match instruction:
             case Arrive(moment_s=moment_s):
-                time.sleep(max(0.0, self._start_s + moment_s - time.perf_counter()))
+                if self._given_up.wait(max(0.0, self._arriving_from_s + moment_s - time.perf_counter())):
+                    raise ExecutionError("the iteration was given up")
                 return "arrive"
             case Recv():
                 self._received[key_of(instruction)] = courier.receive(instruction)

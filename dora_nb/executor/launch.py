@@ -90,7 +90,8 @@ def execute(
         ``nothing``.
     in_order
         Whether transfers leave in the plan's order, each when it is its turn on the medium, or as soon as their sender
-        is ready. None: in order where the plan's network is imitated.
+        is ready. None: both are predicted before the first step, and again of every plan that is changed to; the order
+        is taken where it is predicted to be faster. The record's ``ordering`` says which it was, and why.
     table
         Compute times that the plan was made with; None: the roofline estimate. They set the share of an iteration that
         the imitated network takes.
@@ -151,6 +152,7 @@ def execute(
         checkpoint_every=checkpoint_every,
         resume=resume,
         slow_down_at=slow_down_at,
+        in_order=in_order,
     )
 
     def work(run: Run) -> RunRecord:
@@ -181,6 +183,7 @@ def execute(
                 run.tell,
                 run.events.extend,
                 run.stopping,
+                run.expect,
             )
             with metered() as counted:  # not the timing before it, nor the one process behind it
                 conducted = conductor.run(assembled.plan)
@@ -188,6 +191,9 @@ def execute(
             training_steps = steps if workload.trains else 0
             reference = reference_of(rehearsal, assembled.plan, training_steps)
         record = record_of(rehearsal, assembled.plan, conducted, reference, steps=training_steps, began_s=began_s)
+        record = record.replace(scaled_down=model is None)
+        if len(assembled.plan.devices) > 1:
+            record = record.replace(ordering=conducted.first.ordering)
         return with_energy(record, cluster, counted, emulated=emulate != "nothing")
 
     return Run(work, on_progress)

@@ -2,7 +2,8 @@
 
 Every process maps the same small file, which holds for each medium (or port) the moment from which it is free. Who
 sends reserves the media on the way in short slices, so that several senders share a medium about equally and a lone one
-has all of it; then it waits that long; then the bytes pass over loopback in no time worth mentioning. That is the
+has all of it; then it waits that long; then the bytes pass over loopback in no time worth mentioning. Whoever has the
+turn on a medium reserves all it needs at once: from then on its place is sure, and the turn may go on. That is the
 network of :mod:`dora_nb.costs.network` played in real time: rates per device, both hops of a shared medium, ports of a
 switch, latencies.
 """
@@ -92,6 +93,7 @@ class _Message(NamedTuple):
     tag: int
     channel: Channel
     since_s: float
+    in_turn: bool
 
 
 class EmulatedTransport:
@@ -115,11 +117,11 @@ class EmulatedTransport:
         self._inner, self._device, self._network, self._medium = inner, device, network, medium
         self._lines: dict[Channel, _Line] = {}
 
-    def send(self, tensor: Tensor, peer: str, tag: int, channel: Channel) -> None:
+    def send(self, tensor: Tensor, peer: str, tag: int, channel: Channel, *, in_turn: bool = False) -> None:
         """See :class:`~dora_nb.executor.transport.Transport`."""
         if channel not in self._lines:
             self._lines[channel] = _Line(self._inner, self._device, self._network, self._medium)
-        self._lines[channel].put(_Message(tensor, peer, tag, channel, time.perf_counter()))
+        self._lines[channel].put(_Message(tensor, peer, tag, channel, time.perf_counter(), in_turn))
 
     def receive(self, into: Tensor, peer: str, tag: int, channel: Channel) -> Pending:
         """See :class:`~dora_nb.executor.transport.Transport`."""
@@ -171,7 +173,11 @@ class _Line:
     def put(self, message: _Message) -> None:
         with self._done:
             self._under_way += 1
-        self._waiting.put(message)
+        if message.in_turn or message.channel == "turn":  # nothing to share: no thread need wake up for it
+            seconds, latency_s = self._hold(message)
+            self._arriving.put((self._medium.reserve(message.since_s, seconds) + latency_s, message))
+        else:
+            self._waiting.put(message)
 
     def drain(self) -> None:
         """Wait until everything put so far was handed to what carries the bytes."""
@@ -198,7 +204,9 @@ class _Line:
         """Reserve the media for one message after the other, and wait until each has passed them."""
         until_s = 0.0
         while (message := self._waiting.get()) is not None:
-            count, per_slice, latency_s = self._slices(message)
+            seconds, latency_s = self._hold(message)
+            count = max(1, round(max(seconds.values(), default=0.0) / SLICE_S))
+            per_slice = {name: each / count for name, each in seconds.items()}
             # What waited behind another message goes on where that one ended, not when this thread woke up.
             until_s = max(message.since_s, until_s)
             for _ in range(count):
@@ -216,15 +224,13 @@ class _Line:
                 self._under_way -= 1
                 self._done.notify_all()
 
-    def _slices(self, message: _Message) -> tuple[int, dict[str, float], float]:
-        """In how many slices a message goes, how long each holds what, and the latency at the end."""
-        route = self._network.route(self._device, message.peer)
+    def _hold(self, message: _Message) -> tuple[dict[str, float], float]:
+        """How long a message holds what, and the latency at the end."""
+        latency_s = self._network.route(self._device, message.peer).latency_s
         if message.channel == "turn":  # a word: too short to hold anything
-            return 0, {}, route.latency_s
+            return {}, latency_s
         size = message.tensor.numel() * message.tensor.element_size()
-        hold = self._network.exchange([Flow(self._device, message.peer, size)])
-        count = max(1, round(max(hold.seconds.values(), default=0.0) / SLICE_S))
-        return count, {name: seconds / count for name, seconds in hold.seconds.items()}, route.latency_s
+        return dict(self._network.exchange([Flow(self._device, message.peer, size)]).seconds), latency_s
 
 
 def _sleep_until(moment_s: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,14 +12,15 @@ from torch.distributed import Store  # type: ignore[attr-defined]  # public, but
 
 from dora_nb.costs.network import Network
 from dora_nb.executor.courier import AsReady, Courier, InOrder, PromptFirst
+from dora_nb.executor.deliveries import Deliveries, Delivery
 from dora_nb.executor.instructions import HandOver, Instruction, compile_plan
-from dora_nb.executor.interpreter import Interpreter, Iteration
+from dora_nb.executor.interpreter import Event, Interpreter, Iteration
 from dora_nb.executor.medium import EmulatedTransport, Medium
-from dora_nb.executor.messages import Job, NetworkUse, Target
+from dora_nb.executor.messages import Job, NetworkUse, StreamPart, Target
 from dora_nb.executor.replica import Replica
-from dora_nb.executor.streams import arrivals_s, over_requests, with_arrivals
+from dora_nb.executor.streams import arrivals_s, from_request, over_requests, with_arrivals
 from dora_nb.executor.transport import GlooTransport, Transport
-from dora_nb.executor.turns import schedules_of
+from dora_nb.executor.turns import PassedBy, schedules_of
 
 if TYPE_CHECKING:
     from dora_nb.executor.held import LayerState
@@ -66,15 +68,28 @@ class Membership:
     ) -> None:
         self.job, self.transport = job, transport
         self._courier: Courier | None = None
+        self._interpreter: Interpreter | None = None
+        self._given_up = threading.Event()
         self._couriers: dict[bool, Callable[[Sequence[Instruction]], Courier]] = {}  # by whether it trains
         self.replica = Replica(job.device, job.plan, job.task, states=states, kept=kept)
         self.replica.completed = job.completed
         self.replica.warm_up()
 
+    @property
+    def gives_outputs(self) -> bool:
+        """Whether this device runs the last layer."""
+        return self.replica.stage == len(self.job.plan.stages) - 1
+
     def iterate(
-        self, step: int, targets: Sequence[Target], *, trains: bool, arrival_s: float | None = None
+        self,
+        step: int,
+        targets: Sequence[Target],
+        *,
+        trains: bool,
+        stream: StreamPart | None = None,
+        deliveries: Deliveries | None = None,
     ) -> Iteration:
-        """Carry out one iteration or batch.
+        """Carry out one iteration or batch, or the requests of a stream that are left.
 
         Parameters
         ----------
@@ -84,15 +99,20 @@ class Membership:
             How long the computations of an emulated device last.
         trains
             Whether there are backward passes and a step.
-        arrival_s
-            Seconds between requests of a stream.
+        stream
+            The requests; None: everything is there from the start.
+        deliveries
+            Where the outputs of every request go.
         """
         self.replica.seed(step)
         plan, task = self.job.plan, self.job.task
         whole = over_requests(plan, task.requests)
         program = compile_plan(whole, trains=trains, decode_steps=task.decode_steps)[self.job.device]
-        if arrival_s is not None:
-            program = with_arrivals(program, arrivals_s(plan, task.requests, arrival_s))
+        first, began_s = 0, None
+        if stream is not None:
+            first, began_s = stream.first_request, stream.began_s
+            program = with_arrivals(program, arrivals_s(plan, task.requests, stream.arrival_s))
+            program = from_request(program, plan, first)
         targets_s: dict[tuple[str, int], float] = {(each.phase, each.stage): each.seconds for each in targets}
         if trains not in self._couriers:  # turns are worked out once, not every step
             self._couriers[trains] = self._courier_of(trains=trains)
@@ -102,14 +122,35 @@ class Membership:
             self._courier = make(program)
             return self._courier
 
-        interpreter = Interpreter(self.job.device, self.replica, self.transport, courier_of, targets_s)
-        return interpreter.run(program, self.replica.batch(step))
+        interpreter = Interpreter(self.job.device, self.replica, self.transport, courier_of, targets_s, self._given_up)
+        self._interpreter = interpreter
+
+        def on_event(event: Event) -> None:
+            if deliveries is not None:
+                self._deliver(event, deliveries)
+
+        data = self.replica.batch(step, first)
+        return interpreter.run(program, data, arriving_from_s=began_s, on_event=on_event)
+
+    def so_far(self) -> Iteration | None:
+        """What is done of the last iteration, also if it was given up; None if it did not begin."""
+        return None if self._interpreter is None else self._interpreter.so_far()
 
     def give_up(self) -> None:
         """Make an iteration under way fail, from another thread."""
+        self._given_up.set()
         self.transport.wake()
         if self._courier is not None:
             self._courier.give_up()
+
+    def _deliver(self, event: Event, deliveries: Deliveries) -> None:
+        """Hand on the outputs of a request whose last micro-batch has just left the last layer."""
+        count = self.job.plan.micro_batches
+        request, place = divmod(event.micro_batch, count)  # they leave it in their order
+        done = self.so_far() if (event.kind, event.stage, place) == ("forward", self.replica.stage, count - 1) else None
+        if done is not None:
+            outputs = self.replica.take_outputs(range(request * count, (request + 1) * count))
+            deliveries.put(request, Delivery(outputs, done.start_s, done.end_s))
 
     def _courier_of(self, *, trains: bool) -> Callable[[Sequence[Instruction]], Courier]:
         job, replica = self.job, self.replica
@@ -120,12 +161,14 @@ class Membership:
         )
         if not ordered or network.cluster is None or network.workload is None:
             return as_ready
+        passed_by: PassedBy = "receiver" if network.medium is None else "sender"
+        schedules = schedules_of(job.plan, network.workload, network.cluster, trains=trains, passed_by=passed_by)
         in_order = functools.partial(
             InOrder,
             interval=replica.interval,
             empty=replica.receive_buffer,
             transport=self.transport,
-            schedule=schedules_of(job.plan, network.workload, network.cluster, trains=trains)[job.device],
+            schedule=schedules[job.device],
             device=job.device,
             parts=job.plan.chunks,
         )

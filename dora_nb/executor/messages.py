@@ -149,6 +149,27 @@ class Target(Record):
     seconds: float
 
 
+class StreamPart(Record):
+    """The requests of a stream that are left.
+
+    Attributes
+    ----------
+    arrival_s
+        Seconds from the arrival of a request to that of the next one.
+    first_request
+        The first one that is left, counted from 0.
+    began_s
+        When request 0 arrived, of the worker's ``time.perf_counter``; None: it arrives when all devices start.
+    directory
+        Where the outputs of every request go as soon as it is completed, in the coordinator's private directory.
+    """
+
+    arrival_s: float = Field(gt=0)
+    first_request: int = Field(default=0, ge=0)
+    began_s: float | None = None
+    directory: str
+
+
 class Iterate(Record):
     """Run one iteration, or one batch.
 
@@ -164,8 +185,8 @@ class Iterate(Record):
         Whether to keep the states of the layers behind this step.
     copies
         Who then gives a copy of them to whom.
-    arrival_s
-        Seconds between requests of a stream; None: all inputs are there from the start.
+    stream
+        The requests, which arrive one by one; None: all inputs are there from the start.
     """
 
     kind: Literal["iterate"] = "iterate"
@@ -174,7 +195,7 @@ class Iterate(Record):
     targets: tuple[Target, ...] = ()
     keep: bool = False
     copies: tuple[Move, ...] = ()
-    arrival_s: float | None = None
+    stream: StreamPart | None = None
 
 
 class Save(Record):
@@ -185,7 +206,8 @@ class Save(Record):
     path
         Where to; a name alone is one in the coordinator's private directory.
     what
-        ``outputs`` of the last batch, its tokens included, ``parameters`` with their gradients, or ``states``:
+        ``outputs`` of the last batch, its tokens included (those of a stream's requests are delivered while it goes
+        on), ``parameters`` with their gradients, or ``states``:
         everything that layers need to go on.
     layers
         Of the states, which; None: all.
@@ -338,11 +360,14 @@ class Stock(Record):
         By number of training steps behind their state: those it runs, those it kept and copies of others'.
     losses
         Its parts of the last steps' losses, by number of steps with that one.
+    streamed
+        What it did of the stream that it runs, over or given up; None: nothing.
     """
 
     kind: Literal["stock"] = "stock"
     layers: dict[int, tuple[int, ...]]
     losses: dict[int, float] = Field(default_factory=dict)
+    streamed: IterationReport | None = None
 
 
 class Failed(Record):

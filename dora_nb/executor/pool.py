@@ -111,6 +111,10 @@ class WorkerPool:
         self._interface = interface_of("127.0.0.1") or "lo"
 
     def __enter__(self) -> Self:
+        return self.open()
+
+    def open(self) -> Self:
+        """Start the workers; in a notebook, where a ``with`` block cannot span cells. :meth:`close` ends them."""
         try:
             self._start()
         except BaseException:

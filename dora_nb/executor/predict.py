@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,27 +18,24 @@ from dora_nb.costs.evaluate import (
     timeline_of,
     timing_of,
 )
-from dora_nb.costs.network import Hold
-from dora_nb.costs.operations import (
-    COMPUTE_KINDS,
-    Operation,
-    OperationClass,
-    Operations,
-    Shape,
-    Timing,
-    operations_of,
-)
+from dora_nb.costs.network import Network
+from dora_nb.costs.operations import COMPUTE_KINDS, Operation, Operations, Shape, operations_of
 from dora_nb.costs.schedule import scheduled_transfers
 from dora_nb.domain.cluster import Cluster, ContentionDomain
-from dora_nb.domain.plan import HOSTED, Plan, Transfer
+from dora_nb.domain.plan import HOSTED, Plan
 from dora_nb.domain.profile import LayerProfile
 from dora_nb.domain.run_record import Link
 from dora_nb.domain.run_timeline import PredictedComputation, PredictedTimeline
 from dora_nb.domain.workload import Workload
 from dora_nb.executor.messages import Target
+from dora_nb.executor.transit import Turn, as_ready, in_turns
+from dora_nb.executor.turns import PassedBy, passings_of
 
 if TYPE_CHECKING:  # a prediction needs no torch
     from dora_nb.executor.profile import LayerTimes
+
+#: What the operations hold in sums, and a timeline step by step.
+_STEP_BY_STEP = ("decode", "token")
 
 Floats = NDArray[np.float64]
 
@@ -121,39 +117,47 @@ def predict(
     cluster: Cluster,
     table: CostTable,
     *,
-    turn_s: float | None = None,
+    passed_by: PassedBy | None = None,
     arrivals_s: Sequence[float] = (),
 ) -> PredictedTimeline:
     """Predict every operation of an iteration or batch.
 
     The recurrence of :func:`dora_nb.costs.evaluate`, without its check that a plan fits: an inference batch may run
-    with a hosted first layer here. A plan without a transfer order gets the order in which transfers become ready.
+    with a hosted first layer here. Transfers of a plan without an order leave as soon as they are ready.
 
     Parameters
     ----------
     plan, workload, cluster, table
         As for :func:`~dora_nb.costs.evaluate`.
-    turn_s
-        Seconds in which the turn on a medium is passed on, where transfers take turns: the next one begins when this
-        one has arrived and said so. None: the next one begins when the medium is free.
+    passed_by
+        Who passes on the turns of the plan's order, each of which then takes the latency of its way. None: they take
+        no time, as in the plan.
     arrivals_s
         When the first stage gets each micro-batch; empty: all are there from the start.
+
+    Raises
+    ------
+    InputError
+        If the plan's order is not one of its transfers, or contradicts the precedence of its operations.
     """
     operations = operations_of(Shape.of(plan, workload))
     timing = timing_of(plan, workload, cluster, table)
-    if turn_s is not None:
-        holds = {
-            kind: hold if kind.kind == "token" else _until_passed_on(hold, turn_s)  # tokens wait for no turn
-            for kind, hold in timing.holds.items()
-        }
-        timing = replace(timing, holds=holds)
     first = HOSTED if plan.tied == "hosted" else 0
     arrived_s = {
         operations.index[Operation("forward", first, micro_batch)]: moment_s
         for micro_batch, moment_s in enumerate(arrivals_s)
     }
-    order = plan.transfer_order or _as_ready(operations, timing, arrived_s)
-    entries = timeline_of(plan, workload, operations, timing, start_times(operations, timing, order, arrived_s))
+    if not plan.transfer_order:
+        times = as_ready(operations, timing, arrived_s)
+    else:
+        start_times(operations, timing, plan.transfer_order)  # an order that nobody could keep is refused
+        turns = _turns(plan, workload, cluster, operations, passed_by)
+        times = in_turns(operations, timing, turns, arrived_s)
+    ends_s = dict(zip(operations.operations, times.end_s, strict=True))
+    entries = [  # who shares a medium takes longer than alone
+        entry if entry.kind in _STEP_BY_STEP else replace(entry, end_s=ends_s[_operation(entry)])
+        for entry in timeline_of(plan, workload, operations, timing, times.start_s)
+    ]
     own_s = dict(compute_seconds(plan, workload, cluster, table))
     return PredictedTimeline(
         makespan_s=max(entry.end_s for entry in entries),
@@ -165,7 +169,7 @@ def predict(
                 micro_batch=entry.micro_batch,
                 part=entry.part,
                 start_s=entry.start_s,
-                end_s=entry.start_s + _once_s(own_s[_class_of(entry)][device], entry, workload),
+                end_s=entry.start_s + _once_s(own_s[_operation(entry).cls][device], entry, workload),
             )
             for entry in entries
             if entry.kind in COMPUTE_KINDS
@@ -175,13 +179,26 @@ def predict(
     )
 
 
-def _until_passed_on(hold: Hold, turn_s: float) -> Hold:
-    """A transfer that keeps what it holds until the next one has its turn."""
-    return replace(hold, seconds=dict.fromkeys(hold.seconds, hold.duration_s + turn_s))
+def _turns(
+    plan: Plan, workload: Workload, cluster: Cluster, operations: Operations, passed_by: PassedBy | None
+) -> list[Turn]:
+    """The turns of a plan's order, and how long each is on its way; a device needs no message to itself."""
+    network, turns = Network.of(cluster), []
+    for each in passings_of(plan, workload, cluster, trains=workload.trains, passed_by=passed_by or "sender"):
+        ways = [(a, b) for a in each.givers for b in each.takers if a != b] if passed_by else []
+        turns.append(
+            Turn(
+                before=operations.index[Operation._make(each.before)],
+                after=operations.index[Operation._make(each.after)],
+                seconds=max((network.route(*way).latency_s for way in ways), default=0.0),
+                on_arrival=each.on_arrival and passed_by is not None,
+            )
+        )
+    return turns
 
 
-def _class_of(entry: TimelineEntry) -> OperationClass:
-    return Operation(entry.kind, entry.stage, entry.micro_batch, entry.part).cls
+def _operation(entry: TimelineEntry) -> Operation:
+    return Operation(entry.kind, entry.stage, entry.micro_batch, entry.part)
 
 
 def _once_s(seconds: float, entry: TimelineEntry, workload: Workload) -> float:
@@ -227,18 +244,3 @@ def busy_bound_s(plan: Plan, workload: Workload, cluster: Cluster, table: CostTa
     timing = timing_of(plan, workload, cluster, table)
     operations = operations_of(Shape.of(plan, workload))
     return sum(timing.duration_s[kind] for kind in operations.classes)
-
-
-def _as_ready(
-    operations: Operations, timing: Timing, not_before_s: Mapping[int, float] = MappingProxyType({})
-) -> tuple[Transfer, ...]:
-    """Transfers by when they could start if none had to wait for the network."""
-    ready_s: list[float] = []
-    for index, before in enumerate(operations.predecessors):
-        ends_s = (ready_s[each] + timing.duration_s[operations.classes[each]] for each in before)
-        ready_s.append(max((not_before_s.get(index, 0.0), *ends_s)))
-    first_to_last = sorted(operations.transfers, key=lambda each: (ready_s[each], each))
-    return tuple(
-        Transfer(kind=kind, stage=stage, micro_batch=micro_batch)
-        for kind, stage, micro_batch, _ in (operations.operations[each] for each in first_to_last)
-    )

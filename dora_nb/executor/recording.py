@@ -56,16 +56,20 @@ def record_of(
 
     losses = tuple(loss for _, loss in sorted(conducted.losses.items()))
     step_s = tuple(duration_s(each) for _, each in sorted(conducted.steps.items()))
-    batch_s = tuple(duration_s(each) for each in conducted.batches)
+    stream = conducted.stream
+    batch_s = (stream.duration_s,) if rehearsal.task.streams else tuple(duration_s(each) for each in conducted.batches)
     inference_s = statistics.median(batch_s) if batch_s else 0.0
-    apart = differences(reference, conducted.plan or plan, conducted.outputs, conducted.parameters, losses)
+    apart = differences(reference, conducted.outputs, conducted.parameters, losses)
     first = conducted.first
     predicted_tokens, measured_tokens = _tokens(rehearsal, conducted)
     predicted_stream, measured_stream = _stream(rehearsal, plan, conducted)
     predicted_s, measured_s = (first.training or first.inference).makespan_s, inference_s
     if predicted_stream is not None and measured_stream is not None:
         predicted_s, measured_s = predicted_stream.median_s, measured_stream.median_s
-    iterations = [*({INFERENCE: conducted.batches[-1]} if conducted.batches else {}).items(), *conducted.steps.items()]
+    batches = conducted.batches if rehearsal.task.streams else conducted.batches[-1:]
+    iterations = [*batches, *conducted.steps.values()]
+    events = [event for devices in batches for event in events_of(INFERENCE, devices, stream.began_s)]
+    events += [event for step, devices in conducted.steps.items() for event in events_of(step, devices)]
     return RunRecord(
         workload=rehearsal.workload,
         plan=plan,
@@ -86,7 +90,8 @@ def record_of(
         reference_losses=tuple(reference.losses),
         emulation=rehearsal.emulation.describe(),
         slow_down=dict(rehearsal.emulation.factors),
-        overruns=sum(each.iteration.late for _, devices in iterations for each in devices.values()),
+        dilation=rehearsal.emulation.dilation,
+        overruns=sum(each.iteration.late for devices in iterations for each in devices.values()),
         link=conducted.link,
         cluster=first.cluster,
         predicted_inference=first.inference,
@@ -100,7 +105,7 @@ def record_of(
             platform=platform.platform(),
             cores=usable_cores(),
         ),
-        events=tuple(event for step, devices in iterations for event in events_of(step, devices)),
+        events=tuple(events),
         wall_s=time.monotonic() - began_s,
     )
 
@@ -124,9 +129,8 @@ def _stream(rehearsal: Rehearsal, plan: Plan, conducted: Conducted) -> tuple[Str
     if rehearsal.arrival_s is None:
         return None, None
     count, arrival_s = rehearsal.task.requests, rehearsal.arrival_s
-    ran = conducted.plan or plan
-    measured = stream_times(events_of(INFERENCE, conducted.batches[-1]), ran.micro_batches, count, arrival_s)
-    return stream_times(conducted.first.inference.computations, plan.micro_batches, count, arrival_s), measured
+    predicted = stream_times(conducted.first.inference.computations, plan.micro_batches, count, arrival_s)
+    return predicted, StreamTimes(arrival_s=arrival_s, latencies_s=conducted.stream.latencies_s(arrival_s))
 
 
 def _copying(rehearsal: Rehearsal, plan: Plan, conducted: Conducted) -> Copying | None:

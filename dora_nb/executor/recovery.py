@@ -12,7 +12,7 @@ from dora_nb.executor.course import Course, StoppedError
 from dora_nb.executor.fallback import first_without, without
 from dora_nb.executor.messages import Stock
 from dora_nb.executor.moves import holders_of
-from dora_nb.executor.session import DeviceLostError, latest_complete
+from dora_nb.executor.session import DeviceLostError
 
 #: By device, and by number of training steps behind their state: layers.
 Layers = Mapping[str, Mapping[int, Sequence[int]]]
@@ -86,6 +86,36 @@ def restart_of(
     if new is None:
         raise StoppedError(f"no device is left to go on with after {found[0]} steps: {fault}") from fault
     return Restart(new, *found, fresh, loss if found[0] > completed else None)
+
+
+def latest_complete(
+    stock: Mapping[str, Mapping[int, Sequence[int]]], layers: Sequence[int], most: int | None = None
+) -> tuple[int, dict[int, list[str]]] | None:
+    """The most steps after which the living devices together have every layer, and who has which.
+
+    Parameters
+    ----------
+    stock
+        By device and number of steps: layers.
+    layers
+        Those of the network.
+    most
+        Of steps that count; None: all.
+
+    Returns
+    -------
+    completed, holders by layer; None if there is no such number of steps
+    """
+    for completed in sorted({each for own in stock.values() for each in own}, reverse=True):
+        if most is not None and completed > most:
+            continue
+        holders = {
+            layer: [device for device, own in sorted(stock.items()) if layer in own.get(completed, ())]
+            for layer in layers
+        }
+        if all(holders.values()):
+            return completed, holders
+    return None
 
 
 def _unheard_loss(plan: Plan, completed: int, stock: Mapping[str, Stock]) -> float | None:

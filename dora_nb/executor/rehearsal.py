@@ -14,7 +14,7 @@ from dora_nb.costs.table import CostTable
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.profile import LayerProfile
-from dora_nb.domain.run_record import Link
+from dora_nb.domain.run_record import Link, Ordering
 from dora_nb.domain.run_timeline import PredictedTimeline
 from dora_nb.domain.workload import Workload
 from dora_nb.executor.emulation import Emulation, busy_core_s, imitated_network, usable_cores
@@ -33,6 +33,7 @@ from dora_nb.executor.predict import (
 from dora_nb.executor.scale import for_inference
 from dora_nb.executor.streams import arrivals_s, over_requests
 from dora_nb.executor.task import Task
+from dora_nb.executor.turns import PassedBy
 
 if TYPE_CHECKING:
     from dora_nb.executor.profile import LayerTimes
@@ -58,6 +59,8 @@ class Expected:
         Seconds of every layer on every device; see :func:`~dora_nb.executor.predict.frozen_profile`.
     cluster
         The plan's devices on the network as it is here.
+    ordering
+        Whether transfers leave in the plan's order, and why.
     """
 
     inference: PredictedTimeline
@@ -65,6 +68,12 @@ class Expected:
     targets: Mapping[str, tuple[tuple[Target, ...], tuple[Target, ...]]]
     profile: dict[str, tuple[LayerProfile, ...]]
     cluster: Cluster
+    ordering: Ordering
+
+    @property
+    def compared(self) -> PredictedTimeline:
+        """Of a training step, or of the inference batch when the workload does not train."""
+        return self.training or self.inference
 
 
 @dataclass
@@ -137,7 +146,7 @@ class Rehearsal:
         waits_s = self.task.requests * (self.arrival_s or 0.0)
         return PEER_S + waits_s + MARGIN * max(busy_bound_s(each, of, assumed, table) for each, of, table in tables)
 
-    def expect(self, plan: Plan, link: Link | None, *, in_order: bool) -> Expected:
+    def expect(self, plan: Plan, link: Link | None, *, in_order: bool | None) -> Expected:
         """Predict a plan.
 
         Parameters
@@ -147,13 +156,26 @@ class Rehearsal:
         link
             The network between two workers as probed, its imitation included; None with a single device.
         in_order
-            Whether transfers take turns.
+            Whether transfers leave in the plan's order. None: where that is predicted to be faster than as ready.
         """
+        if link is None or not plan.transfer_order:
+            return self._expect(plan, link, Ordering(in_order=False, asked=in_order is False))
+        if in_order is not None:
+            return self._expect(plan, link, Ordering(in_order=in_order, asked=True))
+        ordered, ready = (self._expect(plan, link, Ordering(in_order=each, asked=False)) for each in (True, False))
+        in_order_s, as_ready_s = ordered.compared.makespan_s, ready.compared.makespan_s
+        faster = ordered if in_order_s < as_ready_s else ready
+        ordering = faster.ordering.replace(predicted_in_order_s=in_order_s, predicted_as_ready_s=as_ready_s)
+        return replace(faster, ordering=ordering)
+
+    def _expect(self, plan: Plan, link: Link | None, ordering: Ordering) -> Expected:
         here = self._here(plan, link)
-        turn_s = link.latency_s if in_order and link is not None else None
-        tables = self._tables(plan, here)
+        passed_by: PassedBy = "receiver" if self.emulation.network is None else "sender"
         arrivals = () if self.arrival_s is None else arrivals_s(plan, self.task.requests, self.arrival_s)
-        predicted = [predict(each, of, here, table, turn_s=turn_s, arrivals_s=arrivals) for each, of, table in tables]
+        tables, predicted = self._tables(plan, here), []
+        for each, of, table in tables:
+            runs = each if ordering.in_order else each.replace(transfer_order=())
+            predicted.append(predict(runs, of, here, table, passed_by=passed_by, arrivals_s=arrivals))
         targets = {}
         for device in plan.devices:
             own = [targets_of(device, each, of, here, table) for each, of, table in tables]
@@ -164,6 +186,7 @@ class Rehearsal:
             targets=targets if self.emulation.devices else {},
             profile=frozen_profile(plan, here, tables[-1][2]),
             cluster=here.without(set(here.device_ids) - set(plan.devices)),
+            ordering=ordering,
         )
 
     def copying(self, copies: Sequence[Move], cluster: Cluster) -> tuple[float, float]:

@@ -133,16 +133,18 @@ class Replica:
         """
         load_state(self._modules[layer], state, self._optimizer)
 
-    def batch(self, step: int) -> tuple[MicroBatch, ...]:
+    def batch(self, step: int, first_request: int = 0) -> tuple[MicroBatch, ...]:
         """Inputs and labels of every micro-batch of a step, or of all requests of a stream.
 
-        Empty ones where this device holds neither end.
+        Empty ones where this device holds neither end, and of the requests before the first.
         """
-        count = self._plan.micro_batches * self.task.requests
+        count, before = self._plan.micro_batches * self.task.requests, self._plan.micro_batches * first_request
+        nothing = MicroBatch(torch.empty(0), torch.empty(0))
         if not {0, self.task.layer_count - 1} & set(self.layers):
-            return (MicroBatch(torch.empty(0), torch.empty(0)),) * count
+            return (nothing,) * count
         samples, dtype = self._plan.micro_batch, self.task.torch_dtype
-        return tuple(micro_batch(self._data, step, index, samples, dtype) for index in range(count))
+        rest = (micro_batch(self._data, step, index, samples, dtype) for index in range(before, count))
+        return (*(nothing,) * before, *rest)
 
     def seed(self, step: int) -> None:
         """Make what layers draw at random (dropout) depend on the task, the device and the step alone.
@@ -262,6 +264,10 @@ class Replica:
             return self._generation.handed_over(x).cpu()
         self._put_out(x, None)
         return None
+
+    def take_outputs(self, micro_batches: Iterable[int]) -> dict[int, Tensor]:
+        """What the last layer gave of some micro-batches, which is not kept here any longer."""
+        return {index: self.outputs.pop(index) for index in micro_batches}
 
     @property
     def chosen(self) -> Tensor:

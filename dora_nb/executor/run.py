@@ -6,21 +6,39 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_record import RunRecord
-from dora_nb.domain.run_timeline import RunEvent
+from dora_nb.domain.run_timeline import PredictedTimeline, RunEvent
 from dora_nb.errors import DoraError, ExecutionError
 
 if TYPE_CHECKING:
     from dora_nb.costs.table import CostTable
     from dora_nb.domain.cluster import Cluster
+    from dora_nb.executor.rehearsal import Expected
 
 #: What a run does: tells how it goes, and looks at whether it is to stop.
 Work = Callable[["Run"], RunRecord]
 
 #: Lines of progress that are shown.
 SHOWN_LINES = 6
+
+
+class Foreseen(NamedTuple):
+    """What was predicted of a run before its first step.
+
+    Attributes
+    ----------
+    plan
+        The first plan, in the form that is run.
+    inference, training
+        Every operation of the inference batch, and of each training step (None without training).
+    """
+
+    plan: Plan
+    inference: PredictedTimeline
+    training: PredictedTimeline | None
 
 
 class Run:
@@ -41,11 +59,14 @@ class Run:
         Of progress so far.
     events
         What devices did in the steps that are over.
+    foreseen
+        What was predicted of them; None until layers and network were measured.
     """
 
     def __init__(self, work: Work, on_progress: Callable[[str], None] | None = None) -> None:
         self.lines: list[str] = []
         self.events: list[RunEvent] = []
+        self.foreseen: Foreseen | None = None
         self._on_progress = on_progress
         self._work = work
         self.stopping = threading.Event()
@@ -164,6 +185,10 @@ class Run:
                 self._problem.__cause__ = problem
         self._over.set()
         self._show()
+
+    def expect(self, plan: Plan, expected: Expected) -> None:
+        """Note what is expected of the first plan; for the work itself."""
+        self.foreseen = Foreseen(plan, expected.inference, expected.training)
 
     def tell(self, line: str) -> None:
         """Add a line of progress; for the work itself."""

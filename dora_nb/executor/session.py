@@ -7,6 +7,7 @@ change: *prepare* connects a new group and builds what is missing beside what ru
 from __future__ import annotations
 
 import pathlib
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -15,6 +16,7 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_record import Link
 from dora_nb.errors import ExecutionError, WorkerLostError
 from dora_nb.executor.control.clock import clock_offsets
+from dora_nb.executor.deliveries import Delivery, take_delivered
 from dora_nb.executor.messages import (
     Abort,
     Commit,
@@ -22,6 +24,7 @@ from dora_nb.executor.messages import (
     Inventory,
     Iterate,
     Iterated,
+    IterationReport,
     Job,
     NetworkUse,
     Order,
@@ -30,6 +33,7 @@ from dora_nb.executor.messages import (
     Ready,
     Save,
     Stock,
+    StreamPart,
     Target,
 )
 from dora_nb.executor.moves import Move, holders_of, layers_of, movers, moves_to
@@ -79,6 +83,21 @@ class Switched(NamedTuple):
     moves: tuple[Move, ...]
 
 
+class Answered(NamedTuple):
+    """What became of the requests that an iteration was to answer.
+
+    Attributes
+    ----------
+    requests
+        Those that were completed, in order: what each device of the last stage delivered; times of this host's clock.
+    ordered_s
+        When the iteration was ordered, of ``time.perf_counter``.
+    """
+
+    requests: list[dict[str, Delivery]]
+    ordered_s: float
+
+
 class Session:
     """Runs one task on a pool's workers, under one plan after another.
 
@@ -112,6 +131,7 @@ class Session:
         self._wait_s = 0.0  # that of the plan that runs, which every step needs
         self._offsets_s: dict[int, float] = {}
         self._generation = 0
+        self._answering: tuple[pathlib.Path, int, float] | None = None  # where to, from which request on, since when
 
     @property
     def present(self) -> frozenset[str]:
@@ -195,8 +215,10 @@ class Session:
         keep: bool = False,
         copies: Sequence[Move] = (),
         arrival_s: float | None = None,
+        first_request: int = 0,
+        began_s: float | None = None,
     ) -> dict[str, Iterated]:
-        """Run one iteration or batch.
+        """Run one iteration or batch, or what is left of a stream; :meth:`answered` must follow, also upon an error.
 
         Parameters
         ----------
@@ -210,6 +232,8 @@ class Session:
             Whether devices keep the states behind this step, and who gives a copy to whom.
         arrival_s
             Seconds between requests of a stream.
+        first_request, began_s
+            The first of them that is left, and when the stream began, of ``time.perf_counter``; None: it begins now.
 
         Returns
         -------
@@ -223,6 +247,19 @@ class Session:
             If something else goes wrong.
         """
         assert self.plan is not None, "steps follow a commit"
+        streams: dict[str, StreamPart] = {}
+        if arrival_s is not None:
+            directory = pathlib.Path(tempfile.mkdtemp(prefix="stream-", dir=self.pool.directory))
+            self._answering = directory, first_request, time.perf_counter()
+            streams = {
+                device: StreamPart(
+                    arrival_s=arrival_s,
+                    first_request=first_request,
+                    began_s=None if began_s is None else began_s + self._offset_s(device),
+                    directory=str(directory),
+                )
+                for device in self.plan.devices
+            }
         orders = {
             device: Iterate(
                 step=step,
@@ -230,14 +267,28 @@ class Session:
                 targets=tuple(targets.get(device, ())),
                 keep=keep,
                 copies=tuple(copies),
-                arrival_s=arrival_s,
+                stream=streams.get(device),
             )
             for device in self.plan.devices
         }
         what = f"running step {step + 1}" if trains else "running a batch"
         done = self._ask(orders, Iterated, what, self._wait_s)
         self.completed += trains
-        return {device: self._on_own_clock(device, each) for device, each in done.items()}
+        return {
+            device: each.replace(iteration=self._on_own_clock(device, each.iteration)) for device, each in done.items()
+        }
+
+    def answered(self) -> Answered | None:
+        """What became of the requests of the last iteration, told once; None if there were none, or it was told.
+
+        Behind a fault, :meth:`stock` comes first: who answers it has nothing left to deliver.
+        """
+        if self._answering is None or self.plan is None:
+            return None
+        directory, first_request, ordered_s = self._answering
+        self._answering = None
+        offsets_s = {device: self._offset_s(device) for device in self.plan.stages[-1].devices}
+        return Answered(take_delivered(directory, offsets_s, first_request), ordered_s)
 
     def save(self, what: str, directory: pathlib.Path) -> dict[str, pathlib.Path]:
         """Let every device write tensors; see :class:`~dora_nb.executor.messages.Save`.
@@ -286,7 +337,11 @@ class Session:
     def stock(self) -> dict[str, Stock]:
         """What each living device has after how many steps."""
         orders = {device: Inventory() for device in sorted(self.present)}
-        return self._ask(orders, Stock, "taking stock", WAKE_S)
+        stock = self._ask(orders, Stock, "taking stock", WAKE_S)
+        return {
+            device: own if own.streamed is None else own.replace(streamed=self._on_own_clock(device, own.streamed))
+            for device, own in stock.items()
+        }
 
     def go_on_with(self, plan: Plan, completed: int, holders: Mapping[int, Sequence[str]], *, fresh: bool) -> Switched:
         """Re-form the group around states after so many steps; see :func:`latest_complete`."""
@@ -299,19 +354,19 @@ class Session:
 
     # ------------------------------------------------------------------ orders
 
-    def _on_own_clock(self, device: str, done: Iterated) -> Iterated:
+    def _offset_s(self, device: str) -> float:
+        """What a device's clock shows more than this host's; 0 on this host."""
+        return self._offsets_s.get(self.worker_of[device], 0.0)
+
+    def _on_own_clock(self, device: str, report: IterationReport) -> IterationReport:
         """The times of a device on another host as this host's clock would have shown them."""
-        offset_s = self._offsets_s.get(self.worker_of[device], 0.0)
+        offset_s = self._offset_s(device)
         if not offset_s:
-            return done
-        iteration = done.iteration
+            return report
         events = tuple(
-            each.replace(start_s=each.start_s - offset_s, end_s=each.end_s - offset_s) for each in iteration.events
+            each.replace(start_s=each.start_s - offset_s, end_s=each.end_s - offset_s) for each in report.events
         )
-        shifted = iteration.replace(
-            start_s=iteration.start_s - offset_s, end_s=iteration.end_s - offset_s, events=events
-        )
-        return done.replace(iteration=shifted)
+        return report.replace(start_s=report.start_s - offset_s, end_s=report.end_s - offset_s, events=events)
 
     def _move(self, plan: Plan, holders: Mapping[int, Sequence[str]]) -> tuple[Move, ...]:
         moves = moves_to(
@@ -353,33 +408,3 @@ class Session:
         except WorkerLostError as lost:
             raise DeviceLostError(device_of.get(lost.index, f"worker {lost.index}"), str(lost)) from lost
         return {device_of[worker]: each for worker, each in answers.items()}
-
-
-def latest_complete(
-    stock: Mapping[str, Mapping[int, Sequence[int]]], layers: Sequence[int], most: int | None = None
-) -> tuple[int, dict[int, list[str]]] | None:
-    """The most steps after which the living devices together have every layer, and who has which.
-
-    Parameters
-    ----------
-    stock
-        By device and number of steps: layers.
-    layers
-        Those of the network.
-    most
-        Of steps that count; None: all.
-
-    Returns
-    -------
-    completed, holders by layer; None if there is no such number of steps
-    """
-    for completed in sorted({each for own in stock.values() for each in own}, reverse=True):
-        if most is not None and completed > most:
-            continue
-        holders = {
-            layer: [device for device, own in sorted(stock.items()) if layer in own.get(completed, ())]
-            for layer in layers
-        }
-        if all(holders.values()):
-            return completed, holders
-    return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dora_nb.domain.plan import Plan
-from dora_nb.executor.instructions import Arrive, Forward, Instruction
+from dora_nb.executor.instructions import AllReduce, Arrive, Forward, Instruction, Step, TiedSum
 
 
 def over_requests(plan: Plan, requests: int) -> Plan:
@@ -20,6 +20,22 @@ def over_requests(plan: Plan, requests: int) -> Plan:
 def arrivals_s(plan: Plan, requests: int, arrival_s: float) -> list[float]:
     """When each micro-batch of :func:`over_requests` arrives, after the first one."""
     return [request * arrival_s for request in range(requests) for _ in range(plan.micro_batches)]
+
+
+def from_request(program: Sequence[Instruction], plan: Plan, first: int) -> tuple[Instruction, ...]:
+    """A device's program without the requests before one.
+
+    Parameters
+    ----------
+    program
+        Over all requests.
+    plan
+        Of one request.
+    first
+        The first request that is left, counted from 0.
+    """
+    before = first * plan.micro_batches
+    return tuple(each for each in program if isinstance(each, AllReduce | TiedSum | Step) or each.micro_batch >= before)
 
 
 def with_arrivals(program: Sequence[Instruction], moments_s: Sequence[float]) -> tuple[Instruction, ...]:

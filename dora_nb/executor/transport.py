@@ -38,8 +38,11 @@ class Pending(Protocol):
 class Transport(Protocol):
     """Point-to-point messages between the devices of a plan. Several threads may use it, each on its own channels."""
 
-    def send(self, tensor: Tensor, peer: str, tag: int, channel: Channel) -> None:
-        """Hand a tensor over; returns at once. The tensor must not change until :meth:`flush` returned."""
+    def send(self, tensor: Tensor, peer: str, tag: int, channel: Channel, *, in_turn: bool = False) -> None:
+        """Hand a tensor over; returns at once. The tensor must not change until :meth:`flush` returned.
+
+        ``in_turn``: it is this device's turn on the medium, which nobody else uses before the turn is passed on.
+        """
 
     def receive(self, into: Tensor, peer: str, tag: int, channel: Channel) -> Pending:
         """Begin to fill a contiguous tensor with what a peer sends under a tag."""
@@ -97,8 +100,9 @@ class GlooTransport:
         self.barrier()  # connections are made on first use: not while something is timed
         self._sockets = {number: ends for number, ends in _open_sockets().items() if before.get(number) != ends}
 
-    def send(self, tensor: Tensor, peer: str, tag: int, channel: Channel) -> None:
-        """See :class:`Transport`."""
+    def send(self, tensor: Tensor, peer: str, tag: int, channel: Channel, *, in_turn: bool = False) -> None:
+        """See :class:`Transport`; a turn changes nothing."""
+        del in_turn
         tensor = tensor.detach().cpu().contiguous()
         work = self._groups[channel].send([tensor], self._rank_of[peer], tag)
         self._kept.append((work, tensor))

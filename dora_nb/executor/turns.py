@@ -1,22 +1,25 @@
 """Whose turn it is on the network: the plan's order of transfers, kept by passing a turn from device to device.
 
 Receivers alone cannot order what disjoint pairs send on one medium, so the right to send is handed on: a transfer
-begins when every transfer before it in the plan's order that holds one of its media has arrived, and those who received
-that one say so to those who are to send. No device decides for others, and nothing is asked of a coordinator; a turn
-takes one small message. Our own design.
+begins when the turn has come from every transfer before it in the plan's order that holds one of its media. No device
+decides for others, and nothing is asked of a coordinator; a turn takes one small message. Our own design.
+
+Who passes it on: on a network as it is, those who received the transfer, since a sender does not learn when the medium
+has carried it. On an imitated one the sender knows which stretch of the medium's time is its transfer's, and passes
+the turn on as soon as it has that: the message is on its way while the medium is still busy.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dora_nb.costs.evaluate import transfer_holds
 from dora_nb.costs.network import Network
-from dora_nb.costs.operations import Operation, OperationClass
+from dora_nb.costs.operations import Operation
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan, Stage, Transfer
 from dora_nb.domain.workload import Workload
@@ -24,6 +27,14 @@ from dora_nb.errors import ExecutionError
 
 if TYPE_CHECKING:  # plans are compiled without torch
     from dora_nb.executor.transport import Pending, Transport
+
+
+#: Who passes the turn of a hand-over on: its senders, once it has its place on the medium, or its receivers, once it
+#: has arrived. Sums take messages to and fro: whoever they are over with passes theirs on.
+PassedBy = Literal["sender", "receiver"]
+
+#: Kinds of transfers from one stage to another.
+_HAND_OVERS = ("activation", "gradient")
 
 
 class TransferKey(NamedTuple):
@@ -53,7 +64,7 @@ class Schedule:
     takes
         Before a transfer may begin here: turns that must have come.
     gives
-        When a transfer has arrived here: turns to pass on.
+        When a transfer has its place on the medium, or has arrived here: turns to pass on.
     """
 
     sends: list[TransferKey] = field(default_factory=list)
@@ -62,7 +73,58 @@ class Schedule:
     gives: dict[TransferKey, list[Handing]] = field(default_factory=lambda: defaultdict(list))
 
 
-def schedules_of(plan: Plan, workload: Workload, cluster: Cluster, *, trains: bool) -> dict[str, Schedule]:
+class Passing(NamedTuple):
+    """A turn that goes on from one transfer of an order to a later one.
+
+    Attributes
+    ----------
+    before, after
+        The two.
+    givers, takers
+        The devices that pass it on, and those that begin the later one: every giver tells every taker.
+    on_arrival
+        Whether it goes on when the earlier one is over, or when that has its place on the medium.
+    """
+
+    before: TransferKey
+    after: TransferKey
+    givers: Sequence[str]
+    takers: Sequence[str]
+    on_arrival: bool
+
+
+def passings_of(
+    plan: Plan, workload: Workload, cluster: Cluster, *, trains: bool, passed_by: PassedBy
+) -> list[Passing]:
+    """Every turn that is passed on in an iteration of a plan.
+
+    Parameters
+    ----------
+    plan, workload, cluster, trains, passed_by
+        As for :func:`schedules_of`.
+    """
+    last_on: dict[str, Transfer] = {}
+    passings = []
+    for transfer, resources in _ordered(plan, workload, cluster, trains=trains):
+        for earlier in dict.fromkeys(last_on[name] for name in resources if name in last_on):
+            early = passed_by == "sender" and earlier.kind in _HAND_OVERS
+            starters, finishers = _ends(plan, earlier)
+            passings.append(
+                Passing(
+                    before=_key(earlier),
+                    after=_key(transfer),
+                    givers=starters if early else finishers,
+                    takers=_ends(plan, transfer)[0],
+                    on_arrival=not early,
+                )
+            )
+        last_on |= dict.fromkeys(resources, transfer)
+    return passings
+
+
+def schedules_of(
+    plan: Plan, workload: Workload, cluster: Cluster, *, trains: bool, passed_by: PassedBy
+) -> dict[str, Schedule]:
     """Each device's part in the plan's order of transfers.
 
     Parameters
@@ -75,40 +137,45 @@ def schedules_of(plan: Plan, workload: Workload, cluster: Cluster, *, trains: bo
         Whose network says which transfers share a medium.
     trains
         Whether the iteration trains; if not, activations alone travel.
+    passed_by
+        Who passes the turn of a hand-over on.
 
     Returns
     -------
     schedule by device id
     """
-    holds = dict(transfer_holds(plan, workload, Network.of(cluster)))
     schedules = {device: Schedule() for device in plan.devices}
-    last_on: dict[str, int] = {}
-    order = [each for each in plan.transfer_order if trains or each.kind == "activation"]
-    order = [each for each in order if holds[_class(each)].seconds]
-    ends = [_ends(plan, each) for each in order]
-    for number, transfer in enumerate(order):
-        key = TransferKey(transfer.kind, transfer.stage, transfer.micro_batch, transfer.part)
-        starters, finishers = ends[number]
-        if transfer.kind in ("activation", "gradient"):
+    for transfer, _ in _ordered(plan, workload, cluster, trains=trains):
+        if transfer.kind in _HAND_OVERS:
+            starters, finishers = _ends(plan, transfer)
             for device in starters:
-                schedules[device].sends.append(key)
+                schedules[device].sends.append(_key(transfer))
             for device in finishers:
-                schedules[device].receives.append(key)
-        resources = holds[_class(transfer)].seconds
-        for before in sorted({last_on[name] for name in resources if name in last_on}):
-            earlier = order[before]
-            ended = TransferKey(earlier.kind, earlier.stage, earlier.micro_batch, earlier.part)
-            tag = before * len(order) + number
-            for giver in ends[before][1]:
-                for taker in starters:
-                    schedules[giver].gives[ended].append(Handing(taker, tag))
-                    schedules[taker].takes[key].append(Handing(giver, tag))
-        last_on |= dict.fromkeys(resources, number)
+                schedules[device].receives.append(_key(transfer))
+    passings = passings_of(plan, workload, cluster, trains=trains, passed_by=passed_by)
+    for tag, passing in enumerate(passings):
+        for giver in passing.givers:
+            for taker in passing.takers:
+                schedules[giver].gives[passing.before].append(Handing(taker, tag))
+                schedules[taker].takes[passing.after].append(Handing(giver, tag))
     return schedules
 
 
-def _class(transfer: Transfer) -> OperationClass:
-    return Operation(transfer.kind, transfer.stage, transfer.micro_batch, transfer.part).cls
+def _ordered(
+    plan: Plan, workload: Workload, cluster: Cluster, *, trains: bool
+) -> Iterator[tuple[Transfer, Iterable[str]]]:
+    """The transfers that take turns, in the plan's order, with what they hold."""
+    holds = dict(transfer_holds(plan, workload, Network.of(cluster)))
+    for transfer in plan.transfer_order:
+        if trains or transfer.kind == "activation":
+            operation = Operation(transfer.kind, transfer.stage, transfer.micro_batch, transfer.part)
+            resources = holds[operation.cls].seconds
+            if resources:
+                yield transfer, resources
+
+
+def _key(transfer: Transfer) -> TransferKey:
+    return TransferKey(transfer.kind, transfer.stage, transfer.micro_batch, transfer.part)
 
 
 def _ends(plan: Plan, transfer: Transfer) -> tuple[Sequence[str], Sequence[str]]:
@@ -177,7 +244,7 @@ class Turns:
             raise ExecutionError("the iteration was given up")
 
     def pass_on(self, transfer: TransferKey) -> None:
-        """Say that a transfer has arrived here."""
+        """Let those begin that wait for a transfer, which has its place on the medium or has arrived here."""
         for handing in self._schedule.gives.get(transfer, ()):
             if handing.peer == self._device:
                 self._own[handing.tag].set()

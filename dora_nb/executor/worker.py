@@ -6,6 +6,7 @@ its input does, so it never outlives its coordinator. Its argument is the coordi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import sys
@@ -45,6 +46,7 @@ from dora_nb.executor.messages import (
 if TYPE_CHECKING:  # torch is loaded once the heartbeat runs
     from torch import Tensor
 
+    from dora_nb.executor.deliveries import Deliveries
     from dora_nb.executor.interpreter import Iteration
     from dora_nb.executor.membership import Membership
     from dora_nb.executor.transport import Transport
@@ -102,6 +104,7 @@ class Worker:
         self._prepared: Membership | None = None
         self._held = Held()
         self._losses: dict[int, float] = {}
+        self._streamed: IterationReport | None = None
         self._aborted = -1
         self._connections: dict[int, Transport] = {}  # by generation; also those that are not a membership's yet
         coordinator.on_abort = self._abort
@@ -128,7 +131,7 @@ class Worker:
                 self._save(order)
                 self._coordinator.write(Ready())
             case Inventory():
-                self._coordinator.write(Stock(layers=self._stock(), losses=self._losses))
+                self._coordinator.write(Stock(layers=self._stock(), losses=self._losses, streamed=self._streamed))
             case ClockQuestion():
                 self._coordinator.write(Clock(now_s=time.perf_counter()))
 
@@ -197,7 +200,7 @@ class Worker:
         if self._current is not None:
             self._leave(self._current.job.generation)
         self._current, self._prepared = self._prepared, None
-        self._losses = {}  # shared out as the plan before had it
+        self._losses, self._streamed = {}, None  # shared out as the plan before had it
         self._held.forget(but=() if self._current is None else (self._current.replica.completed,))
 
     @property
@@ -227,7 +230,14 @@ class Worker:
         from dora_nb.executor.moves import exchange
 
         member = self._membership
-        iteration = member.iterate(order.step, order.targets, trains=order.trains, arrival_s=order.arrival_s)
+        try:
+            with self._deliveries(order) as deliveries:
+                iteration = member.iterate(
+                    order.step, order.targets, trains=order.trains, stream=order.stream, deliveries=deliveries
+                )
+        finally:
+            done = None if order.stream is None else member.so_far()
+            self._streamed = None if done is None else _report(order.step, done)
         began_s = time.perf_counter()
         replica = member.replica
         self._losses = {replica.completed: iteration.loss}
@@ -236,6 +246,15 @@ class Worker:
             arrived = exchange(order.copies, member.job.device, member.transport, lambda layer: states[layer])
             self._held.keep(replica.completed, states | arrived)
         return Iterated(iteration=_report(order.step, iteration), copying_s=time.perf_counter() - began_s)
+
+    def _deliveries(self, order: Iterate) -> contextlib.AbstractContextManager[Deliveries | None]:
+        """Where this device's outputs of a stream go, if it has any; left when all of them are there."""
+        from dora_nb.executor.deliveries import Deliveries
+
+        member = self._membership
+        if order.stream is None or not member.gives_outputs:
+            return contextlib.nullcontext()
+        return Deliveries(self._files, order.stream.directory, member.job.device)
 
     def _save(self, order: Save) -> None:
         from dora_nb.executor.networks.tensor_file import write_tensors

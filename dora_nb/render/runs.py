@@ -15,8 +15,9 @@ def run_pairs(record: RunRecord) -> list[tuple[str, str]]:
     """What ran, how it compares with one process, and measured against predicted time: (name, text)."""
     workload = record.workload
     size = f"{len(workload.layers)} layers, {workload.parameters / 1e3:,.0f} k parameters, {workload.precision}"
+    scaled = " scaled down" if record.scaled_down else ""
     found = [
-        ("ran", f"{_work(record)} of {workload.name} scaled down ({size}) on {len(record.plan.devices)} workers"),
+        ("ran", f"{_work(record)} of {workload.name}{scaled} ({size}) on {len(record.plan.devices)} workers"),
         ("difference", f"at most {record.max_abs_diff:.1e} from the same network in one process"),
     ]
     if record.steps:
@@ -25,6 +26,8 @@ def run_pairs(record: RunRecord) -> list[tuple[str, str]]:
         name = "all requests" if record.measured_stream is not None else "inference batch"
         found.append((name, _times(record.inference_predicted_s, record.inference_measured_s)))
     found += [*_tokens(record), *_requests(record)]
+    if record.ordering is not None:
+        found.append(("transfers", record.ordering.text))
     if record.copying is not None:
         found.append(("copies", _copies(record.copying)))
     found += [(each.kind, _incident(each, record.workload.trains)) for each in record.incidents]

@@ -146,14 +146,16 @@ def run_trace(record: RunRecord) -> tuple[list[dict[str, Any]], list[dict[str, A
     Both clocks show the same when a step begins. Arrows lead from sending to receiving.
     """
     expected: list[Span] = []
-    compared = record.compared_steps.keys()
-    for step in sorted({event.step for event in record.events} & {INFERENCE, *compared}):
+    compared = {*record.compared_steps}
+    if record.predicted_training is not None:
+        compared.add(INFERENCE)
+    for step in sorted({event.step for event in record.events} & compared):
         timeline = record.predicted_inference if step == INFERENCE else record.predicted
         spans: tuple[Span, ...] = (*timeline.computations, *timeline.transfers)
         expected += [_InStep(span, step) for span in spans]
     starts_ns = step_starts([*expected, *record.events])
     measured = trace_events(record.events, "measured", 2, starts_ns)
-    arrows = _arrows(record.plan, [each for each in measured if each["args"].get("step") in {INFERENCE, *compared}])
+    arrows = _arrows(record.plan, [each for each in measured if each["args"].get("step") in compared])
     return trace_events(expected, "predicted, before the run", 1, starts_ns), measured + arrows
 
 

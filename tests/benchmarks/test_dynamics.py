@@ -118,7 +118,7 @@ class Planner:
         self.made: list[Plan] = []
 
     def __call__(self, condition: Condition) -> tuple[Plan, ...]:
-        key = repr(condition.replace(name="any"))
+        key = condition.replace(name="any").digest()
         if key not in self._known:
             try:
                 self._known[key] = self._make(condition)

@@ -119,7 +119,7 @@ class LocalTransport:
     def __init__(self, device: str, office: Office) -> None:
         self.device, self.office = device, office
 
-    def send(self, tensor: Tensor, peer: str, tag: int, channel: str) -> None:
+    def send(self, tensor: Tensor, peer: str, tag: int, channel: str, *, in_turn: bool = False) -> None:
         self.office.box(self.device, peer, tag, channel).put(tensor.clone())
 
     def receive(self, into: Tensor, peer: str, tag: int, channel: str) -> LocalPending:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import threading
@@ -16,7 +17,7 @@ from dora_nb.executor.checkpoint import latest, read_checkpoint
 from dora_nb.executor.fallback import copies_to_neighbours, first_without, without
 from dora_nb.executor.messages import Abort
 from dora_nb.executor.moves import holders_of
-from dora_nb.executor.session import latest_complete
+from dora_nb.executor.recovery import latest_complete
 
 #: A stage of two replicas between two devices that are alone in theirs.
 STAGES = [(0, 2, [(0, 4)], 3, None), (2, 5, [(1, 3), (2, 1)], 2, ("star", 1)), (5, 6, [(3, 4)], 1, None)]
@@ -24,13 +25,21 @@ STEPS = 8
 
 
 def run_and_hurt(
-    lab, pool: WorkerPool, hurt: Callable[[], None], mode: str = "training", at: str = "step 3 ", **options: object
+    lab,
+    pool: WorkerPool,
+    hurt: Callable[[], None],
+    mode: str = "training",
+    at: str = "step 3 ",
+    told: list[str] | None = None,
+    **options: object,
 ) -> RunRecord:
     """Run the plan; a moment after some progress, something happens."""
     workload = lab.workload(lab.architectures["tied"], mode, 8)
     timers = []
 
     def on_progress(line: str) -> None:
+        if told is not None:
+            told.append(line)
         if line.startswith(at) and not timers:
             timers.append(threading.Timer(0.02, hurt))
             timers[0].start()
@@ -82,8 +91,12 @@ def test_connections_that_break_are_made_again(lab, pool):
 
 
 def test_inference_goes_on_from_the_last_request(lab, pool):
-    record = run_and_hurt(lab, pool, lambda: os.kill(pool.pids[3], signal.SIGKILL), "inference", "batch 3 ", steps=8)
+    told: list[str] = []
+    kill = functools.partial(os.kill, pool.pids[3], signal.SIGKILL)
+    record = run_and_hurt(lab, pool, kill, "inference", "batch 3 ", told, steps=8)
     assert record.max_abs_diff <= 1e-12
+    done = [line.partition(" done in")[0] for line in told if " done in" in line]
+    assert done == [f"batch {number} of 8" for number in range(1, 9)]  # none is told twice
     assert [each.kind for each in record.incidents] == ["fault", "recovery"]
     pool.respawn(3)
 

@@ -23,7 +23,7 @@ class Sink:
     def __init__(self) -> None:
         self.arrived: list[tuple[float, int, str]] = []
 
-    def send(self, tensor, peer, tag, channel):
+    def send(self, tensor, peer, tag, channel, *, in_turn=False):
         self.arrived.append((time.perf_counter(), tag, peer))
 
     def flush(self):
@@ -90,6 +90,18 @@ def test_a_turn_takes_the_latency_alone(tmp_path):
     assert times[1] - began_s >= LATENCY_S
     assert times[1] < times[0]  # it does not wait behind the large one
     transport.close()
+
+
+def test_who_has_the_turn_has_its_place_on_the_medium_when_send_returns(tmp_path):
+    net = network("shared")
+    media = [Medium(tmp_path / "medium", tuple(sorted(net.domain_of))) for _ in range(2)]
+    transport = EmulatedTransport(Sink(), "a", net, media[0])
+    held_s = net.exchange([Flow("a", "b", 400_000)]).seconds["net"]
+    began_s = time.perf_counter()
+    transport.send(torch.empty(400_000, dtype=torch.uint8), "b", 0, "hand-over", in_turn=True)
+    assert media[1].reserve(0.0, {"net": 0.0}) >= began_s + held_s
+    transport.close()
+    media[1].close()
 
 
 HOLD = """

@@ -9,6 +9,7 @@ from dora_nb import catalog
 from dora_nb.errors import ExecutionError, InputError
 from dora_nb.executor.assemble import random_task
 from dora_nb.executor.compare import differences
+from dora_nb.executor.course import Outputs
 from dora_nb.executor.models import build_layer, build_layers, tied_names
 from dora_nb.executor.networks.chain import tie
 from dora_nb.executor.reference import reference_run
@@ -91,7 +92,7 @@ def test_convolutional_networks_equal_one_process(lab, name):
     workload, plan = scale_down(plan, lab.workload(lab.architectures[name], "training", 8))
     task = random_task(workload, 0)
     ran, reference = lab.run(task, plan, 3), reference_run(task, plan, 3)
-    assert differences(reference, plan, ran.results, ran.results, ran.losses).largest <= 1e-10
+    assert differences(reference, [Outputs(plan, ran.results)], ran.results, ran.losses).largest <= 1e-10
 
 
 def test_a_chain_without_an_architecture_has_no_small_network(lab):
@@ -119,14 +120,14 @@ def test_comparison_sees_a_small_change_and_a_missing_tensor(lab, kind):
     result = {f"output/{index}": each.clone() for index, each in enumerate(reference.outputs)}
     result |= {f"gradient/{name}": each.clone() for name, each in reference.gradients.items()}
     result |= {f"parameter/{name}": each.clone() for name, each in reference.parameters.items()}
-    assert differences(reference, plan, {"d0": result}, {"d0": result}, reference.losses).largest == 0.0
+    assert differences(reference, [Outputs(plan, {"d0": result})], {"d0": result}, reference.losses).largest == 0.0
     name = next(each for each in result if each.startswith(kind))
     result[name].view(-1)[-1] += 1e-6
-    found = differences(reference, plan, {"d0": result}, {"d0": result}, reference.losses)
+    found = differences(reference, [Outputs(plan, {"d0": result})], {"d0": result}, reference.losses)
     assert getattr(found, f"{kind}s") == pytest.approx(1e-6)
     del result[name]
     with pytest.raises(ExecutionError):
-        differences(reference, plan, {"d0": result}, {"d0": result}, reference.losses)
+        differences(reference, [Outputs(plan, {"d0": result})], {"d0": result}, reference.losses)
 
 
 @pytest.mark.parametrize("model", ["qwen3-0.6b", "qwen2.5-3b", "bert-base", "vit-b-16", "resnet-50", "mobilenet-v2"])

@@ -15,6 +15,7 @@ from dora_nb.domain.workload import Workload
 from dora_nb.executor import execute
 from dora_nb.executor.assemble import random_task
 from dora_nb.executor.compare import differences
+from dora_nb.executor.course import Outputs
 from dora_nb.executor.messages import NetworkUse
 from dora_nb.executor.reference import reference_run
 from dora_nb.executor.session import Session
@@ -119,7 +120,7 @@ def test_a_random_plan_equals_one_process(lab, seed):
 
 
 def check(reference, plan: Plan, results, losses: Sequence[float]) -> None:
-    apart = differences(reference, plan, results, results, losses)
+    apart = differences(reference, [Outputs(plan, results)], results, losses)
     assert apart.outputs <= GRADIENT
     assert all(abs(a - b) <= LOSS * abs(b) for a, b in zip(losses, reference.losses, strict=True))
     if losses:

@@ -13,6 +13,7 @@ from dora_nb.errors import InputError
 from dora_nb.executor import execute
 from dora_nb.executor.assemble import task_of
 from dora_nb.executor.compare import differences
+from dora_nb.executor.course import Outputs
 from dora_nb.executor.networks.chain import built_layers
 from dora_nb.executor.profiler import profile
 from dora_nb.executor.reference import reference_run
@@ -188,7 +189,7 @@ def test_other_dtypes_differ_a_little(lab, tmp_path, dtype, most):
     task, plan, *_ = task_of(model, split(lab, 4), workload_for(4, 8), **options)
     assert {cut.dtype for cut in task.cuts} == {dtype}
     ran, reference = lab.run(task, plan, 2), reference_run(task, plan, 2)
-    assert 0 < differences(reference, plan, ran.results, ran.results, ran.losses).largest < most
+    assert 0 < differences(reference, [Outputs(plan, ran.results)], ran.results, ran.losses).largest < most
 
 
 def test_dropout_depends_on_task_step_and_device_alone(lab, tmp_path):

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
+from typing import get_args
 
 import pytest
 import torch
 
 from dora_nb.costs.evaluate import start_times, timing_of
+from dora_nb.costs.network import Network
 from dora_nb.costs.operations import Shape, operations_of
 from dora_nb.costs.table import cost_table
 from dora_nb.domain.cluster import ContentionDomain
-from dora_nb.domain.plan import Transfer
+from dora_nb.domain.plan import MOST_CHUNKS, Transfer
 from dora_nb.executor.courier import AsReady, InOrder, key_of
 from dora_nb.executor.instructions import Recv, Send, compile_plan
+from dora_nb.executor.medium import EmulatedTransport, Medium
 from dora_nb.executor.scale import executable
-from dora_nb.executor.turns import schedules_of
+from dora_nb.executor.turns import PassedBy, schedules_of
 
 STAGES = [(0, 2, [(0, 4)], 3, None), (2, 5, [(1, 3), (2, 1)], 2, ("ring", 1)), (5, 6, [(3, 4)], 1, None)]
 
@@ -41,10 +45,11 @@ def planned(lab, chunks: int = 1, kind: str = "shared"):
     return plan.replace(transfer_order=tuple(order)), workload, cluster
 
 
+@pytest.mark.parametrize("passed_by", get_args(PassedBy))
 @pytest.mark.parametrize("chunks", [1, 3])
-def test_on_one_medium_every_transfer_waits_for_the_one_before(lab, chunks):
+def test_on_one_medium_every_transfer_waits_for_the_one_before(lab, chunks, passed_by):
     plan, workload, cluster = planned(lab, chunks)
-    schedules = schedules_of(plan, workload, cluster, trains=True)
+    schedules = schedules_of(plan, workload, cluster, trains=True, passed_by=passed_by)
     waited_for = {key for each in schedules.values() for key in each.takes}
     names = [(each.kind, each.stage, each.micro_batch, each.part) for each in plan.transfer_order]
     assert waited_for == set(names[1:])
@@ -59,20 +64,45 @@ def test_on_one_medium_every_transfer_waits_for_the_one_before(lab, chunks):
 
 def test_on_a_switch_disjoint_pairs_do_not_wait_for_each_other(lab):
     plan, workload, cluster = planned(lab, kind="switch")
-    takes = schedules_of(plan, workload, cluster, trains=True)["d3"].takes
+    takes = schedules_of(plan, workload, cluster, trains=True, passed_by="receiver")["d3"].takes
     assert all(key[0] != "activation" for key in takes)  # nobody but d3 receives there, and it sends gradients
 
 
 @pytest.mark.parametrize("chunks", [1, 2])
-@pytest.mark.parametrize("in_order", [True, False])
-def test_every_sample_arrives_where_it_belongs_and_in_the_plans_order(lab, chunks, in_order):
-    """Devices exchange numbered tensors as the plan says; what is received is what was sent, in the order of turns."""
+@pytest.mark.parametrize("passed_by", [*get_args(PassedBy), None])
+def test_every_sample_arrives_where_it_belongs_and_in_the_plans_order(lab, tmp_path, chunks, passed_by):
+    """Devices exchange numbered tensors as the plan says, on an imitated medium: what is received is what was sent.
+
+    Where turns are passed on, the medium carries one transfer after the other in the plan's order.
+    """
     plan, workload, cluster = planned(lab, chunks)
-    schedules = schedules_of(plan, workload, cluster, trains=True)
+    network = Network.of(cluster)
+    schedules = {}
+    if passed_by is not None:
+        schedules = schedules_of(plan, workload, cluster, trains=True, passed_by=passed_by)
     programs = compile_plan(plan, trains=True)
     log, lock = [], threading.Lock()
+    carried = []  # when the medium begins to carry what, by which sender
 
-    def work(device, transport):
+    class Noted(Medium):
+        def reserve(self, ready_s, seconds):
+            end_s = super().reserve(ready_s, seconds)
+            if seconds:
+                with lock:
+                    carried.append((end_s - max(seconds.values()), threading.get_ident()))
+            return end_s
+
+    class NotedTransport(EmulatedTransport):
+        def send(self, tensor, peer, tag, channel, *, in_turn=False):
+            before = len(carried)
+            super().send(tensor, peer, tag, channel, in_turn=in_turn)
+            own = [start_s for start_s, thread in carried[before:] if thread == threading.get_ident()]
+            sent.extend((start_s, tag) for start_s in own if channel == "hand-over")
+
+    sent = []
+
+    def work(device, local):
+        transport = NotedTransport(local, device, network, Noted(tmp_path / "medium", tuple(sorted(network.domain_of))))
         stage = next(each for each in plan.stages if device in each.devices)
         low, high = stage.intervals[stage.devices.index(device)]
 
@@ -80,7 +110,7 @@ def test_every_sample_arrives_where_it_belongs_and_in_the_plans_order(lab, chunk
             return torch.empty(high - low, 5, dtype=torch.float64)
 
         program = programs[device]
-        if in_order:
+        if passed_by is not None:
             courier = InOrder(program, (low, high), empty, transport, schedules[device], device, chunks)
         else:
             courier = AsReady(program, (low, high), empty, transport)
@@ -109,11 +139,18 @@ def test_every_sample_arrives_where_it_belongs_and_in_the_plans_order(lab, chunk
                         with courier.turn((name, stage_index, 0, 0)):
                             pass
         courier.end()
+        transport.close()
 
     office = lab.in_threads(plan.devices, work)
     assert office.left_over == 0
     received = [Recv for own in programs.values() for each in own if isinstance(each, Recv)]
     assert len(log) == len(received)
+    if passed_by is not None:
+        tag_of = {key_of(each): each.tag for own in programs.values() for each in own if isinstance(each, Send)}
+        hand_overs = [each for each in plan.transfer_order if each.kind in ("activation", "gradient")]
+        names = [(tag_of[each.kind, each.stage, each.micro_batch], each.part) for each in hand_overs]
+        tags = [tag * (MOST_CHUNKS + 1) + part for tag, part in names]
+        assert [tag for tag, _ in itertools.groupby(tag for _, tag in sorted(sent))] == tags
 
 
 def test_a_device_sums_its_own_gradients_before_tied_ones(lab):
@@ -127,7 +164,7 @@ def test_a_device_sums_its_own_gradients_before_tied_ones(lab):
 
 def test_what_is_given_up_wakes_everybody(lab):
     plan, workload, cluster = planned(lab)
-    schedules = schedules_of(plan, workload, cluster, trains=True)
+    schedules = schedules_of(plan, workload, cluster, trains=True, passed_by="receiver")
     programs = compile_plan(plan, trains=True)
 
     def work(device, transport):

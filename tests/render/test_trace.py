@@ -134,7 +134,7 @@ def test_a_run_shows_what_was_predicted_beside_what_was_measured(tmp_path: Path)
     assert len(measured) == len(record.events)
     computed = 2 * len(record.predicted.computations) + len(record.predicted_inference.computations)
     assert sum(each["cat"] in ("forward", "backward", "step") for each in predicted) == computed
-    assert {"a", "b", "c", "net"} == set(lanes(parts[0]).values())
+    assert {"a", "b", "c", "net", "net (2)"} == set(lanes(parts[0]).values())  # a sum shares it with a gradient
     for step in (INFERENCE, 0, 1):  # both clocks show 0 at the same moment
         assert min(each["ts"] for each in predicted if each["args"]["step"] == step) == min(
             each["ts"] for each in measured if each["args"]["step"] == step

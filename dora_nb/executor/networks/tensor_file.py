@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 
-def write_tensors(tensors: Mapping[str, Tensor], path: pathlib.Path) -> None:
+def write_tensors(tensors: Mapping[str, Tensor], path: pathlib.Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors under a temporary name and rename the file.
 
     Parameters
@@ -19,11 +19,14 @@ def write_tensors(tensors: Mapping[str, Tensor], path: pathlib.Path) -> None:
         On any device; those that share memory are written one by one.
     path
         Where to; what is there is replaced.
+    metadata
+        What else the file says.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         seen: set[int] = set()
-        save_file({name: _alone(each, seen) for name, each in tensors.items()}, partial)
+        alone = {name: _alone(each, seen) for name, each in tensors.items()}
+        save_file(alone, partial, metadata=None if metadata is None else dict(metadata))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from dora_nb.errors import ExecutionError, InputError
 from dora_nb.executor import WorkerPool, execute
 from dora_nb.executor.control.clock import clock_offsets
 from dora_nb.executor.control.listener import Listener
+from dora_nb.executor.latencies import stream_times
 
 #: Device d0 is worker 0 of this machine; d1 is the name of the one that connected.
 STAGES = [(0, 3, [(0, 2)], 2, None), (3, 6, [(1, 2)], 1, None)]
@@ -21,6 +22,17 @@ def test_a_plan_over_both_kinds_equals_one_process(lab, mixed):
     assert record.losses == pytest.approx(record.reference_losses, rel=1e-12)
     assert record.differences.parameters <= 1e-10
     assert record.differences.outputs <= 1e-12
+
+
+def test_outputs_of_a_stream_are_delivered_over_the_channel(lab, mixed):
+    workload = lab.workload(lab.architectures["untied"], "stream", 4, requests_per_s=100.0)
+    plan, cluster = lab.plan(STAGES, 2), lab.cluster([1e12] * 2)
+    before = {each.name for each in mixed.pool.directory.iterdir()}
+    record = execute(plan, workload, cluster, steps=5, emulate="nothing", workers=mixed.pool).wait()
+    assert record.max_abs_diff <= 1e-12
+    ended = stream_times(record.events, plan.micro_batches, 5, record.measured_stream.arrival_s)
+    assert record.measured_stream.latencies_s == pytest.approx(ended.latencies_s)  # both on this host's clock
+    assert {each.name for each in mixed.pool.directory.iterdir()} == before
 
 
 def test_a_worker_plays_the_device_of_its_name(mixed):
