@@ -30,12 +30,16 @@ if TYPE_CHECKING:
     from dora_nb.domain.composition import Composition
     from dora_nb.domain.conditions import Condition, Conditions
     from dora_nb.domain.layer import Layer
+    from dora_nb.domain.placement import Placement
     from dora_nb.domain.plan import Plan
     from dora_nb.domain.plan_file import load_plan, save_plan
     from dora_nb.domain.plan_set import PlanSet
+    from dora_nb.domain.problem import MeasuredProblem
+    from dora_nb.domain.problem_file import load_problem, save_problem
     from dora_nb.domain.profile import Profile
     from dora_nb.domain.profile_file import load_profile, save_profile
     from dora_nb.domain.qoe import QoE
+    from dora_nb.domain.run_file import load_run, save_run
     from dora_nb.domain.run_record import RunRecord
     from dora_nb.domain.workload import Workload
     from dora_nb.executor.control.listener import Listener
@@ -48,7 +52,9 @@ if TYPE_CHECKING:
     from dora_nb.planning.alternatives import alternatives
     from dora_nb.planning.compose import compose
     from dora_nb.planning.explain import explain
+    from dora_nb.planning.orders import order_transfers
     from dora_nb.planning.pace import fastest_stream
+    from dora_nb.planning.place import place
     from dora_nb.planning.plan import plan
     from dora_nb.reproduction import reproduce
     from dora_nb.simulation import Trace, World, load_trace, save_trace, simulate
@@ -67,6 +73,8 @@ _HOMES = {
     "Device": "domain.cluster",
     "Layer": "domain.layer",
     "Listener": "executor.control.listener",
+    "MeasuredProblem": "domain.problem",
+    "Placement": "domain.placement",
     "Plan": "domain.plan",
     "PlanSet": "domain.plan_set",
     "Profile": "domain.profile",
@@ -91,17 +99,23 @@ _HOMES = {
     "load_device": "catalog",
     "load_dynamics": "catalog",
     "load_plan": "domain.plan_file",
+    "load_problem": "domain.problem_file",
     "load_profile": "domain.profile_file",
+    "load_run": "domain.run_file",
     "load_trace": "simulation",
     "load_workload": "catalog",
     "measured_table": "costs.measured",
+    "order_transfers": "planning.orders",
+    "place": "planning.place",
     "plan": "planning.plan",
     "probe_network": "executor.survey",
     "profile": "executor.profiler",
     "reproduce": "reproduction",
     "save_cluster": "domain.cluster_file",
     "save_plan": "domain.plan_file",
+    "save_problem": "domain.problem_file",
     "save_profile": "domain.profile_file",
+    "save_run": "domain.run_file",
     "save_trace": "simulation",
     "simulate": "simulation",
 }
@@ -118,6 +132,8 @@ __all__ = [
     "Device",
     "Layer",
     "Listener",
+    "MeasuredProblem",
+    "Placement",
     "Plan",
     "PlanSet",
     "Profile",
@@ -142,17 +158,23 @@ __all__ = [
     "load_device",
     "load_dynamics",
     "load_plan",
+    "load_problem",
     "load_profile",
+    "load_run",
     "load_trace",
     "load_workload",
     "measured_table",
+    "order_transfers",
+    "place",
     "plan",
     "probe_network",
     "profile",
     "reproduce",
     "save_cluster",
     "save_plan",
+    "save_problem",
     "save_profile",
+    "save_run",
     "save_trace",
     "simulate",
 ]

@@ -13,7 +13,7 @@ from dora_nb.catalog import data_dir, load_cluster, load_device, load_workload, 
 from dora_nb.domain.cluster import Status
 from dora_nb.units import UNITS
 
-FILES = sorted(path for path in data_dir().glob("*/*.json") if path.parent.name != "schemas")
+FILES = sorted(path for path in data_dir().glob("*/*.json") if path.parent.name not in ("schemas", "problems"))
 PUBLISHED = Path(__file__).parents[1] / ".." / "shared" / "facts"
 #: Collected numbers that a field of ours carries over when it says it is measured, or is the datasheet's.
 CARRIED = {

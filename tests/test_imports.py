@@ -42,14 +42,22 @@ TOPS = {"cli", "doctor", "__init__", "__main__"}
 LAZY_UPWARDS = {
     "costs/evaluate.py": {"render"},
     "domain/comparison.py": {"render"},
+    "domain/cluster.py": {"render"},
     "domain/composition.py": {"render"},
+    "domain/conditions.py": {"render"},
+    "domain/placement.py": {"render"},
     "domain/plan.py": {"render"},
     "domain/explanation.py": {"render"},
     "domain/plan_set.py": {"render", "explorer", "executor", "planning"},
+    "domain/qoe.py": {"render"},
     "domain/run_record.py": {"render", "costs"},
+    "domain/workload.py": {"render"},
+    "errors.py": {"render"},
     "executor/run.py": {"render"},
+    "explorer/running.py": {"executor"},
     "reproduction/run.py": {"render"},
     "simulation/record.py": {"render"},
+    "simulation/world.py": {"render"},
 }
 
 #: Packages that are imported, at module level or in a function (type checking apart), in these rooms only.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Mapping
-from typing import Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -80,6 +81,18 @@ class Device(Record):
         """Bytes a model may fill."""
         return self.memory_bytes * self.usable_memory_fraction
 
+    def __repr__(self) -> str:
+        from dora_nb.render.clusters import device_text  # a method that looks up a room: imported when called
+
+        return device_text(self)
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        from dora_nb.render.clusters import device_html
+
+        return device_html(self)
+
 
 DomainKind = Literal["shared", "switch", "cell", "links"]
 
@@ -154,6 +167,18 @@ class ContentionDomain(Record):
         """Rate of a link, if the pair has one."""
         links = self.links_bytes_per_s
         return links.get(sender, {}).get(receiver, links.get(receiver, {}).get(sender))
+
+    def __repr__(self) -> str:
+        from dora_nb.render.clusters import domain_text
+
+        return domain_text(self)
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        from dora_nb.render.clusters import domain_html
+
+        return domain_html(self)
 
 
 #: Where the rates of each kind of domain stand.
@@ -258,6 +283,53 @@ class Cluster(Record):
                 domains = _without(domains, name)
         return self.replace(devices=tuple(each for each in self.devices if each.id not in names), domains=domains)
 
+    def scaled(
+        self,
+        *,
+        rates: float = 1.0,
+        speeds: Mapping[str, float] | None = None,
+        memory: Mapping[str, float] | None = None,
+    ) -> Cluster:
+        """The same with faster or slower media and devices, and with more or less memory.
+
+        Parameters
+        ----------
+        rates
+            What all rates of all domains are multiplied by; the seconds per message stay.
+        speeds
+            By device: what its computing and its memory bandwidth are multiplied by, and its overhead per layer is
+            divided by. What it draws stays.
+        memory
+            By device: what its memory is multiplied by.
+
+        Raises
+        ------
+        InputError
+            If a device is not there, or a factor is not above 0.
+        """
+        by_field = {"speeds": speeds or {}, "memory": memory or {}}
+        for field, factors in by_field.items():
+            for name, factor in factors.items():
+                if name not in self.device_ids:
+                    raise UnknownNameError(field, name, self.device_ids)
+                _check_factor(f"{field}.{name}", factor)
+        _check_factor("rates", rates)
+        devices = tuple(
+            _scaled(
+                device,
+                {
+                    "flops_per_s": by_field["speeds"].get(device.id, 1.0),
+                    "memory_bytes_per_s": by_field["speeds"].get(device.id, 1.0),
+                    "layer_overhead_s": 1 / by_field["speeds"].get(device.id, 1.0),
+                    "memory_bytes": by_field["memory"].get(device.id, 1.0),
+                },
+            )
+            for device in self.devices
+        )
+        fields = ("rates_bytes_per_s", "down_rates_bytes_per_s", "links_bytes_per_s")
+        domains = tuple(_scaled(domain, dict.fromkeys(fields, rates)) for domain in self.domains)
+        return self.replace(devices=devices, domains=domains)
+
     @property
     def device_ids(self) -> tuple[str, ...]:
         """Ids in the order of ``devices``."""
@@ -268,6 +340,48 @@ class Cluster(Record):
         """The domain at the top of the tree, often the only one; None for a single device without any."""
         members = {name for domain in self.domains for name in domain.members}
         return next((domain for domain in self.domains if domain.id not in members), None)
+
+    def __repr__(self) -> str:
+        from dora_nb.render.clusters import cluster_text
+
+        return cluster_text(self)
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        from dora_nb.render.clusters import cluster_html
+
+        return cluster_html(self)
+
+
+_Part = TypeVar("_Part", Device, ContentionDomain)
+
+
+def _scaled(part: _Part, factors: Mapping[str, float]) -> _Part:
+    """A device or a domain with some numbers multiplied; their sources say so."""
+    changed = {name: factor for name, factor in factors.items() if factor != 1}
+    if not changed:
+        return part
+    sources = dict(part.sources)
+    for path, known in part.sources.items():
+        factor = changed.get(path.split(".")[0])
+        if factor is not None:
+            source = f"{factor:.6g} times a number that is {known.status} ({known.source})"
+            sources[path] = Provenance(status="assumed", source=source, note=known.note)
+    numbers = {name: _times(getattr(part, name), factor) for name, factor in changed.items()}
+    return part.replace(**numbers, sources=sources)
+
+
+def _times(value: Any, factor: float) -> Any:
+    """A number, or numbers under names, multiplied."""
+    if isinstance(value, dict):
+        return {name: _times(each, factor) for name, each in value.items()}
+    return value * factor
+
+
+def _check_factor(field: str, factor: float) -> None:
+    if not (factor > 0 and math.isfinite(factor)):
+        raise InputError(field, factor, "a finite factor above 0")
 
 
 def _without(domains: tuple[ContentionDomain, ...], name: str) -> tuple[ContentionDomain, ...]:

@@ -58,6 +58,18 @@ class Condition(Record):
         """What a device's computing speed is multiplied by."""
         return self.device_speed_factors.get(device, 1.0)
 
+    def __repr__(self) -> str:
+        from dora_nb.render.conditions import condition_text  # a method that looks up a room: imported when called
+
+        return condition_text(self)
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        from dora_nb.render.conditions import condition_html
+
+        return condition_html(self)
+
 
 class Conditions(Record):
     """All conditions that may be met, one at a time.
@@ -126,6 +138,18 @@ class Conditions(Record):
                         raise UnknownNameError(f"conditions[{index}].{field}", name, allowed)
             if set(each.absent_devices) >= set(cluster.device_ids):
                 raise InputError(f"conditions[{index}].absent_devices", each.absent_devices, "at least one device left")
+
+    def __repr__(self) -> str:
+        from dora_nb.render.conditions import conditions_text
+
+        return conditions_text(self)
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        from dora_nb.render.conditions import conditions_html
+
+        return conditions_html(self)
 
 
 def handover(before: Condition, after: Condition, cluster: Cluster) -> Condition:

@@ -74,7 +74,8 @@ def read_document(path: str | Path, what: str) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        document = json.loads(_text(path, what), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
+        text = read_text(path, what)
+        document = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise DocumentError(path, f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:
@@ -114,7 +115,14 @@ def check_format(path: str | Path, document: dict[str, Any], what: str, name: st
         raise DocumentError(path, f"is not a {what} of dora_nb ({given}; a {what} file says {name!r})")
 
 
-def _text(path: Path, what: str) -> str:
+def read_text(path: Path, what: str) -> str:
+    """The text of a file, or why there is none.
+
+    Raises
+    ------
+    DocumentError
+        If it is no file, too large, cannot be read, or is not UTF-8.
+    """
     try:
         if path.is_dir():
             raise DocumentError(path, f"is a folder, not a {what} file")

@@ -17,7 +17,9 @@ from dora_nb.domain.workload import Workload
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dora_nb.domain.composition import Composition
     from dora_nb.domain.explanation import Alternative, Explanation
+    from dora_nb.explorer import Explorer
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,12 @@ class PlanSet:
 
         return compared_with(self)
 
+    @property
+    def known_baselines(self) -> tuple[Plan, ...] | None:
+        """The same if they were given or planned already, else None: nothing is planned for this."""
+        known: tuple[Plan, ...] | None = self.__dict__.get("baselines", self.given_baselines)
+        return known
+
     def __len__(self) -> int:
         return len(self.plans)
 
@@ -96,6 +104,27 @@ class PlanSet:
         from dora_nb.planning.explain import explain
 
         return explain(self, **options)
+
+    def explore(self, mix: Composition | None = None) -> Explorer:
+        """Look at the plans, ask on and run them, in a notebook.
+
+        One screen: trade-offs to pick from, the timeline and the map of the plan picked, limits and what-ifs to drag
+        with exact answers from the background, plans side by side, and the executor. Returns at once; it can be used
+        from code as well, e.g. ``explorer.select(3)`` or ``explorer.ask(latency_s=20)``.
+
+        Parameters
+        ----------
+        mix
+            A composition to show beside the plans; None: none.
+
+        Raises
+        ------
+        MissingDependencyError
+            If ipywidgets or anywidget is not installed.
+        """
+        from dora_nb.explorer import explore  # a method that looks up a room: imported when called
+
+        return explore(self, mix)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a plan, baselines last, units in the column names."""

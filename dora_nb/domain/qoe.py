@@ -185,3 +185,15 @@ class QoE(Record):
         if self.objective == "latency":
             return makespan_s
         return energy_j if self.joules_per_s is None else energy_j + self.joules_per_s * makespan_s
+
+    def __repr__(self) -> str:
+        from dora_nb.render.requests import qoe_text  # a method that looks up a room: imported when called
+
+        return qoe_text(self)
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        from dora_nb.render.requests import qoe_html
+
+        return qoe_html(self)

@@ -161,3 +161,15 @@ class Workload(Record):
         token = self.layers[cut - 1].next_token
         assert token is not None, "every layer of a workload that generates has its figures of a further token"
         return float(token.output_elements * self.bytes_per_element)
+
+    def __repr__(self) -> str:
+        from dora_nb.render.requests import workload_text  # a method that looks up a room: imported when called
+
+        return workload_text(self)
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        from dora_nb.render.requests import workload_html
+
+        return workload_html(self)

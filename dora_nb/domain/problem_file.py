@@ -1,0 +1,113 @@
+"""Problem files: a planning problem in own numbers, as JSON or YAML, read with messages that name the place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from dora_nb.domain.document import check_format, read_document, shortened, write_whole
+from dora_nb.domain.problem import MeasuredProblem
+from dora_nb.errors import DocumentError, InputError, MissingDependencyError
+
+#: What the field ``format`` of a problem file says, and the version this release writes and reads.
+FORMAT, VERSION = "dora-nb/problem", 1
+
+_YAML = (".yaml", ".yml")
+
+
+class _ProblemFile(MeasuredProblem):
+    """What a problem file holds.
+
+    Attributes
+    ----------
+    format, version
+        What the file is: ``dora-nb/problem``, version 1.
+    """
+
+    format: Literal["dora-nb/problem"]
+    version: Literal[1]
+
+
+def load_problem(path: str | Path) -> MeasuredProblem:
+    """Read a problem file.
+
+    Parameters
+    ----------
+    path
+        A JSON file, or a YAML one (``.yaml``, ``.yml``) of the same content.
+
+    Raises
+    ------
+    DocumentError
+        If there is no such file, it is no problem file, or a field of it cannot be used; the message names the field by
+        its path in the file, what stands there and what is allowed.
+    MissingDependencyError
+        For YAML without the package pyyaml.
+    """
+    path = Path(path)
+    document = _read_yaml(path) if path.suffix.lower() in _YAML else read_document(path, "problem")
+    check_format(path, document, "problem", FORMAT)
+    version = document.get("version")
+    if version != VERSION:
+        raise DocumentError(
+            path, f"is a problem file of version {shortened(version)}; this release reads version {VERSION}"
+        )
+    fields = {key: value for key, value in document.items() if key not in ("format", "version")}
+    try:
+        return MeasuredProblem(**fields)
+    except InputError as error:
+        value = f"got {shortened(error.value)}; allowed: {error.allowed}"
+        raise DocumentError(path, f"has a field that cannot be used: {error.field}: {value}") from None
+
+
+def save_problem(path: str | Path, problem: MeasuredProblem) -> Path:
+    """Write a problem to a JSON file, as a whole or not at all.
+
+    Parameters
+    ----------
+    path
+        Where to; an existing file is replaced once the new one is complete.
+    problem
+        What to write; what is as it would be without a word is left out.
+
+    Raises
+    ------
+    DocumentError
+        If the file cannot be written.
+    """
+    content: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+    content |= problem.model_dump(mode="json", exclude_defaults=True)
+    content["layers"] = [{"name": layer["name"]} | layer for layer in content["layers"]]  # names first, for readers
+    return write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def problem_schema() -> dict[str, Any]:
+    """The JSON schema (draft 2020-12) of a problem file."""
+    schema = _ProblemFile.model_json_schema()
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"dora-nb problem file, version {VERSION}",
+        "description": "What to place on which devices, in measured numbers. Numbers are in SI units, named at the end "
+        "of each field; what reads the file also takes text with a unit, such as '80 ms'. What a schema cannot say "
+        "(that names are known, that nothing waits in a circle, that options go together) is checked then too.",
+    }
+    return head | {key: value for key, value in schema.items() if key not in head}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        import yaml  # type: ignore[import-untyped, unused-ignore]
+    except ImportError:
+        raise MissingDependencyError("pyyaml", "a YAML problem file", "yaml") from None
+    from dora_nb.domain.document import read_text
+
+    try:
+        document = yaml.safe_load(read_text(path, "problem"))
+    except yaml.YAMLError as error:
+        raise DocumentError(path, f"is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise DocumentError(
+            path, f"is not a problem of dora_nb: it holds {type(document).__name__}, not fields by name"
+        )
+    return document
