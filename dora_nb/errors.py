@@ -92,6 +92,11 @@ class InfeasibleError(DoraError):
             self._relaxations = () if self._relax is None else self._relax()
         return self._relaxations
 
+    def _repr_html_(self) -> str:
+        from dora_nb.render.infeasible import infeasible_html  # a method that looks up a room: imported when called
+
+        return infeasible_html(str(self), self._relaxations, can_relax=self._relax is not None)
+
 
 class SolverError(DoraError):
     """A solver failed for a reason other than its answer."""

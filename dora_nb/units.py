@@ -184,6 +184,16 @@ def format_bandwidth(bytes_per_s: float) -> str:
     return _scaled(8 * bytes_per_s, ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s"), (1.0, "bit/s")))
 
 
+def format_flops(flops: float) -> str:
+    """Operations as a person reads them: ``12.3 GFLOP``; with ``/s`` behind it a rate."""
+    return _scaled(flops, ((1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"), (1e3, "kFLOP"), (1.0, "FLOP")))
+
+
+def format_count(number: float) -> str:
+    """A large number as a person reads it: ``596 million``, ``12 thousand``, ``7``."""
+    return _scaled(number, ((1e9, "billion"), (1e6, "million"), (1e3, "thousand"), (1.0, ""))).rstrip()
+
+
 def _scaled(value: float, units: tuple[tuple[float, str], ...]) -> str:
     """The value in the largest unit of which there is at least one; the first unit is used for zero."""
     fitting = (each for each in units if abs(value) >= each[0])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dora_nb.domain.composition import Composition, ConditionFigures, Keep
 from dora_nb.render import words
 from dora_nb.render.html import fragment
+from dora_nb.render.shares import shares_svg
 from dora_nb.render.svg import attribute
 from dora_nb.units import format_joules, format_seconds
 
@@ -43,7 +44,11 @@ def composition_frame(mix: Composition) -> pd.DataFrame:
 
 def composition_text(mix: Composition) -> str:
     """What was asked, which plans are resident, how often each is used in which condition, and how good that is."""
-    lines = [*_asked(mix), "", *(f"{words.plan_mark(i)}  {words.one_line(p.label)}" for i, p in enumerate(mix.plans))]
+    lines = [
+        *asked_lines(mix),
+        "",
+        *(f"{words.plan_mark(i)}  {words.one_line(p.label)}" for i, p in enumerate(mix.plans)),
+    ]
     heading = ["condition", "probability", *(words.plan_mark(i) for i in range(len(mix))), "latency", "energy", "kept"]
     rows = [_cells(mix, index) for index in range(len(mix.figures))]
     widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
@@ -52,7 +57,7 @@ def composition_text(mix: Composition) -> str:
         padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
         return "  ".join([cells[0].ljust(widths[0]), *padded[1:]]).rstrip()
 
-    lines += ["", line(heading), "-" * (sum(widths) + 2 * (len(widths) - 1)), *map(line, rows), "", *_said(mix)]
+    lines += ["", line(heading), "-" * (sum(widths) + 2 * (len(widths) - 1)), *map(line, rows), "", *result_lines(mix)]
     return "\n".join(lines)
 
 
@@ -68,23 +73,40 @@ def composition_html(mix: Composition) -> str:
     plans = "".join(
         f"<li>{words.plan_mark(index)}: {attribute(plan.label)}</li>" for index, plan in enumerate(mix.plans)
     )
-    title, *rest = _asked(mix)
+    title, *rest = asked_lines(mix)
     return fragment(
         [
             f'<p class="dora-head">{attribute(title)}</p>',
             f'<p class="dora-faint">{"<br>".join(attribute(line) for line in rest)}</p>',
+            f"<div>{composition_svg(mix)}</div>",
             f"<ul>{plans}</ul>",
             f'<div class="dora-scroll">{table}</div>',
-            f"<ul>{''.join(f'<li>{attribute(line)}</li>' for line in _said(mix))}</ul>",
+            f"<ul>{''.join(f'<li>{attribute(line)}</li>' for line in result_lines(mix))}</ul>",
         ]
     )
+
+
+def composition_svg(mix: Composition) -> str:
+    """Which share of each condition's requests each plan takes, as stacked bars."""
+    rows = [
+        (
+            f"{condition.name}, {100 * condition.probability:.3g} %",
+            figures.weights,
+            f"{format_seconds(figures.mean_s)}, {format_joules(figures.mean_j)}, "
+            f"{'kept' if figures.kept else 'not kept'}",
+        )
+        for condition, figures in zip(mix.conditions.conditions, mix.figures, strict=True)
+    ]
+    title = f"Share of {words.count(len(mix), 'plan')} in {words.count(len(rows), 'condition')}"
+    return shares_svg([plan.label or "plan" for plan in mix.plans], rows, title)
 
 
 def _left(place: int) -> str:
     return "" if place else ' class="dora-left"'
 
 
-def _asked(mix: Composition) -> list[str]:
+def asked_lines(mix: Composition) -> list[str]:
+    """What the composition is, and what was asked."""
     kept = "kept on the mean of every condition"
     if mix.keep == "tail":
         kept = f"kept by all but {100 * mix.missed_share:g} % of every condition's requests"
@@ -112,7 +134,8 @@ def _kept(figures: ConditionFigures, keep: Keep) -> str:
     return ("yes" if figures.kept else "no") + over
 
 
-def _said(mix: Composition) -> list[str]:
+def result_lines(mix: Composition) -> list[str]:
+    """How good it is, and what it takes."""
     proof = mix.certificate
     written = format_seconds if proof.unit == "s" else format_joules
     lines = [

@@ -7,10 +7,14 @@ from itertools import pairwise
 
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.plan_set import PlanSet
+from dora_nb.domain.qoe import EnergyAccounting
 from dora_nb.render import svg, words
 from dora_nb.render.svg import attribute
 
 _PLAN, _LIMIT, _BASELINE = "#0a7fc2", "#d55e00", "#8a8a8a"
+
+#: Times the slowest or hungriest plan beyond which a baseline or a limit is said in words instead of drawn.
+FAR = 3.0
 
 
 def front_svg(plan_set: PlanSet) -> str:
@@ -22,12 +26,33 @@ def front_svg(plan_set: PlanSet) -> str:
     return _Front(plan_set).draw()
 
 
+def near_baselines(
+    plans: Iterable[Plan], baselines: Iterable[Plan], accounting: EnergyAccounting, far: float = FAR
+) -> tuple[list[Plan], list[str]]:
+    """The baselines that are drawn with plans, and a sentence for each that is too far off.
+
+    Far off is what takes more than ``far`` times the makespan or the energy of every plan.
+    """
+    energy_j, plans = words.energy_of(accounting), list(plans)
+    slowest_s = far * max(map(words.makespan_s, plans))
+    hungriest_j = far * max(map(energy_j, plans))
+    near, notes = [], []
+    for plan in baselines:
+        if plan.prediction is None:
+            continue
+        if words.makespan_s(plan) <= slowest_s and energy_j(plan) <= hungriest_j:
+            near.append(plan)
+        else:
+            figures = f"{words.seconds_words(words.makespan_s(plan))}, {words.joules_words(energy_j(plan))}"
+            notes.append(f"not drawn, far off: {plan.label} ({figures})")
+    return near, notes
+
+
 class _Front:
     """The Pareto front of a plan set."""
 
     width, height = 640.0, 340.0
     left, right, top, bottom = 66.0, 16.0, 34.0, 46.0
-    far = 3.0  # times the slowest or hungriest plan
 
     def __init__(self, plan_set: PlanSet) -> None:
         self.qoe = plan_set.qoe
@@ -35,23 +60,14 @@ class _Front:
         self.plans = [plan for plan in plan_set.plans if plan.prediction is not None]
         self.marks = {id(plan): words.plan_mark(index) for index, plan in enumerate(plan_set.plans)}
         self.marks |= {id(plan): words.baseline_mark(index) for index, plan in enumerate(plan_set.baselines)}
-        self.notes: list[str] = []
-        self.baselines: list[Plan] = []
         if self.plans:
-            self._choose(plan_set.baselines)
+            self._choose(plan_set)
 
-    def _choose(self, baselines: Iterable[Plan]) -> None:
-        slowest_s = self.far * max(map(words.makespan_s, self.plans))
-        hungriest_j = self.far * max(map(self.energy_j, self.plans))
-        for plan in baselines:
-            if plan.prediction is None:
-                continue
-            if words.makespan_s(plan) <= slowest_s and self.energy_j(plan) <= hungriest_j:
-                self.baselines.append(plan)
-            else:
-                figures = f"{words.seconds_words(words.makespan_s(plan))}, {words.joules_words(self.energy_j(plan))}"
-                self.notes.append(f"not drawn, far off: {plan.label} ({figures})")
+    def _choose(self, plan_set: PlanSet) -> None:
+        self.baselines, self.notes = near_baselines(self.plans, plan_set.baselines, self.qoe.energy_accounting)
         drawn = [*self.plans, *self.baselines]
+        slowest_s = FAR * max(map(words.makespan_s, self.plans))
+        hungriest_j = FAR * max(map(self.energy_j, self.plans))
         self.latency_limit_s = self._limit(self.qoe.latency_s, slowest_s, "latency", words.seconds_words)
         self.energy_limit_j = self._limit(self.qoe.energy_j, hungriest_j, "energy", words.joules_words)
         seconds = [*map(words.makespan_s, drawn), *_known(self.latency_limit_s)]

@@ -24,16 +24,18 @@ font-size:var(--jp-content-font-size1,14px);line-height:1.5;max-width:62em}
 .dora-nb p{margin:.2em 0}
 .dora-nb .dora-head{font-size:1.1em;font-weight:600;margin:.3em 0 0}
 .dora-nb .dora-faint{opacity:.75}
-.dora-nb .dora-scroll{overflow-x:auto;margin:.8em 0}
+.dora-nb .dora-scroll{overflow-x:auto;margin:.8em 0;container-type:inline-size}
 .dora-nb table.dora-plans{border-collapse:collapse;margin:0;font-size:.93em;border:0;width:auto;table-layout:auto;
 color:inherit}
-.dora-nb .dora-plans th,.dora-nb .dora-plans td{padding:.3em .75em;text-align:right;white-space:nowrap;border:0;
+.dora-nb .dora-plans th,.dora-nb .dora-plans td{padding:.3em clamp(.4em,1.2cqw,.75em);text-align:right;
+white-space:nowrap;border:0;
 background:transparent;color:inherit;font-variant-numeric:tabular-nums;vertical-align:baseline;max-width:none}
 .dora-nb .dora-plans .dora-left{text-align:left}
 .dora-nb .dora-plans td.dora-name{white-space:normal;min-width:17em;overflow-wrap:anywhere}
+.dora-nb .dora-plans td.dora-words{white-space:normal;min-width:7em}
 .dora-nb .dora-plans td.dora-mark{padding-right:0;opacity:.75;font-weight:400}
 .dora-nb .dora-plans td.dora-group{font-size:.93em;opacity:.75;padding-top:.5em}
-.dora-nb .dora-plans thead th{font-weight:600;vertical-align:bottom;
+.dora-nb .dora-plans thead th{white-space:normal;font-weight:600;vertical-align:bottom;
 border-bottom:1.5px solid var(--jp-border-color1,rgba(128,128,128,.7))}
 .dora-nb .dora-plans thead small{display:block;font-weight:400;opacity:.75}
 .dora-nb .dora-plans tbody tr{background:transparent}

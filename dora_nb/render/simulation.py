@@ -12,6 +12,7 @@ from dora_nb.domain.controller import StepReport
 from dora_nb.domain.plan import Plan
 from dora_nb.render import svg, words
 from dora_nb.render.html import fragment, pairs
+from dora_nb.render.shares import PLAN_COLOURS
 from dora_nb.render.svg import attribute
 from dora_nb.units import format_bytes, format_joules, format_seconds
 
@@ -27,8 +28,8 @@ PARTS = 160
 #: Waits, windows and plans that are told one by one.
 _MOST_LINES, _MOST_WINDOWS, _MOST_PLANS = 6, 400, 20
 
-#: Of plans, the most used first (Okabe and Ito's palette), of all further ones, and of the limit and what misses it.
-_COLOURS, _OTHER, _LIMIT = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9"), "#999999", "#d55e00"
+#: Of plans, the most used first, of all further ones, and of the limit and what misses it.
+(*_COLOURS, _OTHER), _LIMIT = (fill for fill, _ in PLAN_COLOURS), "#d55e00"
 
 _LONGEST_NAME = 44  # characters of a plan in the legend
 
@@ -269,7 +270,8 @@ class _Strip:
         for value, label in self.x.ticks(10):
             at = self.x.at(value)
             yield svg.line(at, self.ceiling, at, bottom, 0.12)
-            yield svg.text(at, bottom + 16, label, anchor="middle", opacity=0.8)
+            inside = at + svg.text_width(label) / 2 < self.width
+            yield svg.text(at, bottom + 16, label, anchor="middle" if inside else "end", opacity=0.8)
         for value, label in self.y.ticks(6):
             at = self.y.at(value)
             yield svg.line(self.left, at, self.x.stop_px, at, 0.12)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from dora_nb.domain.plan import Plan
 from dora_nb.render import svg, words
+from dora_nb.render.kinds import GROUPS, NUMBERED, group_of
 from dora_nb.render.svg import attribute
 from dora_nb.render.trace import Span, places_of, stage_words, turn_words
 
@@ -15,22 +16,6 @@ from dora_nb.render.trace import Span, places_of, stage_words, turn_words
 MOST_BARS = 3_000
 
 _LONGEST_NAME = 24  # characters of a lane's name
-
-_SUMS = ("all-reduce", "tied-reduce", "tied-exchange", "tied-broadcast", "tied-sum")
-
-#: Groups of kinds in a timeline: heading in the legend, colour, colour of text on it, kinds.
-_GROUPS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
-    ("forward", "#0072b2", "#ffffff", ("forward", "decode")),
-    ("backward", "#e69f00", "#000000", ("backward",)),
-    ("step", "#cc79a7", "#000000", ("step",)),
-    ("activations", "#56b4e9", "#000000", ("activation", "token", "send", "receive")),
-    ("gradients", "#d55e00", "#ffffff", ("gradient",)),
-    ("sums of gradients", "#009e73", "#ffffff", _SUMS),
-    ("inputs, labels, outputs", "#999999", "#000000", ("input", "label", "output")),
-)
-_NUMBERED = ("forward", "backward", "activation", "gradient")  # kinds that belong to a micro-batch
-_GROUP_OF = {kind: index for index, (_, _, _, kinds) in enumerate(_GROUPS) for kind in kinds}
-_OTHER_GROUP = len(_GROUPS) - 1
 
 
 class Evaluated(Protocol):
@@ -41,7 +26,7 @@ class Evaluated(Protocol):
         """Every operation."""
 
 
-def timeline_svg(evaluation: Evaluated, plan: Plan) -> str:
+def timeline_svg(evaluation: Evaluated, plan: Plan, until_s: float | None = None) -> str:
     """The predicted schedule of one iteration: a lane per device and per medium, bars by kind, a time axis.
 
     On a medium a bar lasts until its bytes have arrived; it is cut short where the next transfer starts earlier,
@@ -54,8 +39,28 @@ def timeline_svg(evaluation: Evaluated, plan: Plan) -> str:
         With a ``timeline``; beyond :data:`MOST_BARS` bars only its beginning is drawn, and the figure says so.
     plan
         Gives the devices their order, and the figure its name.
+    until_s
+        Where the time axis ends at least, so that several figures have the same one; None: with the last bar.
     """
-    return _Timeline(list(evaluation.timeline), plan).draw()
+    return spans_svg(evaluation.timeline, plan.devices, f"Predicted schedule of {plan.label or 'a plan'}", until_s)
+
+
+def spans_svg(spans: Iterable[Span], devices: Sequence[str], title: str, until_s: float | None = None) -> str:
+    """Anything that took time, in the same form: a lane per device and per medium, bars by kind, a time axis.
+
+    Parameters
+    ----------
+    spans
+        Objects with ``kind``, ``stage``, ``micro_batch``, ``start_s``, ``end_s`` and one of ``places``, ``media`` and
+        ``device``.
+    devices
+        In the order of their lanes; every other place is a medium.
+    title
+        Name of the figure.
+    until_s
+        As in :func:`timeline_svg`.
+    """
+    return _Timeline(list(spans), devices, title, until_s or 0.0).draw()
 
 
 class _Timeline:
@@ -63,22 +68,23 @@ class _Timeline:
 
     width, top, lane_px, bar_px, right = 960.0, 46.0, 26.0, 18.0, 14.0
 
-    def __init__(self, spans: list[Span], plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, spans: list[Span], devices: Sequence[str], title: str, until_s: float) -> None:
+        self.title = title
+        self.numbered = any(span.micro_batch for span in spans)
         placed = [(span, place) for span in sorted(spans, key=lambda each: each.start_s) for place in places_of(span)]
         self.total = len(placed)
         self.bars = placed[:MOST_BARS]
         found = dict.fromkeys(place for _, place in self.bars)
-        devices = [device for device in plan.devices if device in found]
-        self.media = sorted(place for place in found if place not in plan.devices)
-        self.lanes = {place: index for index, place in enumerate([*devices, *self.media])}
+        self.media = sorted(place for place in found if place not in devices)
+        own = [device for device in devices if device in found]
+        self.lanes = {place: index for index, place in enumerate([*own, *self.media])}
         self.names = {place: words.shorten_middle(words.one_line(place), _LONGEST_NAME) for place in self.lanes}
         self.left = 16 + max([svg.text_width(name) for name in self.names.values()], default=0.0)
-        self.end_s = max([span.end_s for span, _ in self.bars], default=0.0)
+        self.end_s = max([until_s, *(span.end_s for span, _ in self.bars)])
 
     def draw(self) -> str:
         """The figure."""
-        title = f"Predicted schedule of {self.plan.label or 'a plan'}"
+        title = self.title
         if not self.bars or self.end_s <= 0:
             return svg.figure(self.width, 30, title, [svg.text(4, 19, f"{title}: nothing to show")])
         scale = svg.time_scale(self.end_s)
@@ -91,9 +97,9 @@ class _Timeline:
 
     def _legend(self) -> Iterable[str]:
         x = 4.0
-        present = sorted({_GROUP_OF.get(span.kind, _OTHER_GROUP) for span, _ in self.bars})
+        present = sorted({group_of(span.kind) for span, _ in self.bars})
         for group in present:
-            label, colour, _, _ = _GROUPS[group]
+            label, colour = GROUPS[group].label, GROUPS[group].colour
             yield f'<rect x="{svg.number(x)}" y="25" width="11" height="11" rx="2" fill="{colour}"/>'
             yield svg.text(x + 16, 35, label)
             x += 16 + svg.text_width(label) + 18
@@ -116,7 +122,7 @@ class _Timeline:
         ends = self._visible_ends()
         groups: dict[int, list[str]] = {}
         for (span, place), end_s in zip(self.bars, ends, strict=True):
-            group = _GROUP_OF.get(span.kind, _OTHER_GROUP)
+            group = group_of(span.kind)
             x, y = self.axis.at(span.start_s), self.top + self.lane_px * self.lanes[place]
             y += (self.lane_px - self.bar_px) / 2
             wide = self.axis.at(end_s) - x
@@ -129,13 +135,13 @@ class _Timeline:
                 f'height="{svg.number(self.bar_px)}"><title>{tip}</title></rect>'
             )
             number = str(span.micro_batch)
-            if wide > svg.text_width(number) + 3 and span.kind in _NUMBERED and self.plan.micro_batches > 1:
+            if wide > svg.text_width(number) + 3 and self.numbered and span.kind in NUMBERED:
                 parts.append(
                     f'<text x="{svg.number(x + wide / 2)}" y="{svg.number(y + 13)}" font-size="10" '
-                    f'text-anchor="middle" fill="{_GROUPS[group][2]}" pointer-events="none">{number}</text>'
+                    f'text-anchor="middle" fill="{GROUPS[group].ink}" pointer-events="none">{number}</text>'
                 )
         for group in sorted(groups):
-            yield f'<g fill="{_GROUPS[group][1]}">{"".join(groups[group])}</g>'
+            yield f'<g fill="{GROUPS[group].colour}">{"".join(groups[group])}</g>'
 
     def _visible_ends(self) -> list[float]:
         """Where each bar ends on paper: on a medium no later than the next one starts."""

@@ -82,11 +82,15 @@ def demand_words(workload: Workload) -> list[str]:
 
 def qoe_words(qoe: QoE) -> str:
     """The objective, the limits and whose energy counts."""
-    aim = {"latency": "lowest latency", "energy": "least energy"}.get(qoe.objective)
-    if qoe.joules_per_s is not None:
-        aim = f"lowest price of energy and latency at {qoe.joules_per_s:.6g} J/s"
     limits = sentence(_limit_words(qoe)) or "no limits"
-    return f"Asked for: {aim}, {limits}; energy {COUNTED[qoe.energy_accounting]}"
+    return f"Asked for: {aim_words(qoe)}, {limits}; energy {COUNTED[qoe.energy_accounting]}"
+
+
+def aim_words(qoe: QoE) -> str:
+    """The objective alone: ``least energy``."""
+    if qoe.joules_per_s is not None:
+        return f"lowest price of energy and latency at {qoe.joules_per_s:.6g} J/s"
+    return "lowest latency" if qoe.objective == "latency" else "least energy"
 
 
 def _limit_words(qoe: QoE) -> Iterator[str]:

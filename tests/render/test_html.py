@@ -207,6 +207,17 @@ def test_bars_of_one_lane_do_not_cover_each_other(plans: PlanSet) -> None:
         assert all(end <= start + 0.5 for (_, end), (start, _) in pairwise(spans))
 
 
+def test_timelines_can_have_one_time_axis(plans: PlanSet) -> None:
+    evaluation = evaluate(plans[0], plans.workload, plans.cluster)
+    end_s = max(entry.end_s for entry in evaluation.timeline)
+    whole, half = (figure(timeline_svg(evaluation, plans[0], until_s)) for until_s in (end_s / 2, 2 * end_s))
+    ends = [
+        max(float(bar.get("x", "nan")) + float(bar.get("width", "nan")) for bar in bars(root)) for root in (whole, half)
+    ]
+    left = min(float(bar.get("x", "nan")) for bar in bars(half))
+    assert (ends[1] - left) / (ends[0] - left) == pytest.approx(0.5, rel=0.01)
+
+
 def test_a_long_timeline_says_that_it_is_shortened(plans: PlanSet, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluation = evaluate(plans[0], plans.workload, plans.cluster)
     assert "Shortened" not in timeline_svg(evaluation, plans[0])
@@ -230,9 +241,9 @@ class Odd:
 
 def test_a_timeline_of_microseconds_of_something_new_and_of_nothing() -> None:
     plan = pipeline((0, 1, {"<phone>": 1}))
-    root = figure(timeline_svg(Evaluation(plan, None, None, lambda: (Odd(),)), plan))  # type: ignore[arg-type]
+    root = figure(timeline_svg(Evaluation(plan, None, None, lambda: (Odd(),), None), plan))  # type: ignore[arg-type]
     assert {"<phone>", "time (us)"} <= set(texts(root))
-    root = figure(timeline_svg(Evaluation(plan, None, None, tuple), plan))  # type: ignore[arg-type]
+    root = figure(timeline_svg(Evaluation(plan, None, None, tuple, None), plan))  # type: ignore[arg-type]
     assert texts(root) == ["Predicted schedule of a plan: nothing to show"]
 
 
