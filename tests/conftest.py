@@ -24,12 +24,13 @@ hypothesis.settings.load_profile("dora")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share something costly run in the same process: workers, the reproduction, a module's fixtures."""
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group_of(item.path.relative_to(item.config.rootpath))))
+        item.add_marker(pytest.mark.xdist_group(_group_of(item)))
 
 
-def _group_of(path: Path) -> str:
+def _group_of(item: pytest.Item) -> str:
+    path = item.path.relative_to(item.config.rootpath)
     if path.parts[:2] in (("tests", "executor"), ("tests", "browser")):
         return path.parts[1]
-    if path.stem in ("test_reproduce", "06_paper_results"):
+    if path.stem == "test_reproduce" or "06_paper_results" in item.name:
         return "reproduction"
-    return str(path)
+    return item.name.partition("[")[2] if path.stem == "test_notebooks" else str(path)

@@ -1,0 +1,1 @@
+"""Views as HTML that needs neither kernel nor network."""

@@ -1,0 +1,60 @@
+"""Every notebook runs to its end, and what it found can be read where there is neither a kernel nor a network."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbconvert
+import nbformat
+import pytest
+from nbmake.nb_run import NotebookRun
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+
+#: Seconds that a cell may take on a busy machine. A whole notebook takes less than 90 s where two cores are free.
+TIMEOUT_S = 180
+
+#: What would make a browser ask somebody for something.
+_FETCHES = re.compile(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//|url\(\s*["']?(?:https?:)?//|@import|<link\b""", re.I)
+
+
+@pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request: pytest.FixtureRequest) -> nbformat.NotebookNode:
+    """A notebook, executed."""
+    result = NotebookRun(request.param, TIMEOUT_S).execute()
+    if result.error is not None:
+        pytest.fail(result.error.trace, pytrace=False)
+    return result.nb
+
+
+def test_it_says_what_it_shows_and_shows_it_offline(notebook: nbformat.NotebookNode) -> None:
+    assert notebook.cells[0].cell_type == "markdown"
+    shown = [text for output in _outputs(notebook) if (text := output.get("data", {}).get("text/html"))]
+    assert any("<svg" in text for text in shown), "no picture"
+    assert [found.group() for text in shown for found in _FETCHES.finditer(text)] == []
+
+
+def test_exported_it_still_shows_every_result(notebook: nbformat.NotebookNode) -> None:
+    exported, _ = nbconvert.HTMLExporter().from_notebook_node(notebook)
+    words, pictures = _words(exported), 0
+    for output in _outputs(notebook):
+        data = output.get("data", {})
+        assert "application/vnd.jupyter.widget-view+json" not in data or "text/html" in data, "a widget has no fallback"
+        pictures += data.get("text/html", "").count("<svg")
+        assert _words(data.get("text/html", "")) in words
+    assert exported.count("<svg") == pictures
+
+
+def _outputs(notebook: nbformat.NotebookNode) -> Iterator[nbformat.NotebookNode]:
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            yield from cell.outputs
+
+
+def _words(page: str) -> str:
+    """What a person can read of a page, one blank between words: exporting lays the text of a page out anew."""
+    bare = re.sub(r"<style.*?</style>|<[^>]+>", " ", page, flags=re.S)
+    return " ".join(html.unescape(bare).split())
