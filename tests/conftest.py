@@ -6,9 +6,11 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -21,16 +23,21 @@ hypothesis.settings.register_profile("dora", derandomize=True, deadline=None, da
 hypothesis.settings.load_profile("dora")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share something costly run in the same process: workers, the reproduction, a module's fixtures."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group_of(item)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Tests that share something costly run in the same process: workers, the reproduction, a module's fixtures.
+
+    Not by marks: xdist 3.8 writes groups where pytest 9.2 does not read them, and says nothing.
+    """
+    return _ByWhatIsShared(config, log)
 
 
-def _group_of(item: pytest.Item) -> str:
-    path = item.path.relative_to(item.config.rootpath)
-    if path.parts[:2] in (("tests", "executor"), ("tests", "browser")):
-        return path.parts[1]
-    if path.stem == "test_reproduce" or "06_paper_results" in item.name:
-        return "reproduction"
-    return item.name.partition("[")[2] if path.stem == "test_notebooks" else str(path)
+class _ByWhatIsShared(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, name = nodeid.partition("::")
+        path = Path(file)
+        if path.parts[:2] in (("tests", "executor"), ("tests", "browser")):
+            return path.parts[1]
+        if path.stem == "test_reproduce" or "06_paper_results" in nodeid:
+            return "reproduction"
+        return name.partition("[")[2] if path.stem == "test_notebooks" else file

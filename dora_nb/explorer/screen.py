@@ -261,7 +261,8 @@ class Explorer(Shown, ExplorerState):
         return self.screen.root
 
     def _static_html(self) -> str:
-        return plan_set_html(self._known_set())
+        timeline, network = (each._static_html() for each in (self.screen.gantt, self.screen.network))
+        return f"{plan_set_html(self._known_set())}{timeline}{network}"
 
     def _static_text(self) -> str:
         return plan_text(self._known_set())

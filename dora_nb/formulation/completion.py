@@ -19,7 +19,7 @@ from dora_nb.domain.workload import Workload
 from dora_nb.formulation.fleet import Fleet
 
 #: Stands in for a layer measured to take no time, so that rates stay finite.
-_INSTANT_S = 1e-15
+INSTANT_S = 1e-15
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Completion:
 def completion_bounds(workload: Workload, cluster: Cluster, table: CostTable, fleet: Fleet) -> Completion:
     """The lower bounds for every set of used devices."""
     samples = np.arange(1, workload.batch + 1)
-    best_forward = np.maximum((table.forward_s[:, :, 1:] / samples).min(axis=2), _INSTANT_S)
-    best_both = np.maximum(((table.forward_s + table.backward_s)[:, :, 1:] / samples).min(axis=2), _INSTANT_S)
+    best_forward = np.maximum((table.forward_s[:, :, 1:] / samples).min(axis=2), INSTANT_S)
+    best_both = np.maximum(((table.forward_s + table.backward_s)[:, :, 1:] / samples).min(axis=2), INSTANT_S)
     members = np.array([indices[0] for indices in fleet.types])
     left = (fleet.available - fleet.used).astype(float)  # (codes, types)
     forward_rate = left @ (1.0 / best_forward[:, members]).T  # samples per second by code and layer
@@ -66,7 +66,7 @@ def completion_bounds(workload: Workload, cluster: Cluster, table: CostTable, fl
     energy = best_both * draw
     decode = np.zeros((fleet.codes, len(workload.layers)))
     if table.token_s is not None and workload.decode_steps:
-        best_token = workload.decode_steps * np.maximum((table.token_s[:, :, 1:] / samples).min(axis=2), _INSTANT_S)
+        best_token = workload.decode_steps * np.maximum((table.token_s[:, :, 1:] / samples).min(axis=2), INSTANT_S)
         energy = energy + best_token * draw
         # However many devices share a layer out, each of them takes at least the time of one sample.
         one_sample = workload.decode_steps * table.token_s[:, :, 1]

@@ -107,6 +107,25 @@ class Fleet:
         """Devices of each type."""
         return np.array([len(members) for members in self.types])
 
+    @cached_property
+    def packed(self) -> Ints:
+        """The counts of each code side by side in one number, each below a bit that is free. Shape (codes,)."""
+        return np.asarray(self.used @ (1 << self._free_bits[:-1]), dtype=np.int64)
+
+    def fit_together(self, some: Ints, others: Ints) -> NDArray[np.bool_]:
+        """Which codes, in arrays that broadcast, have disjoint groups: no count above what is available."""
+        # What is missing from a count to the free bit above it makes every larger sum reach that bit.
+        missing = (1 << np.diff(self._free_bits) - 1) - 1 - self.available
+        spare = int((missing << self._free_bits[:-1]).sum())
+        reached = (self.packed[some] + spare) + self.packed[others]
+        return np.asarray(reached & int((1 << self._free_bits[1:] - 1).sum()) == 0)
+
+    @cached_property
+    def _free_bits(self) -> Ints:
+        """Where each type's count begins in a packed number, and where the last one with its free bit ends."""
+        widths = [int(count).bit_length() + 1 for count in self.available]
+        return np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
+
     def groups(self, most: int) -> Iterator[Group]:
         """All groups of one to ``most`` devices."""
         for code in range(1, self.codes):

@@ -35,14 +35,23 @@ class ListSchedule:
 def list_schedule(operations: Operations, timing: Timing) -> ListSchedule:
     """The better of two list schedules: by critical path, and first come first served.
 
-    The critical-path rule starts the transfer with the longest chain of work behind it (Graham's list scheduling with
-    the critical-path priority); neither rule is better on every pipeline, and both take well under a millisecond per
-    hundred operations.
+    Neither rule is better on every pipeline, and both take well under a millisecond per hundred operations.
     """
-    remaining_s = _remaining(operations, timing)
-    by_critical_path = _run(operations, timing, [-seconds for seconds in remaining_s])
-    by_arrival = _run(operations, timing, [0.0] * len(remaining_s))
-    return min(by_critical_path, by_arrival, key=lambda schedule: schedule.makespan_s)
+    both = by_critical_path(operations, timing), as_ready(operations, timing)
+    return min(both, key=lambda schedule: schedule.makespan_s)
+
+
+def by_critical_path(operations: Operations, timing: Timing) -> ListSchedule:
+    """Whenever a medium is free, the transfer with the longest chain of work behind it starts.
+
+    Graham's list scheduling with the critical-path priority.
+    """
+    return _run(operations, timing, [-seconds for seconds in _remaining(operations, timing)])
+
+
+def as_ready(operations: Operations, timing: Timing) -> ListSchedule:
+    """First come, first served: transfers in the order in which they could start."""
+    return _run(operations, timing, [0.0] * len(operations.operations))
 
 
 def _remaining(operations: Operations, timing: Timing) -> list[float]:

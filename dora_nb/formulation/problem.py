@@ -18,6 +18,7 @@ from dora_nb.errors import InputError
 from dora_nb.formulation.completion import Completion, completion_bounds
 from dora_nb.formulation.fleet import Fleet, Ints
 from dora_nb.formulation.space import SearchSpace
+from dora_nb.formulation.stages_left import StagesLeft
 from dora_nb.formulation.terms import Terms
 
 
@@ -87,6 +88,12 @@ class Problem:
     def network(self) -> Network:
         """The network of the cluster."""
         return Network.of(self.cluster)
+
+    @cached_property
+    def stages_left(self) -> StagesLeft:
+        """What missing stages cost at least, given how many devices a stage has at most."""
+        most = min(self.space.most_replicas, max(self.space.micro_batch_sizes))
+        return StagesLeft.of(self.table, self.fleet, most, self.workload.trains)
 
     @cached_property
     def shared(self) -> bool:

@@ -1,4 +1,4 @@
-"""One question asked once more: what explanations and alternatives are made of.
+"""One question asked once more: what explanations, alternatives and live answers are made of.
 
 The same search as :func:`dora_nb.planning.plan.plan`, for one figure only: no trade-offs, no baselines, and no second
 computation by the partition program. Every plan is evaluated again, and every bound is as true as there.
@@ -6,12 +6,14 @@ computation by the partition program. Every plan is evaluated again, and every b
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from dora_nb import solvers
 from dora_nb.domain.plan import Certificate, Plan
 from dora_nb.domain.qoe import ROUNDING, Objective, QoE
 from dora_nb.domain.rating import Rating, qoe_value
@@ -21,12 +23,12 @@ from dora_nb.planning.certify import AGREEMENT
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.question import Question
 from dora_nb.planning.scheduling import fits_memory, predicted, scheduled
-from dora_nb.planning.search import Open, Search, screen
+from dora_nb.planning.search import Search, larger_groups, screen
 from dora_nb.planning.settle import settle_all
-from dora_nb.planning.targets import Figure, Figures, Ladder, Targets
+from dora_nb.planning.targets import Figure, Figures, Ladder, Targets, least_possible
 
 #: Labels per micro-batch size and number of stages, and partitions scheduled: few to find a plan, many to prove it.
-_FEW, _MANY = (1_000, 100), (100_000, 2_000)
+_FEW, _MANY = (300, 100), (100_000, 2_000)
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def best(
     deadline: Deadline,
     figure: Literal["makespan_s", "energy_j"] | None = None,
     known: Iterable[Plan] = (),
+    on_event: solvers.OnEvent | None = None,
 ) -> Answer:
     """The best plan within the hard limits, proven to a gap.
 
@@ -75,17 +78,32 @@ def best(
         What is minimised; None: the objective of the QoE, with what soft limits add.
     known
         Plans that may be as good, from other questions; those that do not fit this one are left out.
+    on_event
+        Called with incumbent, bound and gap as they change.
     """
-    problem = question.problem
+    started, problem, nodes = time.monotonic(), question.problem, 0
     targets = _targets(question, figure or _own_figure(question), gap)
     (ladder,) = targets.asked
+    least = least_possible(problem, question.qoe, ladder.least)
+
+    def tell(bound: float) -> None:
+        if on_event is not None:
+            on_event(_event(time.monotonic() - started, float(ladder.best[0]), bound, nodes))
+
     for plan in known:
         _offer(plan, question, targets)
+    tell(least)
     if ladder.plans[0] is None:
-        _search(question, targets, 1, _FEW, deadline)
-        targets.forget_bounds()  # those of that search hold for one device a stage only
-    plans = _search(question, targets, problem.space.most_replicas, _MANY, deadline)
-    settle_all(problem, targets, plans, solver=question.solver, deadline=deadline)
+        nodes += _search(question, targets, 1, _FEW, deadline).report.labels
+        for replicas in larger_groups(problem.space):
+            nodes += _search(question, targets, replicas, _FEW, deadline).report.labels
+        targets.forget_bounds()  # those of these searches hold for a part of the partitions only
+        tell(least)
+    search = _search(question, targets, problem.space.most_replicas, _MANY, deadline)
+    nodes += search.report.labels
+    tell(least if search.open else float(ladder.bounds[0]))
+    settle_all(problem, targets, search.open, solver=question.solver, deadline=deadline)
+    tell(float(ladder.bounds[0]))
     found, value, bound = ladder.plans[0], float(ladder.best[0]), float(ladder.bounds[0])
     if found is None:
         return Answer(np.inf, bound, None)
@@ -102,8 +120,8 @@ def feasible(question: Question, deadline: Deadline) -> Answer:
     _search(question, targets, 1, _FEW, until_found)
     if targets.latency_plan is None:
         targets.forget_bounds()
-        plans = _search(question, targets, problem.space.most_replicas, _MANY, until_found)
-        settle_all(problem, targets, plans, solver=question.solver, deadline=until_found)
+        search = _search(question, targets, problem.space.most_replicas, _MANY, until_found)
+        settle_all(problem, targets, search.open, solver=question.solver, deadline=until_found)
     if targets.latency_plan is None:
         return Answer(np.inf, targets.latency_bound_s, None)
     return Answer(targets.best_latency_s, 0.0, predicted(targets.latency_plan, problem))
@@ -158,16 +176,21 @@ class _UntilFound(Deadline):
         return (self.targets is not None and self.targets.latency_plan is not None) or super().passed
 
 
-def _search(
-    question: Question, targets: Targets, replicas: int, size: tuple[int, int], deadline: Deadline
-) -> list[Open]:
-    """Search all plans with so many replicas; returns those whose schedules are still to be settled."""
+def _search(question: Question, targets: Targets, replicas: int, size: tuple[int, int], deadline: Deadline) -> Search:
+    """Search all plans with so many replicas; in ``open`` are those whose schedules are still to be settled."""
     problem = question.problem
     columns = build_columns(problem, replicas, screen(problem, targets, deadline))
     most_labels, schedules = size
-    search = Search(problem, columns, targets, most_labels, deadline, schedules, insists=False)
+    search = Search(problem, columns, targets, most_labels, deadline, schedules, insists=False, every_cut=size == _FEW)
     search.run()
-    return search.open
+    return search
+
+
+def _event(wall_s: float, incumbent: float, bound: float, nodes: int) -> solvers.Event:
+    """Where neither is known, or no plan can be, there is no number."""
+    best = incumbent if np.isfinite(incumbent) else None
+    proven = None if np.isinf(bound) else bound if best is None else min(bound, best)
+    return solvers.Event(wall_s, best, proven, solvers.relative_gap(best, proven), nodes)
 
 
 def _offer(plan: Plan, question: Question, targets: Targets) -> None:

@@ -38,9 +38,9 @@ from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.monolithic import all_columns, solve_jointly
 from dora_nb.planning.question import Question
 from dora_nb.planning.scheduling import predicted, scheduled
-from dora_nb.planning.search import Candidates, Open, Search, screen
+from dora_nb.planning.search import Candidates, Open, Search, larger_groups, screen
 from dora_nb.planning.settle import settle_all
-from dora_nb.planning.targets import Figure, Ladder, Targets
+from dora_nb.planning.targets import Figure, Ladder, Targets, least_possible
 from dora_nb.units import format_joules, format_rate, format_seconds
 
 Progress = Callable[[str], None]
@@ -50,7 +50,7 @@ Algorithm = Literal["auto", "decomposed", "monolithic"]
 StoppedBy = Literal["time limit", "cancelled"]
 
 #: Labels per micro-batch size and number of stages: few to find good plans fast, many to prove them.
-_FEW_LABELS, _MANY_LABELS = 1_000, 100_000
+_FEW_LABELS, _MANY_LABELS = 300, 100_000
 
 #: Partitions whose transfers are scheduled in one search.
 _FEW_SCHEDULES, _MANY_SCHEDULES = 100, 2_000
@@ -183,6 +183,20 @@ def _check(
     time_limit_s: float,
     solver: str,
 ) -> None:
+    check_question(workload, cluster, qoe)
+    if most_plans < 1:
+        raise InputError("most_plans", most_plans, "1 or more")
+    check_effort(gap, time_limit_s, solver)
+
+
+def check_question(workload: Workload, cluster: Cluster, qoe: QoE) -> None:
+    """Refuse what cannot be asked together.
+
+    Raises
+    ------
+    InputError
+        Naming the field, the value and what is allowed.
+    """
     if workload.mode == "stream" and qoe.samples_per_s is not None:
         raise InputError("samples_per_s", qoe.samples_per_s, "nothing in mode 'stream', where the rate is given")
     if workload.mode == "stream" and qoe.battery_j:
@@ -191,9 +205,6 @@ def _check(
     for name in qoe.battery_j:
         if name not in cluster.device_ids:
             raise UnknownNameError("battery_j", name, cluster.device_ids)
-    if most_plans < 1:
-        raise InputError("most_plans", most_plans, "1 or more")
-    check_effort(gap, time_limit_s, solver)
 
 
 def check_effort(gap: float, time_limit_s: float, solver: str) -> None:
@@ -350,7 +361,7 @@ class _Hunt:
             )
             if answer.plan is not None:
                 self._offer(targets, [answer.plan])
-            proven = max(answer.proven, self._least_possible(ladder))
+            proven = max(answer.proven, least_possible(self.problem, self.qoe, ladder.least))
             ladder.floor[place] = min(proven, float(ladder.best[place]))
             self.solved_by, self.reason = f"joint program, {answer.solver}", answer.reason
             self.nodes += answer.programs
@@ -367,26 +378,19 @@ class _Hunt:
         place = int(np.flatnonzero(ladder.limits == limit_s)[0])
         incumbent = float(ladder.best[place]) if np.isfinite(ladder.best[place]) else None
         proven = self.proven and np.isfinite(ladder.bounds[place])
-        bound = float(ladder.bounds[place]) if proven else self._least_possible(ladder)
+        bound = float(ladder.bounds[place]) if proven else least_possible(self.problem, self.qoe, ladder.least)
         if incumbent is not None:
             bound = min(bound, incumbent)
         gap = solvers.relative_gap(incumbent, bound)
         self.on_event(solvers.Event(time.monotonic() - self.started, incumbent, bound, gap, self.nodes))
 
-    def _least_possible(self, ladder: Ladder) -> float:
-        """A bound on one figure before anything is searched: every device at work all the time."""
-        rest, batch, layers = self.problem.completion, self.problem.workload.batch, len(self.problem.workload.layers)
-        makespan_s = batch * rest.load_s[0, layers]
-        dynamic_j, idle_w = batch * rest.energy_j[0, layers], rest.idle_w[0]
-        energy_j = float(self.problem.energy_j(np.array(dynamic_j), np.array(idle_w), np.array(makespan_s)))
-        if ladder.least == "value":
-            return float(self.qoe.base(makespan_s, energy_j))
-        return float(makespan_s) if ladder.least == "makespan_s" else energy_j
-
     def prove(self) -> None:
         """The whole search space: better plans where there are any, and true bounds."""
+        for most in larger_groups(self.problem.space):
+            self.say(f"looking for good plans with up to {most} replicas")
+            self._search(self.targets, most_replicas=most, most_labels=_FEW_LABELS, schedules=_FEW_SCHEDULES)
         self.say("bounding every partition, replicas included")
-        self.targets.forget_bounds()  # those of the searches above hold for one device a stage only
+        self.targets.forget_bounds()  # those of the searches above hold for a part of the partitions only
         self._search_all(self.targets)
         self.proven = not self.open
 
@@ -560,7 +564,8 @@ class _Hunt:
         # The first search is quick and finds the plan to return when there is no time for more.
         deadline = self.deadline if targets.plans else None
         columns = build_columns(self.problem, most_replicas, screen(self.problem, targets, deadline))
-        search = Search(self.problem, columns, targets, most_labels, self.deadline, schedules)
+        few = most_labels == _FEW_LABELS
+        search = Search(self.problem, columns, targets, most_labels, self.deadline, schedules, every_cut=few)
         report = search.run()
         self.candidates.extend(search.candidates)
         self.open = search.open

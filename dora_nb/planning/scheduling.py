@@ -84,7 +84,7 @@ def quick_schedule(plan: Plan, problem: Problem) -> tuple[float, tuple[Transfer,
     order
         As a plan carries it.
     """
-    operations, timing = _operations(plan, problem)
+    operations, timing = operations_and_timing(plan, problem)
     if problem.workload.arrival_s is None:
         schedule = list_schedule(operations, timing)
         return schedule.makespan_s, schedule.transfers()
@@ -138,7 +138,7 @@ def settle(plan: Plan, problem: Problem, *, below_s: float, gap: float, solver: 
         When to stop with what there is.
     """
     finest = plan.replace(chunks=problem.space.most_chunks)
-    bound_s = Windows(*_operations(finest.replace(chunks=1), problem)).medium_bound_s()
+    bound_s = Windows(*operations_and_timing(finest.replace(chunks=1), problem)).medium_bound_s()
     best = Settled(bound_s, below_s, None)
     if bound_s >= below_s:
         return best
@@ -153,13 +153,14 @@ def settle(plan: Plan, problem: Problem, *, below_s: float, gap: float, solver: 
     return _by_program(best, finest, problem, gap, solver, deadline)
 
 
-def _operations(plan: Plan, problem: Problem) -> tuple[Operations, Timing]:
+def operations_and_timing(plan: Plan, problem: Problem) -> tuple[Operations, Timing]:
+    """A plan's operations with their precedence, and how long they take."""
     timing = timing_of(plan, problem.workload, problem.cluster, problem.table)
     return operations_of(Shape.of(plan, problem.workload)), timing
 
 
 def _heuristic(plan: Plan, problem: Problem, *, enough_s: float, deadline: Deadline) -> ListSchedule:
-    operations, timing = _operations(plan, problem)
+    operations, timing = operations_and_timing(plan, problem)
     schedule = list_schedule(operations, timing)
     if schedule.makespan_s <= enough_s:
         return schedule
@@ -168,7 +169,7 @@ def _heuristic(plan: Plan, problem: Problem, *, enough_s: float, deadline: Deadl
 
 def _by_program(best: Settled, plan: Plan, problem: Problem, gap: float, solver: str, deadline: Deadline) -> Settled:
     """The transfer program over the finest chunks, of which every coarser schedule is a special case."""
-    operations, timing = _operations(plan, problem)
+    operations, timing = operations_and_timing(plan, problem)
     if len(operations.transfers) > MOST_TRANSFERS:
         return best
     windows = Windows(operations, timing)

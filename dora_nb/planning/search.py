@@ -35,9 +35,13 @@ from dora_nb.formulation.decode import decode
 from dora_nb.formulation.fleet import Ints
 from dora_nb.formulation.hand_overs import HandOver, HandOvers, beyond_columns_j
 from dora_nb.formulation.problem import Problem
+from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.scheduling import quick_schedule
 from dora_nb.planning.targets import Figures, Targets
+
+#: Relative slack that keeps a limit apart from what is just beyond it, rounding included.
+_MARGIN = 1e-6
 
 #: Pairs of a label and a column that are looked at together: few enough for a processor's cache.
 _BLOCK = 100_000
@@ -77,6 +81,11 @@ def screen(problem: Problem, targets: Targets, deadline: Deadline | None = None)
         return relevant
 
     return may_matter
+
+
+def larger_groups(space: SearchSpace) -> list[int]:
+    """Group sizes above one for which good plans are looked for: each finds what keeps the next from many columns."""
+    return [most for most in range(2, space.most_replicas + 1) if most & (most - 1) == 0 or most == space.most_replicas]
 
 
 def _around(by_cut: Floats, first: Ints, stop: Ints, layers: int, skipped: int) -> tuple[Floats, Floats]:
@@ -211,6 +220,9 @@ class Search:
         How many partitions may still be scheduled.
     insists
         Whether to go on after that, and after the deadline, until some plan is found.
+    every_cut
+        Whether the labels kept under the cap are the best ones of every cut, which finds good plans, instead of those
+        with the lowest bounds, which are mostly short beginnings and leave the best bounds behind.
     open
         Plans whose best schedule may still improve an answer; the bounds in ``targets`` do not cover them.
     """
@@ -222,6 +234,7 @@ class Search:
     deadline: Deadline
     schedules_left: int
     insists: bool = True
+    every_cut: bool = False
     report: SearchReport = field(default_factory=SearchReport)
     candidates: list[Candidates] = field(default_factory=list)
     open: list[Open] = field(default_factory=list)
@@ -244,15 +257,15 @@ class Search:
         self.micro_batches = columns.batch // micro_batch
         self.layers = len(self.problem.workload.layers)
         self.trains = self.problem.workload.trains
-        used, available = columns.fleet.used, columns.fleet.available
-        self.compatible = np.asarray(((used[:, None] + used[None]) <= available).all(axis=2))
         self.tail_s = columns.tail_s(self.problem.shared)
+        self.within_s = np.nan  # no bounds on missing stages yet
         inner = (self.problem.workload.cut_bytes(cut) for cut in range(1, self.layers))
         self.cut_bytes = np.array([0.0, *inner])
         if self.problem.workload.decode_steps:
             tokens = (self.problem.workload.token_bytes(cut) for cut in range(1, self.layers))
             self.token_bytes = np.array([0.0, *tokens, float(INTEGER_BYTES)])  # the tokens chosen go back
         self.by_stop = [np.flatnonzero((columns.stop == cut) & ~columns.hosts) for cut in range(self.layers + 1)]
+        self._bound_stages_left()
         labels = self._last_stages()
         history: list[_Labels] = []
         while len(labels):
@@ -265,6 +278,7 @@ class Search:
             if not len(open_) or self.deadline.passed:
                 self._give_up(open_)
                 return
+            self._bound_stages_left()
             labels = self._extend(open_, open_parents, len(history))
 
     def _last_stages(self) -> _Labels:
@@ -308,7 +322,7 @@ class Search:
             rows = max(1, _BLOCK // len(front))
             for start in range(0, len(behind), rows):
                 some = behind[start : start + rows]
-                fits = self.compatible[labels.code[some][:, None], self.c.code[front][None]]
+                fits = self.c.fleet.fit_together(labels.code[some][:, None], self.c.code[front][None])
                 # A hosted first layer ends the pipeline at cut 1; nothing may run layer 0 again.
                 fits &= ~(self.c.hosts[labels.last[some]][:, None] & (self.c.first[front] == 0)[None])
                 row, column = np.nonzero(self._promising(labels.take(some), front, fits))
@@ -331,8 +345,8 @@ class Search:
         else:
             own_s = batches * both_s[None] + behind.path_s[:, None]
             return_s = np.maximum(behind.return_s[:, None] + both_s[None], own_s)
-        makespan_s = return_s + self.micro_batch * self._table(rest.path_s).take(index)
-        makespan_s = np.maximum(makespan_s, c.batch * self._table(rest.load_s).take(index))
+        within_s = np.minimum(return_s + self.path_s.take(index), self.within_s)
+        makespan_s = np.maximum(within_s, self.load_s.take(index))
         energy_j = makespan_s
         if self.asks_energy:
             dynamic_j = behind.energy_j[:, None] + c.energy_j[front][None]
@@ -482,6 +496,28 @@ class Search:
             self._tables[id(by_cut)] = np.stack(parts).ravel()
         return self._tables[id(by_cut)]
 
+    def _bound_stages_left(self) -> None:
+        """Bounds on the stages still missing of plans worth having; the better the incumbents, the tighter they are.
+
+        What needs more than the longest makespan of such plans is known to need more than that, but not how much.
+        """
+        longest_s = self.targets.longest_s * (1 + _MARGIN)
+        if longest_s >= self.within_s * (1 - _MARGIN):
+            return
+        rest, left, b = self.problem.completion, self.problem.stages_left, self.micro_batch
+        least_s = left.least_makespan_s(b, self.micro_batches)[:, None]
+        path_s = b * self._table(left.path_s)
+        load_s = self.c.batch * self._table(rest.load_s)
+        for hosted in (0, 1):
+            work = np.maximum(left.work - left.work[hosted], 0.0)
+            part = slice(hosted * len(path_s) // 2, (hosted + 1) * len(path_s) // 2)
+            with np.errstate(invalid="ignore"):
+                load_s[part] = np.fmax(load_s[part], (least_s * work).ravel())
+            if np.isfinite(longest_s):
+                within_s = left.path_within_s(work, b, self.micro_batches, longest_s)
+                path_s[part] = np.maximum(path_s[part], within_s.ravel())
+        self.path_s, self.load_s, self.within_s = path_s, load_s, longest_s
+
     def _overloaded(self, labels: _Labels, complete: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which pipelines cannot keep up with a stream: a stage, a port or the medium needs more than a period."""
         if self.problem.workload.arrival_s is None:
@@ -507,13 +543,12 @@ class Search:
             hold_s = self._hold(np.nan_to_num(sending * next_byte_s, posinf=0.0), self.c.receive_s[labels.column])
         transfer_s = hold_s + self.problem.message_s
         directions = 2 if self.trains else 1
-        rows = [
-            labels.return_s + directions * transfer_s + b * self._rest(rest.path_s, labels),
-            labels.floor_s,
-            self.c.batch * self._rest(rest.load_s, labels),
-        ]
+        place = self._index(self.c.hosts[labels.last].astype(int), labels.code, labels.cut)
+        path_s = labels.return_s + directions * transfer_s + self.path_s.take(place)
+        rows = [np.minimum(path_s, self.within_s), labels.floor_s, self.load_s.take(place)]
         if self.trains:
-            rows.append(labels.forward_s + transfer_s + b * self._rest(rest.forward_s, labels))
+            forward_s = self._table(self.problem.stages_left.forward_s).take(place)
+            rows.append(labels.forward_s + transfer_s + b * forward_s)
         next_s = self._one_medium_s(hold_s)
         if self.hand_overs is not None:
             next_s = self.hand_overs.entering_s(self.c.choice[labels.column], self.cut_bytes[labels.cut])
@@ -563,8 +598,13 @@ class Search:
         bounds = self.bounds(labels)
         # An equal part of the places for the best at every figure that is asked for.
         rank = np.full(len(labels), len(labels))
-        for figure in self._sought(bounds):
-            rank[np.argsort(figure)] = np.minimum(rank[np.argsort(figure)], np.arange(len(labels)))
+        sought = self._sought(bounds)
+        if np.isfinite(self.targets.energy_limit_j):  # the fastest beginnings may all end beyond the limit
+            sought.append(bounds.makespan_s * bounds.energy_j)
+        for figure in sought:
+            order = np.argsort(figure)
+            places = _among_equals(labels.cut[order]) if self.every_cut else np.arange(len(labels))
+            rank[order] = np.minimum(rank[order], places)
         order = np.argsort(rank, kind="stable")
         self.targets.set_aside(*bounds.take(order[self.most_labels :]))
         return labels.take(order[: self.most_labels])
@@ -719,6 +759,16 @@ class Search:
             makespan_s, energy_j, value = figures.numbers
             self.targets.offer(makespan_s, energy_j, plan.replace(transfer_order=order), value)
         return tried
+
+
+def _among_equals(keys: Ints) -> Ints:
+    """For each key, how many equal ones come before it."""
+    order = np.argsort(keys, kind="stable")
+    grouped = keys[order]
+    first = np.flatnonzero(np.append(True, grouped[1:] != grouped[:-1]))
+    places = np.empty(len(keys), dtype=np.int64)
+    places[order] = np.arange(len(keys)) - np.repeat(first, np.diff(np.append(first, len(keys))))
+    return places
 
 
 def _busiest(air_s: Floats) -> Floats:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from dora_nb.costs.table import Floats
 from dora_nb.domain.plan import Plan
-from dora_nb.domain.qoe import ROUNDING
+from dora_nb.domain.qoe import ROUNDING, QoE
+from dora_nb.formulation.problem import Problem
 
 #: ``value``: the objective with what soft limits add, see :class:`~dora_nb.formulation.terms.Terms`.
 Figure = Literal["makespan_s", "energy_j", "value"]
@@ -65,6 +66,13 @@ class Ladder:
         self.plans = [None] * questions
         self.floor = np.full(questions, np.inf)
         self.unlimited = questions == 1 and bool(np.isinf(self.limits[0]))
+
+    @property
+    def longest_s(self) -> float:
+        """Longest makespan of plans that could be a better answer to one of the questions."""
+        if self.least == "makespan_s":
+            return float(self.best.max())
+        return float(self.limits[-1]) if self.within == "makespan_s" else np.inf
 
     def _tightest(self, figures: Figures) -> NDArray[np.int64]:
         """The tightest limit that each still meets."""
@@ -157,6 +165,11 @@ class Targets:
             keep |= ladder.relevant(figures, self.tolerance)
         return keep & self._allowed(makespan_s, energy_j)
 
+    @property
+    def longest_s(self) -> float:
+        """Longest makespan of plans that could be a better answer to some question."""
+        return min(self.makespan_limit_s, max((ladder.longest_s for ladder in self.asked), default=np.inf))
+
     def set_aside(self, makespan_s: Floats, energy_j: Floats, value: Floats | None = None) -> None:
         """Remember the lower bounds of plans that are not looked at further: every answer's bound must stay true."""
         allowed = self._allowed(makespan_s, energy_j)
@@ -239,3 +252,14 @@ class Targets:
     def energy_bounds_j(self) -> Floats:
         """No plan within each latency limit, and the energy limit, takes less."""
         return self.energy.bounds
+
+
+def least_possible(problem: Problem, qoe: QoE, figure: Figure) -> float:
+    """A bound on one figure before anything is searched: every device at work all the time."""
+    rest, batch, layers = problem.completion, problem.workload.batch, len(problem.workload.layers)
+    makespan_s = batch * rest.load_s[0, layers]
+    dynamic_j, idle_w = batch * rest.energy_j[0, layers], rest.idle_w[0]
+    energy_j = float(problem.energy_j(np.array(dynamic_j), np.array(idle_w), np.array(makespan_s)))
+    if figure == "value":
+        return float(qoe.base(makespan_s, energy_j))
+    return float(makespan_s) if figure == "makespan_s" else energy_j

@@ -136,6 +136,15 @@ class World:
             follow("presence", device, (float(device not in each.absent_devices) for each in conditions))
         return cls(cluster, tuple(influences))
 
+    def __repr__(self) -> str:
+        named = ", ".join(f"{each.quantity} of {each.name}" for each in self.influences)
+        return f"World({self.cluster.name}: {named or 'nothing changes'})"
+
+    def _repr_html_(self) -> str:
+        from dora_nb.render.world import world_html  # a method that looks up a room: imported when called
+
+        return world_html(self)
+
     @cached_property
     def times_s(self) -> Floats:
         """When something changes, ascending from 0."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import QoE
@@ -36,13 +38,24 @@ def compared_with(plans: PlanSet) -> tuple[Plan, ...]:
 
     They answer the same question with the same choices, but need not keep its limits.
     """
+    found = compared_unless(plans, lambda: False)
+    assert found is not None, "nothing stopped it"
+    return found
+
+
+def compared_unless(plans: PlanSet, stop: Callable[[], bool]) -> tuple[Plan, ...] | None:
+    """The same, looking between any two planners at whether to stop; None if it was stopped."""
     options = {name: plans.options.get(name) for name in ("table", "space")}
     accounting, overlap = plans.qoe.energy_accounting, plans.options.get("overlap", True)
     problem = Problem.of(plans.workload, plans.cluster, accounting, overlap=overlap, **options)
     planners = _SIMPLE | _PLANNERS
     if len(problem.fleet.available) <= _FEW_KINDS:
         planners |= _PLANNERS_OF_FEW_KINDS
-    alternatives = {name: make(problem) for name, make in planners.items()}
+    alternatives = {}
+    for name, make in planners.items():
+        if stop():
+            return None
+        alternatives[name] = make(problem)
     found: dict[Plan, Plan] = {}
     for objective in ("latency", "energy"):
         goal = QoE(objective=objective, energy_accounting=accounting)
