@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -152,7 +153,8 @@ class Coordinator:
                     case order:
                         self._orders.put((letter.number, order))
         except Exception as error:
-            self.write(Failed(problem=str(error)[:2000]))
+            with contextlib.suppress(OSError):  # where the connection is what broke, nobody can be told
+                self.write(Failed(problem=str(error)[:2000]))
         finally:
             self._leave()
 
