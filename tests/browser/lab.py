@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 Theme = Literal["light", "dark"]
 
+#: First line of a cell that imports what tests build from.
+FIND_BUILDERS = f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+
 #: Chromium started by root (as in a container) has no sandbox; no name but this machine's resolves.
 CHROMIUM_ARGUMENTS = (
     "--no-sandbox",
@@ -318,10 +321,15 @@ class Notebook:
             self.page.wait_for_timeout(50)
 
     def change_theme(self, theme: Theme) -> None:
-        """Change the theme as its menu does."""
+        """Change the theme as its menu does.
+
+        Each change shows JupyterLab's splash and takes it away 0.2 s later; another one meanwhile makes JupyterLab take
+        it away twice, which is an error on the page that is not ours.
+        """
         self.page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", _THEMES[theme])
         light = str(theme == "light").lower()
         self.page.wait_for_function(f"document.body.dataset.jpThemeLight === '{light}'")
+        self.page.locator("#jupyterlab-splash").wait_for(state="detached")
 
     def pale_texts(self, least: float = 4.5) -> list[str]:
         """Texts of outputs whose contrast with the page is too low to read easily (WCAG 2.2 asks for 4.5)."""
