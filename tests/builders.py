@@ -700,3 +700,17 @@ def unrolled_latencies(plan: Plan, work: Workload, place: Cluster, requests: int
 def examples(quick: int) -> int:
     """Random cases of a costly property: so many in the quick run, five times as many with ``DORA_NB_LONG=1``."""
     return 5 * quick if "DORA_NB_LONG" in os.environ else quick
+
+
+def drawn_layers(between: Callable[[float, float], float], count: int) -> list[Layer]:
+    """Unlike layers of about a GFLOP, with about a million parameters and 1 MB handed over each."""
+    return [
+        layer(
+            f"l{index}",
+            flops=between(0.5, 1.5) * 1e9,
+            parameters=int(between(0.5, 1.5) * MEGA),
+            output_elements=int(between(0.5, 1.5) * MEGA / 4),
+            stash_elements=MEGA // 10,
+        )
+        for index in range(count)
+    ]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from dora_nb.errors import DocumentError
+from dora_nb.errors import DocumentError, InputError
+
+_Made = TypeVar("_Made")
 
 #: Files above this size are refused before they are read.
 LARGEST_BYTES = 64 * 2**20
@@ -113,6 +116,30 @@ def check_format(path: str | Path, document: dict[str, Any], what: str, name: st
             else "no field 'format'"
         )
         raise DocumentError(path, f"is not a {what} of dora_nb ({given}; a {what} file says {name!r})")
+
+
+def from_fields(path: str | Path, make: Callable[..., _Made], fields: dict[str, Any]) -> _Made:
+    """What the fields of a document make.
+
+    Parameters
+    ----------
+    path
+        Where they were.
+    make
+        A record, which checks them.
+    fields
+        By name.
+
+    Raises
+    ------
+    DocumentError
+        If one cannot be used; the message names it, what stands there and what is allowed.
+    """
+    try:
+        return make(**fields)
+    except InputError as error:
+        value = f"got {shortened(error.value)}; allowed: {error.allowed}"
+        raise DocumentError(path, f"has a field that cannot be used: {error.field}: {value}") from None
 
 
 def read_text(path: Path, what: str) -> str:

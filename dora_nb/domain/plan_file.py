@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dora_nb.domain.cluster import Cluster
-from dora_nb.domain.document import check_format, read_document, release, shortened, write_whole
+from dora_nb.domain.document import check_format, from_fields, read_document, release, write_whole
 from dora_nb.domain.fits import check_fits
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import QoE
@@ -136,11 +136,7 @@ def load_plan(path: str | Path) -> PlanFile:
             f"is a plan file of version 1; this release ({release()}) reads version {VERSION}, whose QoE and "
             "predictions say more. Plan again with: dora-nb plan",
         )
-    try:
-        content = PlanFile(**document)
-    except InputError as error:
-        value = f"got {shortened(error.value)}; allowed: {error.allowed}"
-        raise DocumentError(path, f"has a field that cannot be used: {error.field}: {value}") from None
+    content = from_fields(path, PlanFile, document)
     for name in _PARTS:
         recorded, actual = getattr(content.hashes, name), getattr(content, name).digest()
         if recorded != actual:

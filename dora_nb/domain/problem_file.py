@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from dora_nb.domain.document import check_format, read_document, shortened, write_whole
+from dora_nb.domain.document import check_format, from_fields, read_document, read_text, shortened, write_whole
 from dora_nb.domain.problem import MeasuredProblem
-from dora_nb.errors import DocumentError, InputError, MissingDependencyError
+from dora_nb.errors import DocumentError, MissingDependencyError
 
 #: What the field ``format`` of a problem file says, and the version this release writes and reads.
 FORMAT, VERSION = "dora-nb/problem", 1
@@ -54,11 +54,7 @@ def load_problem(path: str | Path) -> MeasuredProblem:
             path, f"is a problem file of version {shortened(version)}; this release reads version {VERSION}"
         )
     fields = {key: value for key, value in document.items() if key not in ("format", "version")}
-    try:
-        return MeasuredProblem(**fields)
-    except InputError as error:
-        value = f"got {shortened(error.value)}; allowed: {error.allowed}"
-        raise DocumentError(path, f"has a field that cannot be used: {error.field}: {value}") from None
+    return from_fields(path, MeasuredProblem, fields)
 
 
 def save_problem(path: str | Path, problem: MeasuredProblem) -> Path:
@@ -100,8 +96,6 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         import yaml  # type: ignore[import-untyped, unused-ignore]
     except ImportError:
         raise MissingDependencyError("pyyaml", "a YAML problem file", "yaml") from None
-    from dora_nb.domain.document import read_text
-
     try:
         document = yaml.safe_load(read_text(path, "problem"))
     except yaml.YAMLError as error:

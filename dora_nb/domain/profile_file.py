@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from dora_nb.domain.document import check_format, read_document, release, shortened, write_whole
+from dora_nb.domain.document import check_format, from_fields, read_document, release, write_whole
 from dora_nb.domain.profile import Profile
 from dora_nb.domain.record import Record
-from dora_nb.errors import DocumentError, InputError
 
 #: What the field ``format`` of a profile file says.
 FORMAT = "dora-nb/profile"
@@ -69,8 +68,4 @@ def load_profile(path: str | Path) -> Profile:
     """
     document = read_document(path, "profile")
     check_format(path, document, "profile", FORMAT)
-    try:
-        return ProfileFile(**document).profile
-    except InputError as error:
-        value = f"got {shortened(error.value)}; allowed: {error.allowed}"
-        raise DocumentError(path, f"has a field that cannot be used: {error.field}: {value}") from None
+    return from_fields(path, ProfileFile, document).profile

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from dora_nb.domain.document import check_format, read_document, release, shortened, write_whole
+from dora_nb.domain.document import check_format, from_fields, read_document, release, write_whole
 from dora_nb.domain.record import Record
 from dora_nb.domain.run_record import RunRecord
-from dora_nb.errors import DocumentError, InputError
 
 #: What the field ``format`` of a run file says.
 FORMAT = "dora-nb/run"
@@ -67,8 +66,4 @@ def load_run(path: str | Path) -> RunRecord:
     """
     document = read_document(path, "run")
     check_format(path, document, "run", FORMAT)
-    try:
-        return RunFile(**document).run
-    except InputError as error:
-        value = f"got {shortened(error.value)}; allowed: {error.allowed}"
-        raise DocumentError(path, f"has a field that cannot be used: {error.field}: {value}") from None
+    return from_fields(path, RunFile, document).run

@@ -19,7 +19,6 @@ from dora_nb.formulation.downsets import Downsets, Units
 from dora_nb.formulation.kinds import Kind, kinds_of, ways_on
 
 Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import sys
 
 import numpy as np
 import pytest
-from builders import MEGA, cluster, device, layer
+from builders import cluster, device, drawn_layers
 from builders import workload as chain
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -73,16 +73,7 @@ def thirty_by_eight(seed: int, kind: str) -> tuple[Workload, Cluster]:
     def between(low: float, high: float) -> float:
         return float(dice.uniform(low, high))
 
-    layers = [
-        layer(
-            f"l{index}",
-            flops=between(0.5, 1.5) * 1e9,
-            parameters=int(between(0.5, 1.5) * MEGA),
-            output_elements=int(between(0.5, 1.5) * MEGA / 4),
-            stash_elements=MEGA // 10,
-        )
-        for index in range(30)
-    ]
+    layers = drawn_layers(between, 30)
     devices = [
         device(name, between(0.5, 4) * 1e9, idle_w=between(1, 3), active_w=between(4, 20), memory_bytes_per_s=1e10)
         for name in "abcdefgh"

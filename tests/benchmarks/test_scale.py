@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from builders import MEGA, cluster, device, layer
+from builders import cluster, device, drawn_layers
 from builders import workload as chain
 
 from dora_nb.domain.cluster import Cluster
@@ -87,16 +87,7 @@ def random_case(
     def between(low: float, high: float) -> float:
         return float(dice.uniform(low, high))
 
-    chained = [
-        layer(
-            f"l{index}",
-            flops=between(0.5, 1.5) * 1e9,
-            parameters=int(between(0.5, 1.5) * MEGA),
-            output_elements=int(between(0.5, 1.5) * MEGA / 4),
-            stash_elements=MEGA // 10,
-        )
-        for index in range(layers)
-    ]
+    chained = drawn_layers(between, layers)
     figures = [(between(0.5, 4) * 1e9, between(1, 3), between(4, 20), between(0.7, 1.5) * 3e7) for _ in range(types)]
     members = [
         device(f"d{index}", speed, idle_w=idle_w, active_w=active_w, memory_bytes_per_s=1e10)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from browser.lab import Notebook, Opener
+from browser.lab import FIND_BUILDERS, Notebook, Opener
 
 import dora_nb
 from dora_nb.units import format_seconds
@@ -17,12 +16,10 @@ if TYPE_CHECKING:
 
 expect = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright").expect
 
-TESTS = Path(__file__).parents[1]
-
 #: Cells: what is needed; the explorer; one that waits so long before it solves that it can be cancelled; one that runs.
 EXPLORER, PATIENT, RUNS = 1, 2, 3
 CELLS = [
-    f"import sys, threading\nsys.path.insert(0, {str(TESTS)!r})\nimport dora_nb as dora\n"
+    f"{FIND_BUILDERS}import threading\nimport dora_nb as dora\n"
     "from builders import cluster, pipeline, workload\nfrom explorer_cases import small_plans\n"
     "plans = small_plans(dora.QoE(latency_s=60.0, objective='energy'))\n"
     "states = [dora.Condition(name='calm', probability=0.75),\n"

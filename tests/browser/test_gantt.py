@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from browser.lab import Notebook, Opener
+from browser.lab import FIND_BUILDERS, Notebook, Opener
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator
 
 expect = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright").expect
 
-TESTS = Path(__file__).parents[1]
-
 CELLS = [
-    f"import sys\nsys.path.insert(0, {str(TESTS)!r})\nfrom runs import made_up_run\n"
+    f"{FIND_BUILDERS}from runs import made_up_run\n"
     "from dora_nb.explorer import Gantt\n"
     "gantt = Gantt(made_up_run({'a': 1.0, 'b': 1.2, 'c': 1.0}))\ngantt",
 ]

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from browser.lab import Notebook, Opener
+from browser.lab import FIND_BUILDERS, Notebook, Opener
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator
 
 expect = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright").expect
 
-TESTS = Path(__file__).parents[1]
-
 CELLS = [
-    f"import sys\nsys.path.insert(0, {str(TESTS)!r})\nfrom builders import cluster, pipeline, workload\n"
+    f"{FIND_BUILDERS}from builders import cluster, pipeline, workload\n"
     "from worlds import scheduled\nfrom dora_nb.explorer import NetworkMap\nwork, place = workload(3), cluster(3)\n"
     "plan = scheduled(work, place, pipeline((0, 2, {'a': 4}), (2, 3, {'b': 4}))).replace(label='first')\n"
     "network = NetworkMap(place, work, plan)\nnetwork",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import nbformat
 import pytest
-from browser.lab import Notebook, Opener
+from browser.lab import FIND_BUILDERS, Notebook, Opener
 from explorer_cases import small_plans
 from nbconvert import HTMLExporter
 
@@ -18,10 +18,8 @@ from dora_nb.explorer.figures import pareto_figure
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator
 
-TESTS = Path(__file__).parents[1]
-
 CELLS = [
-    f"import sys\nsys.path.insert(0, {str(TESTS)!r})\nfrom explorer_cases import small_plans\n"
+    f"{FIND_BUILDERS}from explorer_cases import small_plans\n"
     "from dora_nb.explorer import ParetoPlot\nfrom dora_nb.domain.qoe import QoE\n"
     "plot = ParetoPlot(small_plans(QoE(latency_s=60.0, objective='energy')), selected=0)\nplot",
     "print(plot.selected, plot.compared, plot.latency_limit_s, plot.energy_limit_j)",
