@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +102,7 @@ def test_what_is_cancelled_ends_its_workers(lab):
 def _children(pid: int) -> set[int]:
     found = set()
     for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/children") as file:
-            found |= {int(each) for each in file.read().split()}
+        # A thread may have ended meanwhile.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found |= {int(each) for each in Path(f"/proc/{pid}/task/{task}/children").read_text().split()}
     return found
