@@ -1,6 +1,7 @@
 """A discrete-event simulator: plans run step by step while networks and devices change. Knows no solver."""
 
-from dora_nb.simulation.engine import StepResult, run_step
+from dora_nb.simulation.clock import StepResult
+from dora_nb.simulation.engine import run_step
 from dora_nb.simulation.record import SimulationRecord
 from dora_nb.simulation.run import simulate
 from dora_nb.simulation.steps import StepModel

@@ -16,7 +16,8 @@ from dora_nb.domain.controller import Static
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import ROUNDING, QoE
 from dora_nb.domain.workload import Workload
-from dora_nb.simulation.engine import StepResult, run_step
+from dora_nb.simulation.clock import StepResult
+from dora_nb.simulation.engine import run_step
 from dora_nb.simulation.run import _Run
 from dora_nb.simulation.traces import Trace
 from dora_nb.simulation.world import World

@@ -11,7 +11,8 @@ from dora_nb.costs.evaluate import evaluate
 from dora_nb.costs.table import cost_table
 from dora_nb.errors import InputError
 from dora_nb.simulation import Trace, World, run_step
-from dora_nb.simulation.engine import StepResult, _Fair, _FairMedium
+from dora_nb.simulation.clock import StepResult
+from dora_nb.simulation.engine import _Fair, _FairMedium
 from dora_nb.simulation.steps import StepModel
 
 QUICK = {"suppress_health_check": list(HealthCheck)}
