@@ -23,8 +23,9 @@ from dora_nb.costs.table import Floats
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import EnergyAccounting
 from dora_nb.formulation.columns import build_columns
-from dora_nb.formulation.composition import Mixture, Prices, Promise
 from dora_nb.formulation.decode import decode
+from dora_nb.formulation.mixture import Mixture, Promise
+from dora_nb.formulation.prices import Prices
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.windows import Windows
 from dora_nb.planning.deadline import Deadline

@@ -38,8 +38,9 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InfeasibleError, InputError, UnknownNameError
-from dora_nb.formulation.composition import Mixture, Promise, joint_model, mixing_model
+from dora_nb.formulation.composition import joint_model, mixing_model
 from dora_nb.formulation.list_schedule import list_schedule
+from dora_nb.formulation.mixture import Mixture, Promise
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.compose import compose
 from dora_nb.solvers import Options, solve
