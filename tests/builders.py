@@ -313,6 +313,7 @@ def random_plan(dice: Dice, work: Workload, place: Cluster) -> Plan:
                 }
                 if work.trains and len(members) > 1
                 else None,
+                recomputes=work.trains and dice.pick((False, False, True)),
             )
         )
     return Plan(
@@ -397,7 +398,8 @@ def _with_shares(
         for index, group in enumerate(groups)
     ]
     for shares in itertools.product(*(list(compositions(size, len(group))) for group in groups)):
-        for held, ways in itertools.product(sorted(depths), itertools.product(*sums)):
+        again = itertools.product((False, True) if problem.space.recomputation else (False,), repeat=count)
+        for held, ways, recomputes in itertools.product(sorted(depths), itertools.product(*sums), again):
             yield Plan(
                 micro_batch=size,
                 micro_batches=batches,
@@ -410,6 +412,7 @@ def _with_shares(
                         replicas=tuple(Replica(device=d, samples=n) for d, n in zip(group, each, strict=True)),
                         in_flight=held[index],
                         all_reduce=ways[index],
+                        recomputes=recomputes[index],
                     )
                     for index, (group, each) in enumerate(zip(groups, shares, strict=True))
                 ),
@@ -518,10 +521,12 @@ def best_makespan(operations: Operations, timing: Timing, below_s: float = math.
     return best
 
 
-def default_space(work: Workload, place: Cluster, depths: tuple[int, ...] = (1, 2)) -> SearchSpace:
-    """The default space with fewer in-flight depths."""
+def default_space(
+    work: Workload, place: Cluster, depths: tuple[int, ...] = (1, 2), *, recomputation: bool = False
+) -> SearchSpace:
+    """The default space with fewer in-flight depths, and without recomputation unless it is asked for."""
     default = SearchSpace.default(work, Fleet.of(work, place, cost_table(work, place)))
-    return dataclasses.replace(default, in_flight_depths=depths if work.trains else (1,))
+    return dataclasses.replace(default, in_flight_depths=depths if work.trains else (1,), recomputation=recomputation)
 
 
 # ---------------------------------------------------------------------------------------------- the true optimum

@@ -241,11 +241,27 @@ class _PassTimes:
 def _replica_times(stage: Stage, place: int, table: CostTable, cluster: Cluster) -> _PassTimes:
     replica = stage.replicas[place]
     device = cluster.device_ids.index(replica.device)
-    layers = slice(stage.first_layer, stage.stop_layer)
-    return _PassTimes(
-        float(table.forward_s[layers, device, replica.samples].sum()),
-        float(table.backward_s[layers, device, replica.samples].sum()),
-    )
+    return _PassTimes(*pass_seconds(stage, device, replica.samples, table))
+
+
+def pass_seconds(stage: Stage, device: int, samples: int, table: CostTable) -> tuple[float, float]:
+    """Seconds of a forward and of a backward pass; what is run forward again is part of the backward pass.
+
+    Parameters
+    ----------
+    stage
+        Its layers, and whether they are run again.
+    device
+        Index in the table.
+    samples
+        Of a micro-batch that the device takes.
+    table
+        Compute times.
+    """
+    layers, again = slice(stage.first_layer, stage.stop_layer), stage.layers_again(len(table.forward_s))
+    forward_s = float(table.forward_s[layers, device, samples].sum())
+    again_s = float(table.forward_s[again.start : again.stop, device, samples].sum())
+    return forward_s, float(table.backward_s[layers, device, samples].sum()) + again_s
 
 
 def _decode_s(plan: Plan, index: int, place: int, workload: Workload, cluster: Cluster, table: CostTable) -> float:
@@ -556,6 +572,7 @@ def memory_of(memory: MemoryModel, plan: Plan, index: int, samples: int) -> floa
             micro_batches=plan.micro_batches,
             replicated=len(stage.replicas) > 1,
             hosts_first_layer=plan.hosts_first_layer(index),
+            recomputes=stage.recomputes,
         )
     )
 

@@ -116,9 +116,12 @@ def _correct(table: CostTable, place: int, record: RunRecord, device: str, dilat
     stage = plan.stages[index]
     samples, own = stage.replicas[stage.devices.index(device)].samples, slice(stage.first_layer, stage.stop_layer)
 
-    def factor(kind: str, of: int, known_s: float) -> float:
+    def factor(kind: str, of: int, known_s: float, again_s: float = 0.0) -> float:
+        """Measured over known seconds; ``again_s`` of what was measured is forward passes run again."""
         measured = seconds_of(record.compared_events, kind, of, device)
-        return statistics.median(measured) / dilation / known_s if measured and known_s > 0 else 1.0
+        if not measured or known_s <= 0:
+            return 1.0
+        return max(statistics.median(measured) / dilation - again_s, 0.0) / known_s
 
     hosts = plan.hosts_first_layer(index)
     step_s = step_seconds(table, workload, place, stage.first_layer, stage.stop_layer, hosts_first_layer=hosts)
@@ -126,7 +129,11 @@ def _correct(table: CostTable, place: int, record: RunRecord, device: str, dilat
     for kind, seconds in (("forward", table.forward_s), ("backward", table.backward_s)):
         hosted = factor(kind, HOSTED, float(seconds[0, place, samples])) if hosts else 1.0
         first_s = hosted * seconds[0, place]
-        seconds[:, place] *= factor(kind, index, float(seconds[own, place, samples].sum()))
+        again_s = 0.0
+        if kind == "backward":  # forward seconds are corrected by now
+            again = stage.layers_again(len(workload.layers))
+            again_s = float(table.forward_s[again.start : again.stop, place, samples].sum())
+        seconds[:, place] *= factor(kind, index, float(seconds[own, place, samples].sum()), again_s)
         if hosts:
             seconds[0, place] = first_s
     if table.token_s is not None:  # the whole batch gets a token at a time

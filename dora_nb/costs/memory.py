@@ -24,6 +24,9 @@ class MemoryModel:
     waits for a buffer); a copy of its gradients while replicas sum them; and the largest layer's working set. To
     generate it also holds the keys and values of its share of the whole batch, for the prompt and every new token.
 
+    A stage that recomputes keeps what enters each of its layers instead of the layer's stash, and one layer's stash at
+    a time while it is run again; the network's last layer, which is not run again, keeps its own.
+
     Stages are given as layers [first, stop), one stage or arrays of stages that broadcast together.
     """
 
@@ -36,6 +39,16 @@ class MemoryModel:
     @cached_property
     def _stash(self) -> Floats:
         return _running_sum([layer.stash_elements for layer in self.workload.layers])
+
+    @cached_property
+    def _largest_stash(self) -> Floats:
+        """Largest stash of a layer in [first, stop), shape (layers, layers + 1)."""
+        return _largest([layer.stash_elements for layer in self.workload.layers])
+
+    @cached_property
+    def _entering_bytes(self) -> Floats:
+        """Bytes of one sample that enter the layers before a cut, added up."""
+        return _running_sum(self._cut_bytes[:-1])
 
     @cached_property
     def _cut_bytes(self) -> Floats:
@@ -97,6 +110,7 @@ class MemoryModel:
         micro_batches: int,
         replicated: bool,
         hosts_first_layer: bool = False,
+        recomputes: bool = False,
     ) -> Floats:
         """Bytes that one replica of a stage needs.
 
@@ -113,7 +127,9 @@ class MemoryModel:
         replicated
             Whether the stage has other replicas.
         hosts_first_layer
-            Whether the replica also runs the network's first layer for the first stage.
+            Whether the replica also runs the network's first layer for the first stage, whose stash it keeps.
+        recomputes
+            Whether the stage runs its layers forward again before their backward pass.
         """
         workload, element = self.workload, self.workload.bytes_per_element
         parameters = self.parameters(first, stop, hosts_first_layer)
@@ -126,7 +142,7 @@ class MemoryModel:
             fixed = (parameters - summed) * element  # the other copy's gradient of tied parameters
             if replicated:
                 fixed = fixed + summed * element
-        per_sample = stashes * (self._stash[stop] - self._stash[first]) * element
+        per_sample = self._kept_bytes(first, stop, stashes, recomputes)
         working_set = self._working_set[first, stop]
         if workload.generates:
             working_set = np.maximum(working_set, micro_batches * self._token_set[first, stop])
@@ -141,6 +157,16 @@ class MemoryModel:
             per_sample = per_sample + micro_batches * (stash + directions * ends)
         return np.asarray(samples * per_sample + parameters * per_parameter + fixed)
 
+    def _kept_bytes(self, first: Cuts, stop: Cuts, stashes: int, recomputes: bool) -> Floats:
+        """Bytes of one sample of so many micro-batches that are kept from forward to backward."""
+        element = self.workload.bytes_per_element
+        if not recomputes:
+            return np.asarray(stashes * (self._stash[stop] - self._stash[first]) * element)
+        again = np.minimum(stop, len(self.workload.layers) - 1)
+        kept = self._entering_bytes[again] - self._entering_bytes[first]
+        kept = kept + (self._stash[stop] - self._stash[again]) * element
+        return np.asarray(stashes * kept + self._largest_stash[first, again] * element)
+
 
 def _largest(values: list[int]) -> Floats:
     """Largest value in [first, stop), shape (values, values + 1)."""
@@ -150,5 +176,5 @@ def _largest(values: list[int]) -> Floats:
     return largest
 
 
-def _running_sum(values: list[int]) -> Floats:
+def _running_sum(values: list[int] | Floats) -> Floats:
     return np.concatenate([[0.0], np.cumsum(np.array(values, dtype=float))])

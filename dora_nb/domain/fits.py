@@ -22,6 +22,8 @@ def check_fits(plan: Plan, workload: Workload, cluster: Cluster) -> None:
                 raise UnknownNameError(f"plan.stages[{index}].replicas.device", device, cluster.device_ids)
         if workload.trains and len(stage.replicas) > 1 and stage.all_reduce is None:
             raise InputError(f"plan.stages[{index}].all_reduce", None, "a way for its replicas to sum their gradients")
+        if stage.recomputes and not workload.trains:
+            raise InputError(f"plan.stages[{index}].recomputes", True, "False without training: nothing is kept")
     check_ends(workload, cluster)
     if plan.layer_count != len(workload.layers):
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
@@ -114,6 +115,10 @@ class Stage(Record):
         Micro-batches whose activations the stage may hold at once.
     all_reduce
         How gradients are summed; None with one replica or without training.
+    recomputes
+        Whether only what enters each layer is kept from forward to backward, and the layer is run forward again right
+        before its backward pass (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016). The network's
+        last layer is not run again: its backward pass comes next anyway. A plan file holds it only where it is so.
     """
 
     first_layer: int = Field(ge=0)
@@ -121,6 +126,7 @@ class Stage(Record):
     replicas: tuple[Replica, ...] = Field(min_length=1)
     in_flight: int = Field(ge=1)
     all_reduce: AllReduce | None = None
+    recomputes: bool = Field(default=False, exclude_if=operator.not_)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -131,6 +137,10 @@ class Stage(Record):
     def leader(self) -> str:
         """The device that speaks for the stage when tied gradients are summed."""
         return self.devices[0] if self.all_reduce is None else self.all_reduce.leader
+
+    def layers_again(self, layers: int) -> range:
+        """Layers that are run forward again before their backward pass, of a network of so many layers."""
+        return range(self.first_layer, min(self.stop_layer, layers - 1)) if self.recomputes else range(0)
 
     @property
     def intervals(self) -> tuple[tuple[int, int], ...]:

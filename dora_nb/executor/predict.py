@@ -13,6 +13,7 @@ from dora_nb.costs import CostTable
 from dora_nb.costs.evaluate import (
     TimelineEntry,
     compute_seconds,
+    pass_seconds,
     start_times,
     step_seconds,
     timeline_of,
@@ -92,17 +93,17 @@ def targets_of(
     stage = plan.stages[index]
     samples = stage.replicas[stage.devices.index(device_id)].samples
     hosts = plan.tied == "hosted" and index == last
-    layers_of = {index: slice(stage.first_layer, stage.stop_layer)} | ({HOSTED: slice(0, 1)} if hosts else {})
+    passes = {index: pass_seconds(stage, device, samples, table)}
+    if hosts:
+        passes[HOSTED] = float(table.forward_s[0, device, samples]), float(table.backward_s[0, device, samples])
     targets = []
-    for each, layers in layers_of.items():
-        forward_s = float(table.forward_s[layers, device, samples].sum())
+    for each, (forward_s, backward_s) in passes.items():
         targets.append(Target(phase="forward", stage=each, seconds=forward_s))
         if workload.trains:
-            backward_s = float(table.backward_s[layers, device, samples].sum())
             targets.append(Target(phase="backward", stage=each, seconds=backward_s))
     if workload.decode_steps:
         assert table.token_s is not None, "tokens were timed"
-        own = layers_of[index]
+        own = slice(stage.first_layer, stage.stop_layer)
         token_s = float(table.token_s[own, device, plan.micro_batches * samples].sum())
         targets.append(Target(phase="decode", stage=index, seconds=token_s))
     if workload.trains:

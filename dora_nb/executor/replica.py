@@ -4,7 +4,8 @@ A device that generates keeps the keys and values of its own layers, of its own 
 :mod:`~dora_nb.executor.generation`.
 
 Layers that mix the samples of a pass (batch normalisation) see the part of the micro-batch that this device takes, and
-each replica keeps statistics of its own; dropout draws from each worker's own random numbers. What a plan computes
+each replica keeps statistics of its own; dropout draws from each worker's own random numbers. A layer that is run again
+before its backward pass draws the same numbers as before and leaves its statistics alone. What a plan computes
 equals one process to rounding where layers treat every sample alone and draw nothing at random, or, as to statistics,
 where a stage has a single replica.
 """
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from dora_nb.domain.plan import HOSTED, Plan
 from dora_nb.domain.run_timeline import INFERENCE
+from dora_nb.executor.again import run_again
 from dora_nb.executor.data import micro_batch
 from dora_nb.executor.generation import Generation
 from dora_nb.executor.instructions import HandOver
@@ -69,6 +71,7 @@ class Replica:
         self._loss: Loss = task.loss.function()
         self._plan = plan
         self._in_flight = min(stage.in_flight, plan.micro_batches)
+        self._again = stage.layers_again(plan.layer_count)
         self._layers_of = {self.stage: range(stage.first_layer, stage.stop_layer)}
         if plan.hosts_first_layer(self.stage):
             self._layers_of[HOSTED] = range(1)
@@ -228,7 +231,10 @@ class Replica:
                 x = x.requires_grad_(self._trains and x.is_floating_point())
             first = x
             for index in layers:
-                x = self._passed(index, x, micro_batch)
+                if self._trains and stage == self.stage and index in self._again:
+                    x = run_again(self._modules[index], x)
+                else:
+                    x = self._passed(index, x, micro_batch)
             is_last = layers.stop == self.task.layer_count
             if is_last and self._trains:
                 x = part_of_loss(self._loss, x, data.labels[low:high].to(self.device), self.task.batch)

@@ -43,11 +43,14 @@ class Choice(NamedTuple):
         Samples of each, in the order of the group's devices.
     algorithm
         How they sum gradients; ``star`` too where there is nothing to sum.
+    recomputes
+        Whether they run layers forward again before their backward pass.
     """
 
     group: Group
     shares: tuple[int, ...]
     algorithm: Algorithm
+    recomputes: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,9 @@ class Columns:
         Idle draw of the stage's devices.
     most_in_flight
         Micro-batches whose stash fits every replica.
+    least_in_flight
+        Fewest micro-batches in flight for which the column is of use: 1, or, of one that recomputes, one more than the
+        same stage holds without.
     cap_s
         Longest makespan that the batteries of the stage's devices last; infinite without a hard limit.
     battery_j
@@ -154,6 +160,7 @@ class Columns:
     energy_j: Floats
     idle_w: Floats
     most_in_flight: Ints
+    least_in_flight: Ints
     cap_s: Floats
     battery_j: Floats
     over_bytes: Floats
@@ -179,6 +186,10 @@ class Columns:
         tied_s = self.tied_gather_s + self.tied_part_s + self.tied_spread_s
         after_s = self.sum_left_s + tied_s if shared else tied_s
         return np.asarray(np.maximum(self.sum_tail_s, after_s) + self.step_s)
+
+    def holds(self, columns: Ints, in_flight: Ints | int) -> NDArray[np.bool_]:
+        """Whether some columns are to be used with so many micro-batches in flight."""
+        return np.asarray((self.least_in_flight[columns] <= in_flight) & (in_flight <= self.most_in_flight[columns]))
 
     def over_bytes_at(self, columns: Ints, in_flight: int) -> Floats:
         """Bytes beyond the memory headroom of some columns with so many micro-batches in flight."""
@@ -210,17 +221,23 @@ class Columns:
         first_of = {joined.key(index): index for index in reversed(range(len(joined)))}
         return joined.take(np.array(sorted(first_of.values()), dtype=np.int64))
 
-    def key(self, column: int) -> tuple[int, int, int, bool, int, tuple[int, ...], str]:
+    def key(self, column: int) -> tuple[int, int, int, bool, int, tuple[int, ...], str, bool]:
         """What tells a column from others of the same problem."""
-        group, shares, algorithm = self.choices[self.choice[column]]
+        group, shares, algorithm, recomputes = self.choices[self.choice[column]]
         place = int(self.micro_batch[column]), int(self.first[column]), int(self.stop[column])
-        return (*place, bool(self.hosts[column]), group.code, shares, algorithm)
+        return (*place, bool(self.hosts[column]), group.code, shares, algorithm, recomputes)
 
 
 def build_columns(
     problem: Problem, most_replicas: int, screen: Screen | None = None, *, beaten: bool = False
 ) -> Columns:
     """All columns of a problem whose memory suffices for at least one micro-batch in flight.
+
+    A stage recomputes only with more micro-batches in flight than fit without (and, where a headroom of memory has a
+    price, than fit in the room below it). With as many as fit, a plan loses nothing when the stage does not recompute:
+    every operation lasts as long or less and none is added, so no transfer, in the same order, starts later; devices
+    compute less and idle for no longer; and nothing is paid for memory. So columns that recompute are added only where
+    memory is scarce, and :attr:`Columns.least_in_flight` keeps them from being looked at elsewhere.
 
     Columns over (interval, device group) follow the pipeline-partition models of the literature; uneven integer
     shares and hosted tied layers are our own.
@@ -244,12 +261,10 @@ def build_columns(
     for micro_batch in problem.space.micro_batch_sizes:
         for group in problem.fleet.groups(min(most_replicas, problem.space.most_replicas, micro_batch)):
             for hosts in (False, True) if workload.trains and workload.tied_parameters else (False,):
-                for algorithm, part, shares in builder.columns(micro_batch, group, hosts, skip_empty=bool(parts)):
+                for made_as, part, shares in builder.columns(micro_batch, group, hosts, skip_empty=bool(parts)):
                     used, place = np.unique(part["choice"], return_inverse=True)
                     part["choice"] = place + len(choices)
-                    choices.extend(
-                        Choice(group, tuple(int(share) for share in shares[index]), algorithm) for index in used
-                    )
+                    choices.extend(Choice(group, tuple(map(int, shares[index])), *made_as) for index in used)
                     parts.append(part)
     merged = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return Columns(**merged, choices=tuple(choices), fleet=problem.fleet, batch=workload.batch)
@@ -283,6 +298,18 @@ def _share_vectors(group: Group, micro_batch: int, ordered: bool = True) -> Ints
     return shares[np.argsort(shares.max(axis=1), kind="stable")]
 
 
+class _Held(NamedTuple):
+    """What a group holds: share vectors of layer ranges, and how they are run."""
+
+    group: Group
+    shares: Ints
+    first: Ints
+    stop: Ints
+    micro_batches: int
+    hosts: bool
+    recomputes: bool
+
+
 class _Builder:
     """Columns of one group at a time, all layer ranges and share vectors at once."""
 
@@ -297,6 +324,10 @@ class _Builder:
         self.first, self.stop = (np.array(side, dtype=np.int64) for side in zip(*ranges, strict=True))
         self.forward_until = _until_cut(self.table.forward_s)
         self.backward_until = _until_cut(self.table.backward_s)
+        # A layer that is run again is so right before its own backward pass; the last layer of all is not.
+        again_s = self.table.forward_s * (np.arange(self.layers) < self.layers - 1)[:, None, None]
+        self.recomputation = problem.space.recomputation and self.workload.trains
+        self.again_until = self.backward_until + _until_cut(again_s) if self.recomputation else self.backward_until
         self.step_until = _until_cut(self.table.step_s)
         self.token_until = None if self.table.token_s is None else _until_cut(self.table.token_s)
         inner = [self.workload.cut_bytes(cut) for cut in range(1, self.layers)]
@@ -306,8 +337,8 @@ class _Builder:
 
     def columns(
         self, micro_batch: int, group: Group, hosts: bool, *, skip_empty: bool
-    ) -> Iterator[tuple[Algorithm, dict[str, NDArray[np.generic]], Ints]]:
-        """Columns of one group by all-reduce algorithm, and the share vectors that their ``choice`` counts.
+    ) -> Iterator[tuple[tuple[Algorithm, bool], dict[str, NDArray[np.generic]], Ints]]:
+        """Columns of one group by algorithm and recomputation, and the share vectors that their ``choice`` counts.
 
         With ``skip_empty`` nothing comes of a group that is in no column.
         """
@@ -321,44 +352,62 @@ class _Builder:
         if len(first):
             shares = _share_vectors(group, micro_batch, ordered=self._is_separable(group))
         micro_batches = self.workload.batch // micro_batch
-        figures = self._compute(group, shares, first, stop, micro_batches, hosts)
-        both_s = figures["forward_s"] + figures["backward_s"]
-        dynamic_j = figures["compute_j"]
-        kept = self.screen(micro_batch, group.code, first, stop, both_s, figures["decode_s"], dynamic_j)
-        rows = np.asarray(kept.any(axis=1))  # share vectors that no range needs are not looked at again
-        if skip_empty and not rows.any():
-            return
-        shares, kept = shares[rows], kept[rows]
-        figures = {name: values[rows] if len(values) == len(rows) else values for name, values in figures.items()}
-        figures["most_in_flight"] = self._most_in_flight(group, shares, first, stop, micro_batches, hosts)
-        figures |= self._over_bytes(group, shares, first, stop, micro_batches, hosts)
-        kept &= figures["most_in_flight"] >= 1
-        figures |= self._network(group, shares, first, stop, micro_batches, hosts)
-        if self.workload.generates:
-            figures = self._without_outputs(figures, micro_batches)
-        sums = self._sums(group, shares, first, stop, hosts, figures["backward_s"])
+        deepest = self._deepest(group, stop, micro_batches)
+        sought, least = np.ones((len(shares), len(first)), dtype=bool), np.ones((len(shares), len(first)))
+        for recomputes in (False, True) if self.recomputation else (False,):
+            figures = self._compute(group, shares, first, stop, micro_batches, hosts, recomputes)
+            both_s = figures["forward_s"] + figures["backward_s"]
+            dynamic_j = figures["compute_j"]
+            kept = sought & self.screen(micro_batch, group.code, first, stop, both_s, figures["decode_s"], dynamic_j)
+            rows = np.asarray(kept.any(axis=1))  # share vectors that no range needs are not looked at again
+            if (skip_empty or recomputes) and not rows.any():
+                return
+            shares, kept, least = shares[rows], kept[rows], least[rows]
+            figures = {name: values[rows] if len(values) == len(rows) else values for name, values in figures.items()}
+            held = _Held(group, shares, first, stop, micro_batches, hosts, recomputes)
+            figures["least_in_flight"] = least
+            figures["most_in_flight"] = self._most_in_flight(held, self.problem.terms.most_bytes)
+            figures |= self._over_bytes(held)
+            enough = figures["most_in_flight"]
+            if not np.isinf(self.problem.terms.room_bytes).all():
+                room_bytes = np.minimum(self.problem.terms.most_bytes, self.problem.terms.room_bytes)
+                enough = self._most_in_flight(held, room_bytes)
+            sought = kept & (enough < deepest)
+            kept = kept & (figures["most_in_flight"] >= least)
+            figures |= self._network(group, shares, first, stop, micro_batches, hosts)
+            if self.workload.generates:
+                figures = self._without_outputs(figures, micro_batches)
+            for algorithm, part in self._by_algorithm(micro_batch, held, figures, kept):
+                yield (algorithm, recomputes), part, shares
+            least = 1 + enough
+
+    def _deepest(self, group: Group, stop: Ints, micro_batches: int) -> Ints:
+        """Most micro-batches that a stage can be asked to hold, given how many stages there may be behind it."""
+        behind = np.minimum(self.layers - stop, len(self.cluster.devices) - len(group.devices))
+        return np.asarray(np.minimum(micro_batches, 1 + max(self.problem.space.in_flight_depths) * behind))
+
+    def _by_algorithm(
+        self, micro_batch: int, held: _Held, figures: dict[str, Floats], kept: NDArray[np.bool_]
+    ) -> Iterator[tuple[Algorithm, dict[str, NDArray[np.generic]]]]:
+        """The columns of every all-reduce algorithm."""
         shortest_tail_s: Floats | None = None
-        for algorithm, own in sums.items():
+        for algorithm, own in self._sums(held, figures["backward_s"]).items():
             useful = kept
             if shortest_tail_s is not None and self.network.single is not None:
                 # The first holds the network least; another is worth a look only where it ends sooner.
                 useful = kept & (own["sum_tail_s"] < shortest_tail_s)
             shortest_tail_s = own["sum_tail_s"]
-            part = self._part(micro_batch, group, hosts, figures | own, useful, first, stop)
-            yield algorithm, part, shares
+            yield algorithm, self._part(micro_batch, held, figures | own, useful)
 
     def _part(
         self,
         micro_batch: int,
-        group: Group,
-        hosts: bool,
+        held: _Held,
         figures: dict[str, Floats],
         candidates: NDArray[np.bool_],
-        first: Ints,
-        stop: Ints,
     ) -> dict[str, NDArray[np.generic]]:
         """The columns of one algorithm that none other matches or beats, as they go into :class:`Columns`."""
-        figures = dict(figures)
+        figures, group = dict(figures), held.group
         figures["energy_j"] = figures.pop("compute_j") + figures.pop("network_j") + figures.pop("sum_j")
         figures["port_s"] = figures["port_s"] + figures.pop("sum_port_s")
         compared = self._is_separable(group) and not self.beaten
@@ -369,15 +418,16 @@ class _Builder:
             for name, values in figures.items()
             if not name.startswith(_TELLING)
         }
-        part["most_in_flight"] = part["most_in_flight"].astype(np.int64)
+        for name in ("least_in_flight", "most_in_flight"):
+            part[name] = part[name].astype(np.int64)
         for name in ("battery_j", "over_bytes"):
             numbered = [part.pop(each) for each in figures if each.startswith(f"{name} ")]
             part[name] = np.stack(numbered, axis=1) if numbered else np.zeros((len(choice), 0))
         part |= {
             "micro_batch": np.full(len(choice), micro_batch),
-            "first": first[place],
-            "stop": stop[place],
-            "hosts": np.full(len(choice), hosts),
+            "first": held.first[place],
+            "stop": held.stop[place],
+            "hosts": np.full(len(choice), held.hosts),
             "choice": choice,
             "code": np.full(len(choice), group.code),
             "idle_w": np.full(len(choice), sum(self.cluster.devices[d].idle_w for d in group.devices)),
@@ -405,8 +455,9 @@ class _Builder:
         return self.screen(micro_batch, group.code, first, stop, both_s, decode_s, energy_j)
 
     def _compute(
-        self, group: Group, shares: Ints, first: Ints, stop: Ints, micro_batches: int, hosts: bool
+        self, group: Group, shares: Ints, first: Ints, stop: Ints, micro_batches: int, hosts: bool, recomputes: bool
     ) -> dict[str, Floats]:
+        backward_until = self.again_until if recomputes else self.backward_until
         shape = (len(shares), len(first))
         forward, backward, step, decode, energy = (np.zeros(shape) for _ in range(5))
         host_forward, host_backward = np.zeros((len(shares), 1)), np.zeros((len(shares), 1))
@@ -416,7 +467,7 @@ class _Builder:
         for place, d in enumerate(group.devices):
             device, samples = self.cluster.devices[d], shares[:, place]
             own_forward = (self.forward_until[stop, d][:, samples] - self.forward_until[first, d][:, samples]).T
-            own_backward = (self.backward_until[stop, d][:, samples] - self.backward_until[first, d][:, samples]).T
+            own_backward = (backward_until[stop, d][:, samples] - backward_until[first, d][:, samples]).T
             busy = own_forward + own_backward
             if hosts:
                 own_host = self.table.forward_s[0, d, samples][:, None], self.table.backward_s[0, d, samples][:, None]
@@ -562,10 +613,9 @@ class _Builder:
             add("output", is_last, holds)
         return figures
 
-    def _sums(
-        self, group: Group, shares: Ints, first: Ints, stop: Ints, hosts: bool, backward_s: Floats
-    ) -> dict[Algorithm, dict[str, Floats]]:
+    def _sums(self, held: _Held, backward_s: Floats) -> dict[Algorithm, dict[str, Floats]]:
         """Sums of gradients by all-reduce algorithm, the one that holds the medium least first."""
+        group, first, stop, hosts = held.group, held.first, held.stop, held.hosts
         none = np.zeros((1, len(first)))
         figures = dict.fromkeys(_SUMS, none) | {"sum_air_s": np.zeros((1, len(first), len(self.resources)))}
         if not self.cluster.domains or not self.workload.trains:
@@ -577,7 +627,7 @@ class _Builder:
             figures |= self._tied_sums(ids, leader, synchronised)
         if len(ids) == 1:
             return {"star": figures}
-        cuts, filled_s = self._buckets(group, shares, first, stop, hosts, backward_s)
+        cuts, filled_s = self._buckets(held, backward_s)
         sizes = self.element * (
             self.memory.gradient_parameters(first, stop, hosts)[:, None]
             if cuts.shape[1] == 2
@@ -597,20 +647,20 @@ class _Builder:
             by_algorithm[algorithm] = figures | own | filled
         return by_algorithm
 
-    def _buckets(
-        self, group: Group, shares: Ints, first: Ints, stop: Ints, hosts: bool, backward_s: Floats
-    ) -> tuple[Ints, list[Floats]]:
+    def _buckets(self, held: _Held, backward_s: Floats) -> tuple[Ints, list[Floats]]:
         """Where buckets begin and end, shape (ranges, buckets + 1), and how far into a backward pass each is full."""
-        most = bucket_count(0, self.layers, hosts_first_layer=hosts, overlap=self.problem.overlap)
+        shares, first, stop = held.shares, held.first, held.stop
+        until_s = self.again_until if held.recomputes else self.backward_until
+        most = bucket_count(0, self.layers, hosts_first_layer=held.hosts, overlap=self.problem.overlap)
         if most == 1:
             return np.stack([stop, first], axis=1), [backward_s]
         cuts = bucket_cuts(self.workload, first, stop, np.minimum(most, stop - first))
         filled_s = []
         for cut in cuts[:, 1:-1].T:
             slowest_s = np.zeros((len(shares), len(first)))
-            for place, d in enumerate(group.devices):
+            for place, d in enumerate(held.group.devices):
                 samples = shares[:, place]
-                passed_s = (self.backward_until[stop, d][:, samples] - self.backward_until[cut, d][:, samples]).T
+                passed_s = (until_s[stop, d][:, samples] - until_s[cut, d][:, samples]).T
                 slowest_s = np.maximum(slowest_s, passed_s)
             filled_s.append(slowest_s)
         return cuts, [*filled_s, backward_s]
@@ -647,33 +697,31 @@ class _Builder:
             "sum_j": (gather.energy_j + spread.energy_j + self.problem.byte_j * tied_bytes) * copies,
         }
 
-    def _most_in_flight(
-        self, group: Group, shares: Ints, first: Ints, stop: Ints, micro_batches: int, hosts: bool
-    ) -> Floats:
-        fits = np.full((len(shares), len(first)), float(micro_batches))
-        replicated = len(group.devices) > 1
-        for place, d in enumerate(group.devices):
-            needed = [
-                self.memory.replica_bytes(
-                    first[None],
-                    stop[None],
-                    samples=shares[:, place, None].astype(float),
-                    in_flight=count,
-                    micro_batches=micro_batches,
-                    replicated=replicated,
-                    hosts_first_layer=hosts,
-                )
-                for count in (1, 2)
-            ]
-            room = self.problem.terms.most_bytes[d] - needed[0]
+    def _most_in_flight(self, held: _Held, most_bytes: Floats) -> Floats:
+        """Micro-batches in flight that fit into so many bytes of each device."""
+        fits = np.full((len(held.shares), len(held.first)), float(held.micro_batches))
+        for place, d in enumerate(held.group.devices):
+            needed = [self._replica_bytes(held, place, count) for count in (1, 2)]
+            room = most_bytes[d] - needed[0]
             per_extra = needed[1] - needed[0]
             extra = np.divide(room, per_extra, out=np.full_like(room, np.inf), where=per_extra > 0)
             fits = np.where(room < 0, 0.0, np.minimum(fits, 1 + np.floor(extra + 1e-9)))
         return fits
 
-    def _over_bytes(
-        self, group: Group, shares: Ints, first: Ints, stop: Ints, micro_batches: int, hosts: bool
-    ) -> dict[str, Floats]:
+    def _replica_bytes(self, held: _Held, place: int, in_flight: int) -> Floats:
+        """Bytes that one of the replicas needs, shape (share vectors, ranges)."""
+        return self.memory.replica_bytes(
+            held.first[None],
+            held.stop[None],
+            samples=held.shares[:, place, None].astype(float),
+            in_flight=in_flight,
+            micro_batches=held.micro_batches,
+            replicated=len(held.group.devices) > 1,
+            hosts_first_layer=held.hosts,
+            recomputes=held.recomputes,
+        )
+
+    def _over_bytes(self, held: _Held) -> dict[str, Floats]:
         """Bytes beyond the priced headroom, one figure for every in-flight count."""
         room_bytes = self.problem.terms.room_bytes
         if np.isinf(room_bytes).all():
@@ -681,18 +729,9 @@ class _Builder:
         deepest = 1 + max(self.problem.space.in_flight_depths) * (len(self.cluster.devices) - 1)
         figures = {}
         for count in range(1, (min(self.workload.batch, deepest) if self.workload.trains else 1) + 1):
-            over = np.zeros((len(shares), len(first)))
-            for place, d in enumerate(group.devices):
-                needed = self.memory.replica_bytes(
-                    first[None],
-                    stop[None],
-                    samples=shares[:, place, None].astype(float),
-                    in_flight=count,
-                    micro_batches=micro_batches,
-                    replicated=len(group.devices) > 1,
-                    hosts_first_layer=hosts,
-                )
-                over += np.maximum(needed - room_bytes[d], 0.0)
+            over = np.zeros((len(held.shares), len(held.first)))
+            for place, d in enumerate(held.group.devices):
+                over += np.maximum(self._replica_bytes(held, place, count) - room_bytes[d], 0.0)
             figures[f"over_bytes {count}"] = over
         return figures
 

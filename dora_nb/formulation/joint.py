@@ -190,7 +190,7 @@ class _Program:
     def _eligible(self, stage: int) -> Ints:
         c, layers = self.c, len(self.problem.workload.layers)
         fits = (c.micro_batch == self.skeleton.micro_batch) & (
-            (c.most_in_flight >= self.skeleton.in_flight[stage]) | (not self.trains)
+            c.holds(np.arange(len(c)), self.skeleton.in_flight[stage]) | (not self.trains)
         )
         fits &= (c.first == int(self.skeleton.hosts)) if stage == 0 else (c.first > int(self.skeleton.hosts))
         fits &= (c.stop == layers) if stage == self.last else (c.stop < layers)

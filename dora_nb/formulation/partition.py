@@ -104,15 +104,18 @@ def partition_model(
 
 def _places(problem: Problem, columns: Columns) -> _Places:
     layers, most = len(problem.workload.layers), len(problem.cluster.devices)
-    depth = min(problem.space.in_flight_depths)
+    least, most_depth = min(problem.space.in_flight_depths), max(problem.space.in_flight_depths)
     rows: list[tuple[int, int, bool]] = []
     hosting = bool(columns.hosts.any())
     for column in range(len(columns)):
         last = columns.stop[column] == layers
         for position in range(1, 2) if last else range(2, most + 1):
-            needed = min(int(columns.micro_batches[column]), 1 + depth * (position - 1))
-            if problem.workload.trains and columns.most_in_flight[column] < needed:
+            batches = int(columns.micro_batches[column])
+            held = [min(batches, 1 + depth * (position - 1)) for depth in (least, most_depth)]
+            if problem.workload.trains and columns.most_in_flight[column] < held[0]:
                 break
+            if columns.least_in_flight[column] > held[1]:
+                continue
             rows.append((column, position, False))
             if hosting and columns.first[column] == 1 and not last:
                 rows.append((column, position, True))

@@ -33,12 +33,16 @@ class SearchSpace:
         hides transfers and costs memory.
     most_chunks
         Pieces in which activations and gradients may travel at most: a power of two.
+    recomputation
+        Whether a training stage may run its layers forward again where memory does not hold what it would otherwise
+        keep; see :attr:`~dora_nb.domain.plan.Stage.recomputes`.
     """
 
     micro_batch_sizes: tuple[int, ...]
     most_replicas: int
     in_flight_depths: tuple[int, ...]
     most_chunks: int = MOST_CHUNKS
+    recomputation: bool = True
 
     @classmethod
     def default(cls, workload: Workload, fleet: Fleet) -> SearchSpace:
@@ -54,7 +58,7 @@ class SearchSpace:
             if total <= MOST_SHARINGS:
                 most = max(most, replicas)
         chunks = 1 if workload.mode == "stream" else MOST_CHUNKS
-        return cls(sizes, most, (1, 2, 3) if workload.trains else (1,), chunks)
+        return cls(sizes, most, (1, 2, 3) if workload.trains else (1,), chunks, recomputation=workload.trains)
 
     def check(self, workload: Workload) -> None:
         """Refuse a space without plans.
@@ -96,6 +100,7 @@ class SearchSpace:
         return (
             f"contiguous stages, micro-batches of {sizes}, up to {self.most_replicas} replicas a stage with "
             f"{self._shares()}, in-flight depth {depths}, transfers in up to {self.most_chunks} chunks"
+            f"{', recomputation where memory is short' if self.recomputation else ''}"
         )
 
     def _shares(self) -> str:

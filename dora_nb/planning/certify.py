@@ -128,7 +128,7 @@ def _with_depths(problem: Problem, columns: Columns, chosen: list[int]) -> list[
     fitting = [
         held
         for held in problem.space.in_flight_counts(len(chosen), batches)
-        if not problem.workload.trains or (columns.most_in_flight[chosen] >= np.array(held)).all()
+        if not problem.workload.trains or columns.holds(np.array(chosen), np.array(held)).all()
     ]
     return [decode(columns, chosen, held, problem) for held in fitting]
 

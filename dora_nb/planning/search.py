@@ -283,7 +283,7 @@ class Search:
 
     def _last_stages(self) -> _Labels:
         c, batches = self.c, self.micro_batches
-        ids = np.flatnonzero((c.stop == self.layers) & (c.most_in_flight >= 1))
+        ids = np.flatnonzero((c.stop == self.layers) & (c.most_in_flight >= 1) & (c.least_in_flight <= 1))
         own_s = batches * (c.forward_s + c.backward_s)[ids]
         out_s = c.output_trip_s[ids]
         host_back_s = batches * c.host_backward_s[ids]  # hosted forward passes may overlap with filling the pipeline
@@ -311,12 +311,15 @@ class Search:
 
     def _extend(self, labels: _Labels, parents: Ints, position: int) -> _Labels:
         """All pipelines with one more stage in front; ``position`` stages are behind it."""
-        depth = min(self.problem.space.in_flight_depths)
-        needed = min(self.micro_batches, 1 + depth * position) if self.trains else 1
+        depths = self.problem.space.in_flight_depths
+        needed, most = (
+            min(self.micro_batches, 1 + depth(depths) * position) if self.trains else 1 for depth in (min, max)
+        )
         parts = []
         for cut in np.unique(labels.cut):
             behind = np.flatnonzero(labels.cut == cut)
-            front = self.by_stop[cut][self.c.most_in_flight[self.by_stop[cut]] >= needed]
+            front = self.by_stop[cut]
+            front = front[(self.c.most_in_flight[front] >= needed) & (self.c.least_in_flight[front] <= most)]
             if not len(front):
                 continue
             rows = max(1, _BLOCK // len(front))
@@ -642,7 +645,7 @@ class Search:
         stages = chosen.shape[1]
         cases = []  # (in-flight counts, partitions, lower bounds)
         for in_flight in self.problem.space.in_flight_counts(stages, self.micro_batches):
-            enough = self.c.most_in_flight[chosen] >= (np.array(in_flight) if self.trains else 1)
+            enough = self.c.holds(chosen, np.array(in_flight) if self.trains else 1)
             which = np.flatnonzero(enough.all(axis=1))
             if len(which):
                 path_s = self._longest_paths(chosen[which], in_flight, hosts)

@@ -19,6 +19,9 @@ from dora_nb.units import format_bandwidth, format_bytes, format_joules, format_
 #: What a cell says when there is no figure.
 NOTHING = "-"
 
+#: What is said of a stage that runs layers forward again before their backward pass.
+RECOMPUTES = "recomputes activations"
+
 #: Who counts under each accounting, in words.
 COUNTED: dict[EnergyAccounting, str] = {
     "participating": "counting the plan's devices",
@@ -282,7 +285,8 @@ def describe_stages(plan: Plan, names: Sequence[str]) -> list[str]:
         lines.append(f"first:  {names[0]} on {where}, next to the last layer, which shares its parameters")
     for index, stage in enumerate(plan.stages):
         layers = layer_words(names[stage.first_layer : stage.stop_layer])
-        lines.append(f"stage {index:>{several}}: {layers} on {_replica_words(stage, plan.micro_batch)}")
+        again = f", {RECOMPUTES}" if stage.recomputes else ""
+        lines.append(f"stage {index:>{several}}: {layers} on {_replica_words(stage, plan.micro_batch)}{again}")
     return lines
 
 

@@ -102,6 +102,21 @@ def test_a_single_device_adds_up() -> None:
     assert result.prediction.devices[0].memory_bytes == expected
 
 
+def test_layers_that_are_run_again_take_a_forward_pass_more() -> None:
+    """All but the network's last layer: each right before its own backward pass."""
+    deep = [layer("a", flops=1e9, stash_elements=5), layer("b", flops=3e9), layer("c", flops=2e9)]
+    work, place = workload(deep, batch=6), cluster([device("a", 2e9, active_w=3, idle_w=1)])
+    plain = pipeline((0, 3, {"a": 3}), micro_batches=2)
+    again = plain.replace(stages=(plain.stages[0].replace(recomputes=True),))
+    before, after = (evaluate(each, work, place).prediction for each in (plain, again))
+    more_s = 6 * (1 + 3) / 2
+    assert after.makespan_s == pytest.approx(before.makespan_s + more_s)
+    assert after.energy_participating_j == pytest.approx(before.energy_participating_j + 3 * more_s)
+    assert after.devices[0].busy_s == pytest.approx(after.makespan_s)
+    with pytest.raises(InputError, match="without training"):
+        evaluate(again, workload(deep, batch=6, mode="inference"), place)
+
+
 def test_replicas_wait_for_the_slowest_and_for_their_sum() -> None:
     deep = [layer("a", parameters=250_000)]  # 1 MB of gradients
     place = cluster([device("a", 2e9, memory_bytes_per_s=1e12), device("b", 1e9, memory_bytes_per_s=1e12)], 1e6)
@@ -346,6 +361,9 @@ def test_figures_of_random_plans_add_up(question: tuple[Workload, Cluster], seed
             busy_s = plan.micro_batches * sum(
                 table.forward_s[k, column, replica.samples] + table.backward_s[k, column, replica.samples] for k in runs
             )
+            if stage.recomputes:
+                again = range(stage.first_layer, min(stage.stop_layer, len(work.layers) - 1))
+                busy_s += plan.micro_batches * sum(table.forward_s[k, column, replica.samples] for k in again)
             if work.trains:
                 per_parameter_s = (3 * 4 + 2 * 8) / place.devices[column].memory_bytes_per_s
                 parameters = sum(work.layers[k].parameters for k in runs)

@@ -44,6 +44,21 @@ def test_training_adds_gradients_moments_and_the_stash_in_flight() -> None:
     assert bytes_of(chain(), 1, 3, in_flight=9) == bytes_of(chain(), 1, 3, in_flight=4)  # there are only 4
 
 
+def test_a_stage_that_recomputes_keeps_what_enters_its_layers_and_one_stash() -> None:
+    kept = 3 * (7 + 13) * 4 + 23 * 4  # what enters b and c, three in flight, and the larger stash of the two once
+    expected = 500 * (4 + 4 + 8) + 2 * (kept + 40 * 4 + 2 * 4 * (7 + 19) * 4)
+    assert bytes_of(chain(), 1, 3, recomputes=True) == expected
+    assert bytes_of(chain(), 1, 3, recomputes=True, in_flight=4) - expected == 2 * (7 + 13) * 4
+
+
+def test_the_last_layer_is_not_run_again_and_keeps_its_stash() -> None:
+    kept = 3 * (19 + 31) * 4 - 3 * 19 * 4  # of d alone: its stash, as without
+    assert bytes_of(chain(), 3, 4, recomputes=True) == bytes_of(chain(), 3, 4)
+    more = 3 * (6 + (7 + 13) * 4) + 23 * 4 + kept  # the input is counted in bytes
+    without = 3 * (11 + 17 + 23 + 31) * 4
+    assert bytes_of(chain(), 0, 4) - bytes_of(chain(), 0, 4, recomputes=True) == 2 * (without - more)
+
+
 def test_the_ends_hold_inputs_and_labels_or_outputs() -> None:
     expected = 1000 * 16 + 2 * (3 * (11 + 17 + 23 + 31) * 4 + 500 * 4 + 2 * 4 * (6 + 9))
     assert bytes_of(chain(label_bytes=9), 0, 4) == expected
@@ -121,6 +136,7 @@ def test_arrays_are_scalars_side_by_side(work: Workload) -> None:
     for hosts in (False, True):
         for replicated in (False, True):
             how = {"in_flight": 2, "micro_batches": 3, "replicated": replicated, "hosts_first_layer": hosts}
+            how["recomputes"] = replicated
             samples = np.array([[1.0], [3.0]])
             many = model.replica_bytes(first[None], stop[None], samples=samples, **how)
             one_by_one = [[model.replica_bytes(i, j, samples=n, **how) for i, j in ranges] for n in (1.0, 3.0)]

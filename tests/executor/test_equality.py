@@ -21,6 +21,7 @@ class Case:
     micro_batches: int
     tied: str = "none"
     mode: str = "training"
+    recomputes: tuple[int, ...] = ()
 
 
 CASES = {
@@ -54,6 +55,13 @@ CASES = {
         3,
         "hosted",
     ),
+    "recomputed, two copies, replicas at both ends": Case(
+        "tied",
+        [(0, 2, [(0, 3), (1, 1)], 3, ("ring", 1)), (2, 4, [(2, 4)], 2, None), (4, 6, [(3, 1), (4, 3)], 1, ("star", 4))],
+        4,
+        "synchronised",
+        recomputes=(0, 1, 2),
+    ),
     "encoder, two copies": Case(
         "encoder",
         [(0, 3, [(0, 2), (1, 3)], 3, ("ring", 0)), (3, 6, [(2, 4), (3, 1)], 1, ("star", 2))],
@@ -77,6 +85,8 @@ CASES = {
 def test_distributed_equals_one_process(name, lab, pool):
     case = CASES[name]
     plan = lab.plan(case.stages, case.micro_batches, case.tied)
+    stages = [each.replace(recomputes=index in case.recomputes) for index, each in enumerate(plan.stages)]
+    plan = plan.replace(stages=tuple(stages))
     workload = lab.workload(lab.architectures[case.network], case.mode, plan.micro_batch * case.micro_batches)
     from dora_nb.executor import execute
 

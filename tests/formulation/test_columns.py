@@ -28,6 +28,7 @@ from dora_nb.costs.network import Hold
 from dora_nb.costs.operations import OperationClass, Shape, Timing, operations_of
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import HOSTED, Plan
+from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.formulation import columns as columns_module
 from dora_nb.formulation.columns import Columns, build_columns
@@ -227,12 +228,57 @@ def scarce(dice: Dice) -> Question:
 
 
 @settings(max_examples=60, **QUICK)
-@given(seeded(scarce), st.integers(0, 10**6))
-def test_every_figure_is_that_of_the_plan_where_memory_is_scarce(question: Question, seed: int) -> None:
-    problem = problem_of(question)
+@given(seeded(scarce), st.booleans(), st.integers(0, 10**6))
+def test_every_figure_is_that_of_the_plan_where_memory_is_scarce(
+    question: Question, recomputation: bool, seed: int
+) -> None:
+    space = default_space(*question, recomputation=recomputation)
+    problem = Problem.of(*question, "participating", space=space)
     columns = build_columns(problem, problem.space.most_replicas)
     for chain in chains(columns, problem, Dice(seed), 3):
         check_chain(columns, chain, problem)
+
+
+@settings(max_examples=60, **QUICK)
+@given(seeded(scarce), st.sampled_from((None, 0.0, 5.0)))
+def test_a_column_recomputes_exactly_where_more_fit_in_flight_than_without(
+    question: Question, headroom_price: float | None
+) -> None:
+    """Columns without recomputation are as before; one with is of use from the first count on that they lack."""
+    limits = {"headroom_fraction": 0.2, "headroom_price": headroom_price} if headroom_price is not None else {}
+    qoe = QoE(**limits)
+    asked, plain = (
+        build_columns(
+            Problem.of(*question, "participating", qoe=qoe, space=default_space(*question, recomputation=again)),
+            3,
+            beaten=True,
+        )
+        for again in (True, False)
+    )
+    keys = {asked.key(index): index for index in range(len(asked))}
+    assert {key for key in keys if not key[-1]} == {plain.key(index) for index in range(len(plain))}
+    for key, index in keys.items():
+        assert 1 <= asked.least_in_flight[index] <= asked.most_in_flight[index]
+        if not key[-1]:
+            assert asked.least_in_flight[index] == 1
+            continue
+        without = keys.get((*key[:-1], False))
+        if without is None:  # does not fit without at all
+            assert asked.least_in_flight[index] == 1
+        elif headroom_price is None:
+            assert asked.least_in_flight[index] == asked.most_in_flight[without] + 1
+        else:  # up to so many nothing is paid without
+            held = int(asked.least_in_flight[index]) - 1
+            assert held <= asked.most_in_flight[without]
+            assert held == 0 or asked.over_bytes_at(np.array([without]), held)[0] == 0
+
+
+def test_where_memory_is_ample_no_column_recomputes() -> None:
+    question = random_question(Dice(3), layers=(3, 3), batches=(4, 4), modes=("training",))
+    ample = question[1].replace(devices=tuple(each.replace(memory_bytes=1e15) for each in question[1].devices))
+    problem = Problem.of(question[0], ample, "participating")
+    assert problem.space.recomputation
+    assert not any(choice.recomputes for choice in build_columns(problem, 3).choices)
 
 
 # ------------------------------------------------------------------------------------------ which columns there are
@@ -270,7 +316,7 @@ def test_every_stage_of_every_plan_has_a_column_as_good(question: Question) -> N
             expected.add((*place, tuple((kind, -count) for kind, count in shares)))
     found = set()
     for index in range(len(everything)):
-        group, shares, _ = everything.choices[everything.choice[index]]
+        group, shares, *_ = everything.choices[everything.choice[index]]
         kinds = [kind for kind, count in enumerate(group.counts) for _ in range(count)]
         found.add((*everything.key(index)[:4], tuple(zip(kinds, shares, strict=True))))
     assert expected <= found

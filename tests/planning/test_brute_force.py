@@ -119,6 +119,32 @@ def test_no_plan_refutes_the_bounds_of_a_search(
     assert targets.best_latency_s >= min(rated.makespan_s for rated in plans) * (1 - ROUNDING)
 
 
+def _short_of_memory(dice: Dice) -> Question:
+    """Layers that keep much more than enters them, on devices that cannot hold it all."""
+    work, place = random_question(dice, layers=(3, 3), batches=(2, 4), modes=("training",), device_count=(2, 2))
+    layers = tuple(each.replace(stash_elements=dice.number(10**5, 10**6)) for each in work.layers)
+    work = work.replace(layers=layers)
+    kept = sum(each.stash_elements for each in layers) * 4 * work.batch
+    devices = [each.replace(memory_bytes=4e6 + kept * dice.pick((0.2, 0.4, 0.8))) for each in place.devices]
+    return work, place.replace(devices=tuple(devices))
+
+
+@settings(max_examples=examples(20), **QUICK)
+@given(seeded(_short_of_memory), ACCOUNTINGS, st.sampled_from((0.0, 0.3, 0.7)), st.booleans())
+def test_no_plan_refutes_the_bounds_where_stages_may_recompute(
+    question: Question, accounting: EnergyAccounting, share: float, scarce: bool
+) -> None:
+    """Every stage of the plans compared with may recompute, whether or not it fits without."""
+    problem = Problem.of(*question, accounting, space=default_space(*question, recomputation=True))
+    plans = rated_plans(problem)
+    if not plans:
+        return
+    latency_s, energy_j = limits_of(plans, share)
+    targets = search(problem, (latency_s, np.inf), energy_j if scarce else np.inf)
+    check_bounds(targets, plans)
+    check_answers(targets, plans)
+
+
 @settings(max_examples=examples(30), **QUICK)
 @given(questions(layers=(3, 3), batches=(2, 4), device_count=(3, 3), kinds=("switch",), tied=False), ACCOUNTINGS)
 def test_no_plan_refutes_the_bounds_on_a_switch(question: Question, accounting: EnergyAccounting) -> None:
