@@ -398,7 +398,9 @@ def _with_shares(
         for index, group in enumerate(groups)
     ]
     for shares in itertools.product(*(list(compositions(size, len(group))) for group in groups)):
-        again = itertools.product((False, True) if problem.space.recomputation else (False,), repeat=count)
+        again = itertools.product(
+            (False, True) if problem.space.recomputation and work.trains else (False,), repeat=count
+        )
         for held, ways, recomputes in itertools.product(sorted(depths), itertools.product(*sums), again):
             yield Plan(
                 micro_batch=size,
