@@ -34,7 +34,7 @@ def compare(
 
 
 def reproduce(
-    quick: Annotated[bool, typer.Option("--quick", help="One model instead of four: within a minute.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Three settings instead of 24: within a minute.")] = False,
     jobs: Annotated[int | None, typer.Option(help="Processes; as many as there are cores unless given.")] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder for what is computed; one in the user's cache unless given.")

@@ -1,4 +1,4 @@
-"""The snippet, executed in a fresh process: the same question, the same plan."""
+"""The snippet, executed on its own: the same question, the same plan."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def unsolved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state_module, "solve", lambda *_: None)
 
 
-def fresh(text: str, where: Path) -> list[str]:
-    """What the text's names hold, in a process of its own: digests, so that they are equal to the last bit."""
-    shown = "print(workload.digest(), cluster.digest(), qoe.digest(), plan.decisions().digest())"
-    order = "print(plan.replace(label='', prediction=None, certificate=None).digest())"
-    code = f"{text}\n{shown}\n{order}\n"
-    done = subprocess.run([sys.executable, "-c", code], cwd=where, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
+def made_by(text: str) -> list[str]:
+    """What the text's own names hold: digests, so that they are equal to the last bit."""
+    names: dict[str, object] = {}
+    exec(text, names)
+    made: Plan = names["plan"]  # type: ignore[assignment]
+    question = [names[name].digest() for name in ("workload", "cluster", "qoe")]  # type: ignore[attr-defined]
+    order = made.replace(label="", prediction=None, certificate=None)
+    return [*question, made.decisions().digest(), order.digest()]
 
 
 def looked_at(state: ExplorerState) -> list[str]:
@@ -69,34 +69,41 @@ def test_as_asked_for(state: ExplorerState, tmp_path: Path) -> None:
     assert not (tmp_path / "plan.json").exists()
     for place in range(len(state.plans)):
         state.select(place)
-        assert fresh(state.snippet(), tmp_path) == looked_at(state)
+        assert made_by(state.snippet()) == looked_at(state)
 
 
-def test_another_limit_and_its_answer(state: ExplorerState, tmp_path: Path) -> None:
+def test_in_a_process_of_its_own(state: ExplorerState, tmp_path: Path) -> None:
+    code = f"{state.snippet()}\nprint(plan.decisions().digest())\n"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [state.plan.decisions().digest()]
+
+
+def test_another_limit_and_its_answer(state: ExplorerState) -> None:
     state.ask(latency_s=1.5, battery_j={"phone": 1000.0}, headroom_fraction=0.2)
     state.wait(LONG_S)
-    assert fresh(state.snippet(), tmp_path) == looked_at(state)
+    assert made_by(state.snippet()) == looked_at(state)
 
 
-def test_another_case_and_its_answer(state: ExplorerState, tmp_path: Path) -> None:
+def test_another_case_and_its_answer(state: ExplorerState) -> None:
     state.what_if(bandwidth=2.0, speed={"laptop": 0.5}, memory={"phone": 1.5}, batch=4)
     state.wait(LONG_S)
-    assert fresh(state.snippet(), tmp_path) == looked_at(state)
+    assert made_by(state.snippet()) == looked_at(state)
     away = next(name for name in state.plans.cluster.device_ids if name not in state.plan.devices)
     state.switch_off(away)
     state.wait(LONG_S)
-    assert fresh(state.snippet(), tmp_path) == looked_at(state)
+    assert made_by(state.snippet()) == looked_at(state)
 
 
 @pytest.mark.usefixtures("unsolved")
-def test_a_plan_known_before_under_limits_and_in_a_case_of_now(state: ExplorerState, tmp_path: Path) -> None:
+def test_a_plan_known_before_under_limits_and_in_a_case_of_now(state: ExplorerState) -> None:
     state.ask(latency_s=1.0)
     state.what_if(bandwidth=0.5)
-    assert fresh(state.snippet(), tmp_path) == looked_at(state)
+    assert made_by(state.snippet()) == looked_at(state)
 
 
 def test_an_answer_whose_trade_offs_are_not_known_yet(
-    state: ExplorerState, plans: PlanSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    state: ExplorerState, plans: PlanSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     best = plan(plans.workload, plans.cluster, GOAL.replace(latency_s=1.2), most_plans=1).best
 
@@ -106,7 +113,7 @@ def test_an_answer_whose_trade_offs_are_not_known_yet(
     monkeypatch.setattr(state_module, "solve", solve)
     state.ask(latency_s=1.2)
     state.wait(LONG_S)
-    assert fresh(state.snippet(), tmp_path) == looked_at(state)
+    assert made_by(state.snippet()) == looked_at(state)
 
 
 @pytest.mark.usefixtures("unsolved")
@@ -115,12 +122,12 @@ def test_a_plan_made_for_another_batch_is_read_from_a_file(state: ExplorerState,
     path = tmp_path / "plan.json"
     text = state.snippet(path)
     assert f"dora.load_plan({str(path)!r})" in text
-    assert fresh(text, tmp_path) == looked_at(state)
+    assert made_by(text) == looked_at(state)
 
 
 def test_what_is_not_in_the_catalogue_is_read_from_a_file(tmp_path: Path) -> None:
     state = ExplorerState(small_plans())
-    assert fresh(state.snippet(tmp_path / "mine.json"), tmp_path) == looked_at(state)
+    assert made_by(state.snippet(tmp_path / "mine.json")) == looked_at(state)
     state.close()
 
 
@@ -129,7 +136,7 @@ def test_a_catalogue_name_is_not_enough_for_a_changed_cluster(plans: PlanSet, tm
     state = ExplorerState(plan(plans.workload, place, GOAL, most_plans=1))
     text = state.snippet(tmp_path / "mine.json")
     assert "load_cluster" not in text
-    assert fresh(text, tmp_path) == looked_at(state)
+    assert made_by(text) == looked_at(state)
     state.close()
 
 
@@ -138,18 +145,18 @@ def test_measured_times_are_said_to_be_missing(plans: PlanSet, tmp_path: Path) -
     state = ExplorerState(plan(plans.workload, plans.cluster, GOAL, most_plans=1, table=table))
     text = state.snippet(tmp_path / "mine.json")
     assert "table=" in text
-    assert fresh(text, tmp_path) == looked_at(state)
+    assert made_by(text) == looked_at(state)
     state.close()
 
 
-def test_options_of_planning_are_given_again(plans: PlanSet, tmp_path: Path) -> None:
+def test_options_of_planning_are_given_again(plans: PlanSet) -> None:
     space = dora_nb.SearchSpace((1, 2), 1, (1,), 1)
     made = plan(plans.workload, plans.cluster, GOAL, most_plans=3, gap=1e-3, solver="highs", overlap=False, space=space)
     state = ExplorerState(made)
     text = state.snippet()
     for given in ("most_plans=3", "gap=0.001", "solver='highs'", "overlap=False", "micro_batch_sizes=(1, 2)"):
         assert given in text
-    assert fresh(text, tmp_path) == looked_at(state)
+    assert made_by(text) == looked_at(state)
     state.close()
 
 

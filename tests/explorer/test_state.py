@@ -15,12 +15,11 @@ import dora_nb
 from dora_nb.costs import evaluate
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.plan_set import PlanSet
-from dora_nb.domain.qoe import QoE
 from dora_nb.domain.rating import qoe_value
 from dora_nb.errors import InputError, SolverError, UnknownNameError
 from dora_nb.explorer import state as state_module
 from dora_nb.explorer.asking import Talk
-from dora_nb.explorer.known import MOST_FOUND, nearest
+from dora_nb.explorer.known import MOST_FOUND
 from dora_nb.explorer.solving import Answered, Effort
 from dora_nb.explorer.state import ExplorerState
 from dora_nb.planning.plan import plan
@@ -130,17 +129,6 @@ def test_where_no_plan_keeps_a_limit_the_one_that_breaks_it_least_is_shown(
     state.ask(latency_s=10.0)
     assert state.plan == min(plans, key=lambda plan: plan.prediction.makespan_s)  # type: ignore[union-attr]
     assert not state.rating(state.selected).keeps_hard
-
-
-def test_finding_the_nearest_takes_well_below_10_ms(state: ExplorerState, plans: PlanSet) -> None:
-    known = state.known * 6
-    qoe = QoE(objective="energy", latency_s=30.0)
-    took = []
-    for _ in range(20):
-        started = time.perf_counter()
-        nearest(known, qoe)
-        took.append(time.perf_counter() - started)
-    assert min(took) < 0.005, f"{len(known)} plans"
 
 
 def test_an_exact_answer_follows_with_its_proof_and_the_trade_offs(state: ExplorerState) -> None:
@@ -504,15 +492,6 @@ def test_nothing_is_set_from_the_thread_that_solves(state: ExplorerState) -> Non
     state.ask(latency_s=60.0)
     state.wait(LONG_S)
     assert threads == {threading.current_thread().name}
-
-
-def test_asking_returns_at_once(state: ExplorerState) -> None:
-    took = []
-    for number in range(10):
-        started = time.perf_counter()
-        state.ask(latency_s=40.0 + number)
-        took.append(time.perf_counter() - started)
-    assert min(took) < 0.05
 
 
 def test_a_closed_explorer_asks_nothing(plans: PlanSet) -> None:
