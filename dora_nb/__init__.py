@@ -18,7 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dora_nb.adaptation import Adapter
+    from dora_nb.adaptation import Adapter, Clairvoyant, Delayed, planner_for
     from dora_nb.catalog import load_cluster, load_conditions, load_device, load_dynamics, load_workload
     from dora_nb.costs.comparison import compare
     from dora_nb.costs.evaluate import evaluate
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from dora_nb.domain.qoe import QoE
     from dora_nb.domain.run_file import load_run, save_run
     from dora_nb.domain.run_record import RunRecord
+    from dora_nb.domain.solver_comparison import SolverComparison
     from dora_nb.domain.workload import Workload
     from dora_nb.executor.control.listener import Listener
     from dora_nb.executor.control.tls import Tls
@@ -48,21 +49,28 @@ if TYPE_CHECKING:
     from dora_nb.executor.pool import WorkerPool
     from dora_nb.executor.profiler import profile
     from dora_nb.executor.survey import probe_network
+    from dora_nb.executor.task import Optimizer, Source
+    from dora_nb.exporting import Exported, export
     from dora_nb.formulation.space import SearchSpace
     from dora_nb.planning.alternatives import alternatives
+    from dora_nb.planning.compare_solvers import compare_solvers
     from dora_nb.planning.compose import compose
     from dora_nb.planning.explain import explain
     from dora_nb.planning.orders import order_transfers
     from dora_nb.planning.pace import fastest_stream
     from dora_nb.planning.place import place
     from dora_nb.planning.plan import plan
+    from dora_nb.render.timeline import timeline_svg
     from dora_nb.reproduction import reproduce
     from dora_nb.simulation import Trace, World, load_trace, save_trace, simulate
+    from dora_nb.simulation.generators import absences, visits, wander
+    from dora_nb.solvers import SolverOptions
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Adapter": "adaptation",
+    "Clairvoyant": "adaptation",
     "Cluster": "domain.cluster",
     "Comparison": "domain.comparison",
     "Composition": "domain.composition",
@@ -70,10 +78,13 @@ _HOMES = {
     "Conditions": "domain.conditions",
     "ContentionDomain": "domain.cluster",
     "CostTable": "costs",
+    "Delayed": "adaptation",
     "Device": "domain.cluster",
+    "Exported": "exporting",
     "Layer": "domain.layer",
     "Listener": "executor.control.listener",
     "MeasuredProblem": "domain.problem",
+    "Optimizer": "executor.task",
     "Placement": "domain.placement",
     "Plan": "domain.plan",
     "PlanSet": "domain.plan_set",
@@ -81,18 +92,24 @@ _HOMES = {
     "QoE": "domain.qoe",
     "RunRecord": "domain.run_record",
     "SearchSpace": "formulation.space",
+    "SolverComparison": "domain.solver_comparison",
+    "SolverOptions": "solvers",
+    "Source": "executor.task",
     "Tls": "executor.control.tls",
     "Trace": "simulation",
     "WorkerPool": "executor.pool",
     "Workload": "domain.workload",
     "World": "simulation",
+    "absences": "simulation.generators",
     "alternatives": "planning.alternatives",
     "compare": "costs.comparison",
+    "compare_solvers": "planning.compare_solvers",
     "compose": "planning.compose",
     "cost_table": "costs",
     "evaluate": "costs",
     "execute": "executor.launch",
     "explain": "planning.explain",
+    "export": "exporting",
     "fastest_stream": "planning.pace",
     "load_cluster": "catalog",
     "load_conditions": "catalog",
@@ -108,6 +125,7 @@ _HOMES = {
     "order_transfers": "planning.orders",
     "place": "planning.place",
     "plan": "planning.plan",
+    "planner_for": "adaptation",
     "probe_network": "executor.survey",
     "profile": "executor.profiler",
     "reproduce": "reproduction",
@@ -118,10 +136,14 @@ _HOMES = {
     "save_run": "domain.run_file",
     "save_trace": "simulation",
     "simulate": "simulation",
+    "timeline_svg": "render.timeline",
+    "visits": "simulation.generators",
+    "wander": "simulation.generators",
 }
 
 __all__ = [
     "Adapter",
+    "Clairvoyant",
     "Cluster",
     "Comparison",
     "Composition",
@@ -129,10 +151,13 @@ __all__ = [
     "Conditions",
     "ContentionDomain",
     "CostTable",
+    "Delayed",
     "Device",
+    "Exported",
     "Layer",
     "Listener",
     "MeasuredProblem",
+    "Optimizer",
     "Placement",
     "Plan",
     "PlanSet",
@@ -140,18 +165,24 @@ __all__ = [
     "QoE",
     "RunRecord",
     "SearchSpace",
+    "SolverComparison",
+    "SolverOptions",
+    "Source",
     "Tls",
     "Trace",
     "WorkerPool",
     "Workload",
     "World",
+    "absences",
     "alternatives",
     "compare",
+    "compare_solvers",
     "compose",
     "cost_table",
     "evaluate",
     "execute",
     "explain",
+    "export",
     "fastest_stream",
     "load_cluster",
     "load_conditions",
@@ -167,6 +198,7 @@ __all__ = [
     "order_transfers",
     "place",
     "plan",
+    "planner_for",
     "probe_network",
     "profile",
     "reproduce",
@@ -177,6 +209,9 @@ __all__ = [
     "save_run",
     "save_trace",
     "simulate",
+    "timeline_svg",
+    "visits",
+    "wander",
 ]
 
 

@@ -30,7 +30,7 @@ class Stepped(NamedTuple):
 
 
 class Oracle:
-    """One process a stage, under Schedule1F1B; ended with the context.
+    """One process a stage, under Schedule1F1B or a schedule of our own; ended with the context.
 
     Parameters
     ----------
@@ -38,13 +38,17 @@ class Oracle:
         What is trained; the plan without replicas and without tied parameters.
     directory
         For what the processes read and write.
+    schedule
+        CSV of that library's actions; None: Schedule1F1B.
     """
 
-    def __init__(self, task: Task, plan: Plan, directory: Path) -> None:
+    def __init__(self, task: Task, plan: Plan, directory: Path, schedule: str | None = None) -> None:
         assert all(len(stage.replicas) == 1 for stage in plan.stages)
         self._directory, self._count = directory, len(plan.stages)
         (directory / "task.json").write_text(task.model_dump_json())
         (directory / "plan.json").write_text(plan.model_dump_json())
+        if schedule is not None:
+            (directory / "schedule.csv").write_text(schedule)
 
     def __enter__(self) -> Self:
         self._complaints = [(self._directory / f"{rank}.log").open("w+") for rank in range(self._count)]
@@ -111,6 +115,7 @@ def _serve(rank: int, directory: Path) -> None:
     import torch.distributed as dist
     from safetensors.torch import save_file
     from torch.distributed.pipelining import PipelineStage, Schedule1F1B
+    from torch.distributed.pipelining.schedules import _PipelineScheduleRuntime
 
     from dora_nb.executor.data import micro_batch
     from dora_nb.executor.layer_state import optimizer_of
@@ -125,12 +130,16 @@ def _serve(rank: int, directory: Path) -> None:
     module = whole[own.first_layer : own.stop_layer].train()
     data, loss = task.data.build(), task.loss.function()
     dist.init_process_group("gloo", init_method=f"file://{directory}/rendezvous", rank=rank, world_size=count)
-    schedule = Schedule1F1B(
-        PipelineStage(module, rank, count, torch.device("cpu")),
+    stage = PipelineStage(module, rank, count, torch.device("cpu"))
+    own_order = (directory / "schedule.csv").exists()
+    schedule = (_PipelineScheduleRuntime if own_order else Schedule1F1B)(
+        [stage] if own_order else stage,
         plan.micro_batches,
         lambda outputs, labels: part_of_loss(loss, outputs, labels, task.batch),
         scale_grads=False,
     )
+    if own_order:
+        schedule._load_csv(str(directory / "schedule.csv"), format="compute_comms")
     optimizer = optimizer_of(module.parameters(), task.optimizer)
     parameters = dict(module.named_parameters())  # a slice keeps the numbers of its layers
     for line in sys.stdin:

@@ -33,6 +33,7 @@ ALLOWED = {
         "domain", "costs", "solvers", "catalog", "formulation", "planning", "simulation", "adaptation", "render",
     },
 }  # fmt: skip
+ALLOWED["exporting"] = {"domain", "costs", "solvers", "formulation", "planning", "render", "executor"}
 ALLOWED["sweeps"] = ALLOWED["explorer"] | {"explorer"}
 
 #: Rooms that may import anything; nothing imports them.

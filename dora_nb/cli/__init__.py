@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typer
 
+from dora_nb.cli.exporting import export
 from dora_nb.cli.failures import tidy
 from dora_nb.cli.measuring import probe, profile
 from dora_nb.cli.planning import compose, explain, plan
@@ -28,7 +29,7 @@ app = typer.Typer(
 )
 
 # In the order of the help.
-for command in (demo, plan, compose, explain, profile, probe, execute, worker, compare, reproduce, doctor):
+for command in (demo, plan, compose, explain, profile, probe, execute, worker, compare, export, reproduce, doctor):
     app.command()(tidy(command))
 
 

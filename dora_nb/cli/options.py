@@ -11,6 +11,7 @@ from dora_nb.errors import DocumentError, InputError
 
 if TYPE_CHECKING:
     from dora_nb.executor.control.tls import Tls
+    from dora_nb.solvers import SolverOptions
 
 ClusterName = Annotated[str, typer.Option(help="Deployment in the catalogue, or a JSON file of the same form.")]
 WorkloadName = Annotated[str, typer.Option(help="Model in the catalogue, or a JSON file of the same form.")]
@@ -23,6 +24,9 @@ Accounting = Annotated[str, typer.Option(help="Whose energy counts: participatin
 Gap = Annotated[float, typer.Option(help="Relative gap that is good enough.")]
 TimeLimit = Annotated[str, typer.Option(help="After this the best so far is returned with its gap.")]
 Solver = Annotated[Literal["auto", "gurobi", "highs"], typer.Option(help="auto: Gurobi where licensed, else HiGHS.")]
+Threads = Annotated[int | None, typer.Option(help="Threads of the solver; else its own choice.")]
+Seed = Annotated[int | None, typer.Option(help="Random seed of the solver; else its default.")]
+SolverLog = Annotated[Path | None, typer.Option("--solver-log", help="Append the solver's own log to this file.")]
 Listen = Annotated[
     str | None, typer.Option(help="HOST:PORT at which one worker a device connects; else all on this machine.")
 ]
@@ -60,3 +64,16 @@ def certificates(cert: Path | None, key: Path | None, ca: Path | None) -> Tls | 
     if any(each is not None for each in (cert, key, ca)):
         raise InputError("tls", None, "--tls-cert, --tls-key and --tls-ca together, or none of them")
     return None
+
+
+def solver_options(solver: str, threads: int | None, seed: int | None, log: Path | None) -> SolverOptions:
+    """What was said about the solver.
+
+    Raises
+    ------
+    InputError
+        If a number is out of its range, or there is no folder for the log.
+    """
+    from dora_nb.solvers import SolverOptions
+
+    return SolverOptions(solver, threads=threads, seed=seed, log=log or False)

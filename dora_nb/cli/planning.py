@@ -18,13 +18,17 @@ from dora_nb.cli.options import (
     ImagePx,
     Json,
     Precision,
+    Seed,
     SequenceLength,
     Sink,
     Solver,
+    SolverLog,
     Source,
+    Threads,
     TimeLimit,
     WorkloadName,
     check_folder,
+    solver_options,
 )
 from dora_nb.cli.questions import measured_times, question, setting_lines
 from dora_nb.cli.talk import Talk
@@ -88,6 +92,9 @@ def plan(
     gap: Gap = 1e-4,
     time_limit: TimeLimit = "60 s",
     solver: Solver = "auto",
+    threads: Threads = None,
+    seed: Seed = None,
+    solver_log: SolverLog = None,
     algorithm: Annotated[
         Literal["auto", "decomposed", "monolithic"],
         typer.Option(help="monolithic: the joint program as it stands, for small questions; auto: decomposed."),
@@ -130,7 +137,7 @@ def plan(
             most_plans=most_plans,
             gap=gap,
             time_limit_s=parse_field("time_limit", time_limit, "time"),
-            solver=solver,
+            solver=solver_options(solver, threads, seed, solver_log),
             algorithm=algorithm,
             overlap=overlap,
             table=table,
@@ -144,7 +151,7 @@ def plan(
 
 
 #: Options of ``plan`` that say something about a problem file too.
-_OF_PROBLEMS = {"problem", "gap", "time_limit", "solver", "as_json"}
+_OF_PROBLEMS = {"problem", "gap", "time_limit", "solver", "threads", "seed", "solver_log", "as_json"}
 
 
 def _plan_problem(path: Path, options: Mapping[str, Any]) -> None:
@@ -166,7 +173,7 @@ def _plan_problem(path: Path, options: Mapping[str, Any]) -> None:
             question,
             gap=options["gap"],
             time_limit_s=parse_field("time_limit", options["time_limit"], "time"),
-            solver=options["solver"],
+            solver=solver_options(*(options[name] for name in ("solver", "threads", "seed", "solver_log"))),
             on_progress=update,
         )
     say.lines(placement_lines(answer))
@@ -199,6 +206,9 @@ def compose(
     gap: Gap = 1e-3,
     time_limit: TimeLimit = "60 s",
     solver: Solver = "auto",
+    threads: Threads = None,
+    seed: Seed = None,
+    solver_log: SolverLog = None,
     as_json: Json = False,
 ) -> None:
     """Choose a few plans and how often to use each in which condition, with a bound and a gap."""
@@ -232,7 +242,7 @@ def compose(
             missed_share=missed_share,
             gap=gap,
             time_limit_s=parse_field("time_limit", time_limit, "time"),
-            solver=solver,
+            solver=solver_options(solver, threads, seed, solver_log),
             on_progress=update,
         )
     say.lines(repr(mix).splitlines())
@@ -269,7 +279,7 @@ def explain(**options: Any) -> None:
             qoe,
             gap=options["gap"],
             time_limit_s=parse_field("time_limit", options["time_limit"], "time"),
-            solver=options["solver"],
+            solver=solver_options(*(options[name] for name in ("solver", "threads", "seed", "solver_log"))),
             overlap=options["overlap"],
             table=table,
             on_progress=update,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from typing import Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,9 @@ from dora_nb.domain.limit import Limit
 from dora_nb.domain.qoe import EnergyAccounting, Objective, Unit
 from dora_nb.domain.record import Record
 from dora_nb.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: How parameters shared by the first and the last layer are kept equal. ``none``: the workload ties nothing, or does
 #: not train and each stage holds a copy. ``one-stage``: both layers sit in the only stage. ``synchronised``: two
@@ -457,6 +460,18 @@ class Plan(Record):
             trains=trains,
             hosts_first_layer=self.hosts_first_layer(stage),
         )
+
+    def stage_frame(self) -> pd.DataFrame:
+        """One row for every device of every stage, units in the column names, as a pandas frame."""
+        from dora_nb.render.frames import stage_frame  # a method that looks up a room: imported when called
+
+        return stage_frame(self)
+
+    def schedule_frame(self) -> pd.DataFrame:
+        """One row for every transfer of the predicted schedule, by start, as a pandas frame."""
+        from dora_nb.render.frames import schedule_frame  # a method that looks up a room: imported when called
+
+        return schedule_frame(self)
 
     def _repr_html_(self) -> str:
         from dora_nb.render.html import plan_html  # a method that looks up a room: imported when called

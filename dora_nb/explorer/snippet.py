@@ -15,6 +15,7 @@ from dora_nb.explorer.solving import Effort
 from dora_nb.explorer.whatif import WhatIf
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.question import Question
+from dora_nb.solvers import SolverChoice, SolverOptions
 
 #: What :func:`dora_nb.plan` does unless it is told otherwise.
 _DEFAULT = Effort()
@@ -107,13 +108,24 @@ def _plan_lines(known: Known, asked: Question, effort: Effort) -> list[str]:
     found = known.found
     options: dict[str, Any] = {"most_plans": found.most_plans, "gap": effort.gap}
     options = {name: value for name, value in options.items() if value != getattr(_DEFAULT, name)}
-    options |= {} if asked.solver == "auto" else {"solver": asked.solver}
     options |= {} if asked.overlap else {"overlap": False}
-    call = ", ".join(["workload, cluster, qoe", *filter(None, [_arguments(options), _space_argument(asked)])])
+    parts = [_arguments(options), _solver_argument(asked.solver), _space_argument(asked)]
+    call = ", ".join(["workload, cluster, qoe", *filter(None, parts)])
     plans = f"plans = dora.plan({call})"
     if found.kind == "answer":
         return [plans, "plan = plans.best  # of equally good plans the better one at the other figure"]
     return [plans, f"plan = plans[{found.place}]"]
+
+
+def _solver_argument(choice: SolverChoice) -> str:
+    """Which solver, unless it is the usual one as it usually is."""
+    chosen = SolverOptions.of(choice)
+    if chosen == SolverOptions(chosen.name):
+        return "" if chosen.name == "auto" else f"solver={chosen.name!r}"
+    said = {name: getattr(chosen, name) for name in ("name", "threads", "seed", "log")}
+    said = {name: str(value) if isinstance(value, Path) else value for name, value in said.items()}
+    usual = SolverOptions()
+    return f"solver=dora.SolverOptions({_arguments({n: v for n, v in said.items() if v != getattr(usual, n)})})"
 
 
 def _space_argument(asked: Question) -> str:

@@ -88,12 +88,15 @@ class JointModel:
         Columns that may stand at each stage.
     operations
         What the start times belong to.
+    pairs
+        Transfers, by index of the operation, whose order each binary ``before`` decides.
     """
 
     model: linopy.Model
     unit: float
     columns: tuple[Ints, ...]
     operations: Operations
+    pairs: tuple[tuple[int, int], ...]
 
     def chosen(self, values: dict[str, Floats]) -> list[int]:
         """Columns of a solution, first stage to last."""
@@ -355,6 +358,7 @@ class _Program:
             else:
                 pairs.append((first, second, forth, back))
         before = self.rows.variables("before", len(pairs), kind="binary")
+        self.pairs = tuple((first, second) for first, second, _, _ in pairs)
         for (first, second, forth, back), binary in zip(pairs, before, strict=True):
             gates = self._gates(first, second)
             for earlier, later, lags, forward in ((first, second, forth, True), (second, first, back, False)):
@@ -436,7 +440,7 @@ class _Program:
         return self._model(energy, unit_j)
 
     def _model(self, minimised: Form, unit: float) -> JointModel:
-        return JointModel(self.rows.build(minimised), unit, tuple(self.ids), self.operations)
+        return JointModel(self.rows.build(minimised), unit, tuple(self.ids), self.operations, self.pairs)
 
     def _idle(self, stage: int, idle: Form, unit_j: float) -> None:
         codes = self.c.code[self.ids[stage]]

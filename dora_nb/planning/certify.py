@@ -22,6 +22,7 @@ from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.scheduling import finish_all
 from dora_nb.planning.search import Candidates
 from dora_nb.planning.targets import Figure
+from dora_nb.solvers import SolverChoice
 
 #: Partitions whose columns the program chooses from. More make it slower and prove nothing more: the search has
 #: bounded the rest already.
@@ -62,7 +63,7 @@ def check_by_program(
     *,
     latency_limit_s: float,
     energy_limit_j: float,
-    solver: str,
+    solver: SolverChoice,
     deadline: Deadline,
 ) -> Verdict | None:
     """Solve the partition program over the best candidates and compare it with the search's own row bounds.
@@ -94,7 +95,7 @@ def check_by_program(
     options = solvers.Options(
         time_limit_s=None if seconds is None else max(seconds, LEAST_CHECK_S), mip_gap=AGREEMENT / 10
     )
-    outcome = solvers.solve(program.model, options, solver=solver, cancel=deadline.cancel)  # type: ignore[arg-type]
+    outcome = solvers.solve(program.model, options, solver=solver, cancel=deadline.cancel)
     least = min(bound for _, _, bound in pool)
     if outcome.bound is not None and outcome.bound > least * (1 + AGREEMENT):
         raise ObjectiveMismatchError(

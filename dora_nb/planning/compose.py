@@ -25,6 +25,7 @@ from dora_nb.planning.mixer import AGREEMENT, Bounds, Choice, Mixer
 from dora_nb.planning.palette import Palette
 from dora_nb.planning.plan import Progress, check_effort
 from dora_nb.planning.shortlist import Shortlist
+from dora_nb.solvers import SolverChoice
 
 #: Partitions that the program behind a bound may mix, and those that all get their transfers scheduled.
 MOST_PLANS_LISTED, MOST_PLANS_SCHEDULED = 200, 40
@@ -47,7 +48,7 @@ def compose(
     requests_per_s: float | None = None,
     gap: float = 1e-3,
     time_limit_s: float = 60.0,
-    solver: str = "auto",
+    solver: SolverChoice = "auto",
     table: CostTable | None = None,
     space: SearchSpace | None = None,
     on_progress: Progress | None = None,

@@ -20,6 +20,7 @@ from dora_nb.planning.plan import plan
 from dora_nb.planning.question import Question
 from dora_nb.planning.relax import Relaxer
 from dora_nb.planning.worth import Appraiser
+from dora_nb.solvers import SolverChoice
 from dora_nb.units import parse_field
 
 Progress = Callable[[str], None]
@@ -43,7 +44,7 @@ def explain(
     *,
     gap: float = 1e-4,
     time_limit_s: float = 60.0,
-    solver: str = "auto",
+    solver: SolverChoice = "auto",
     overlap: bool = True,
     table: CostTable | None = None,
     space: SearchSpace | None = None,

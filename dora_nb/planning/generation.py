@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from dora_nb.planning.plan import plan as make_plans
 from dora_nb.planning.pricing import cheapest
 from dora_nb.planning.scheduling import settle
 from dora_nb.planning.shortlist import Proof
+from dora_nb.solvers import SolverChoice
 
 #: Rounds of column generation.
 MOST_ROUNDS = 8
@@ -40,7 +42,7 @@ PLANNING_SHARE = 0.5
 #: Seconds that planning for one condition gets of those that are left, even if its share is smaller.
 LEAST_PLANNING_S = 2.0
 
-Solve = Callable[[object], solvers.Outcome]
+Solve = Callable[[Any], solvers.Outcome]  # of a model
 
 
 @dataclass
@@ -63,7 +65,7 @@ class Generator:
     promise: Promise
     most_plans: int
     gap: float
-    solver: str
+    solver: SolverChoice
     solve: Solve
     deadline: Deadline
     say: Progress

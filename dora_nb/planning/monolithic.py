@@ -25,6 +25,7 @@ from dora_nb.formulation.joint import JointModel, Skeleton, joint_model, skeleto
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.scheduling import AGREEMENT, predicted, settle
+from dora_nb.solvers import SolverChoice
 
 #: Stage columns times operations of the largest skeleton: more than this and a program takes minutes.
 MOST_SIZE = 200_000
@@ -87,7 +88,7 @@ def solve_jointly(
     latency_limit_s: float,
     energy_limit_j: float,
     gap: float,
-    solver: str,
+    solver: SolverChoice,
     deadline: Deadline,
 ) -> JointAnswer:
     """The best plan for one question: every skeleton in turn, each to beat what the ones before found."""
@@ -105,7 +106,7 @@ class _Question:
     latency_limit_s: float
     energy_limit_j: float
     gap: float
-    solver: str
+    solver: SolverChoice
     deadline: Deadline
 
     def __post_init__(self) -> None:
@@ -146,7 +147,7 @@ class _Question:
 
     def _solve(self, model: JointModel) -> solvers.Outcome:
         options = solvers.Options(time_limit_s=self.deadline.remaining_s, mip_gap=min(self.gap, AGREEMENT) / 10)
-        outcome = solvers.solve(model.model, options, solver=self.solver, cancel=self.deadline.cancel)  # type: ignore[arg-type]
+        outcome = solvers.solve(model.model, options, solver=self.solver, cancel=self.deadline.cancel)
         self.answer.solver, self.answer.reason = outcome.solver, outcome.reason
         self.answer.programs += 1
         return outcome

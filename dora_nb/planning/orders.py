@@ -19,6 +19,7 @@ from dora_nb.formulation.problem import Problem
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.plan import check_effort
 from dora_nb.planning.scheduling import operations_and_timing, predicted, settle
+from dora_nb.solvers import SolverChoice
 
 #: ``as-ready``: first come, first served. ``critical-path``: whenever a medium is free, of the transfers that are ready
 #: the one with the longest chain of work behind it. ``exact``: the shortest schedule that can be found, with a proof of
@@ -36,7 +37,7 @@ def order_transfers(
     most_chunks: int | None = None,
     gap: float = 1e-4,
     time_limit_s: float = 20.0,
-    solver: str = "auto",
+    solver: SolverChoice = "auto",
     cancel: threading.Event | None = None,
 ) -> Plan:
     """The same plan with its transfers in another order, and what it is then predicted to do.
@@ -86,7 +87,7 @@ def order_transfers(
     return predicted(bare.replace(transfer_order=schedule.transfers()), problem)
 
 
-def _exact(plan: Plan, problem: Problem, gap: float, solver: str, deadline: Deadline) -> Plan:
+def _exact(plan: Plan, problem: Problem, gap: float, solver: SolverChoice, deadline: Deadline) -> Plan:
     settled = settle(plan.replace(chunks=1), problem, below_s=math.inf, gap=gap, solver=solver, deadline=deadline)
     assert settled.plan is not None, "there is always a schedule"
     reached = max(1 - settled.bound_s / settled.makespan_s, 0.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import get_args
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from dora_nb.planning.device_states import MOST_STATES, States
 from dora_nb.planning.downset_search import DownsetSearch, Step, possible_downsets
 from dora_nb.planning.found import Found
 from dora_nb.planning.work_bound import WorkBound, device_seconds, period_bound, work_bound
-from dora_nb.solvers.select import SolverName
+from dora_nb.solvers import SolverChoice, SolverOptions
 
 Progress = Callable[[str], None]
 
@@ -40,7 +39,7 @@ def place(
     *,
     gap: float = 1e-4,
     time_limit_s: float = 60.0,
-    solver: str = "auto",
+    solver: SolverChoice = "auto",
     on_progress: Progress | None = None,
 ) -> Placement:
     """Find which layers run on which devices, by a problem's own numbers and rules.
@@ -103,13 +102,12 @@ def place(
     )
 
 
-def _check_effort(gap: float, time_limit_s: float, solver: str) -> None:
+def _check_effort(gap: float, time_limit_s: float, solver: SolverChoice) -> None:
     if not 0 < gap < 1:
         raise InputError("gap", gap, "above 0 and below 1")
     if not time_limit_s > 0:
         raise InputError("time_limit_s", time_limit_s, "more than 0 seconds")
-    if solver not in get_args(SolverName):
-        raise InputError("solver", solver, ", ".join(get_args(SolverName)))
+    SolverOptions.of(solver)
 
 
 def _compare(problem: MeasuredProblem, found: Found, evaluation: Evaluation) -> None:

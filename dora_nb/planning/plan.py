@@ -41,6 +41,7 @@ from dora_nb.planning.scheduling import predicted, scheduled
 from dora_nb.planning.search import Candidates, Open, Search, larger_groups, screen
 from dora_nb.planning.settle import settle_all
 from dora_nb.planning.targets import Figure, Ladder, Targets, least_possible
+from dora_nb.solvers import SolverChoice, SolverOptions
 from dora_nb.units import format_joules, format_rate, format_seconds
 
 Progress = Callable[[str], None]
@@ -54,8 +55,6 @@ _FEW_LABELS, _MANY_LABELS = 300, 100_000
 
 #: Partitions whose transfers are scheduled in one search.
 _FEW_SCHEDULES, _MANY_SCHEDULES = 100, 2_000
-
-SOLVERS = ("auto", "gurobi", "highs")
 
 #: Latency limits tried for every plan wanted, and rounds of more where coverage is loosest.
 _LIMITS_PER_PLAN, _ROUNDS = 3, 1
@@ -72,7 +71,7 @@ def plan(
     most_plans: int = 5,
     gap: float = 1e-4,
     time_limit_s: float = 60.0,
-    solver: str = "auto",
+    solver: SolverChoice = "auto",
     algorithm: Algorithm = "auto",
     overlap: bool = True,
     table: CostTable | None = None,
@@ -104,7 +103,8 @@ def plan(
     time_limit_s
         Seconds after which the best plans so far are returned with their true gaps.
     solver
-        ``auto`` (Gurobi where it is installed and licensed for the size, else HiGHS), ``gurobi`` or ``highs``.
+        ``auto`` (Gurobi where it is installed and licensed for the size, else HiGHS), ``gurobi`` or ``highs``; with
+        threads, seed and log: a :class:`~dora_nb.solvers.SolverOptions`.
     algorithm
         ``decomposed``: bounds first, as described. ``monolithic``: the joint program of columns, start times and
         transfer orders as it stands, for small questions with hard limits. ``auto``: decomposed, which proves the same
@@ -181,7 +181,7 @@ def _check(
     most_plans: int,
     gap: float,
     time_limit_s: float,
-    solver: str,
+    solver: SolverChoice,
 ) -> None:
     check_question(workload, cluster, qoe)
     if most_plans < 1:
@@ -207,7 +207,7 @@ def check_question(workload: Workload, cluster: Cluster, qoe: QoE) -> None:
             raise UnknownNameError("battery_j", name, cluster.device_ids)
 
 
-def check_effort(gap: float, time_limit_s: float, solver: str) -> None:
+def check_effort(gap: float, time_limit_s: float, solver: SolverChoice) -> None:
     """Refuse gaps, time limits and solvers that cannot be.
 
     Raises
@@ -219,8 +219,7 @@ def check_effort(gap: float, time_limit_s: float, solver: str) -> None:
         raise InputError("gap", gap, "above 0 and below 1")
     if not time_limit_s > 0:
         raise InputError("time_limit_s", time_limit_s, "more than 0 seconds")
-    if solver not in SOLVERS:
-        raise InputError("solver", solver, ", ".join(SOLVERS))
+    SolverOptions.of(solver)
 
 
 @dataclass(frozen=True)
@@ -273,7 +272,7 @@ class _Hunt:
     deadline: Deadline
     say: Progress
     most_plans: int = 1
-    solver: str = "auto"
+    solver: SolverChoice = "auto"
     monolithic: bool = False
     on_event: solvers.OnEvent | None = None
     started: float = field(default_factory=time.monotonic)

@@ -17,6 +17,7 @@ from dora_nb.planning.scheduling import predicted
 from dora_nb.planning.search import Open, Search, screen
 from dora_nb.planning.settle import settle_all
 from dora_nb.planning.targets import Figure, Ladder, Targets
+from dora_nb.solvers import SolverChoice
 
 #: Labels and schedules of the quick search for a first plan, and of the one that proves.
 _QUICK, _THOROUGH = (1_000, 100), (100_000, 2_000)
@@ -47,7 +48,7 @@ def cheapest(
     energy_limit_j: float = np.inf,
     known: Iterable[Plan],
     gap: float,
-    solver: str,
+    solver: SolverChoice,
     deadline: Deadline,
 ) -> Cheapest:
     """Minimise ``per_s x makespan + per_j x energy`` over all plans of a problem's space.

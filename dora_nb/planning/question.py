@@ -14,6 +14,7 @@ from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.space import SearchSpace
+from dora_nb.solvers import SolverChoice
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Question:
     table: CostTable | None
     space: SearchSpace
     overlap: bool = True
-    solver: str = "auto"
+    solver: SolverChoice = "auto"
 
     @classmethod
     def of(
@@ -51,7 +52,7 @@ class Question:
         table: CostTable | None = None,
         space: SearchSpace | None = None,
         overlap: bool = True,
-        solver: str = "auto",
+        solver: SolverChoice = "auto",
     ) -> Question:
         """A question about the given space, or the default one of this workload on this cluster."""
         space = Problem.of(workload, cluster, qoe.energy_accounting, qoe=qoe, table=table, space=space).space

@@ -18,6 +18,7 @@ from dora_nb.formulation.placement import Assignment, assignment_model
 from dora_nb.planning.device_states import MOST_STATES, States
 from dora_nb.planning.found import Found
 from dora_nb.planning.work_bound import period_bound
+from dora_nb.solvers import SolverChoice
 
 Progress = Callable[[str], None]
 
@@ -31,7 +32,7 @@ _RUNS = ((50, 0.25), (50, 0.25), (1000, 0.5))
 _MOST_VARIABLES = 60_000
 
 
-def place_anywhere(problem: MeasuredProblem, gap: float, deadline: float, solver: str, say: Progress) -> Found:
+def place_anywhere(problem: MeasuredProblem, gap: float, deadline: float, solver: SolverChoice, say: Progress) -> Found:
     """The best assignment of groups of layers to devices.
 
     Raises
@@ -72,10 +73,10 @@ def place_anywhere(problem: MeasuredProblem, gap: float, deadline: float, solver
     return Found(stages, value, min(bound, value), scope, method, stopped)
 
 
-def _prove(assignment: Assignment, value: float, gap: float, deadline: float, solver: str) -> solvers.Outcome:
+def _prove(assignment: Assignment, value: float, gap: float, deadline: float, solver: SolverChoice) -> solvers.Outcome:
     model = assignment_model(assignment, value * (1 - gap))
     options = solvers.Options(time_limit_s=max(deadline - time.monotonic(), 0.1), mip_gap=gap, seed=1)
-    return solvers.solve(model, options, solver=solver)  # type: ignore[arg-type]
+    return solvers.solve(model, options, solver=solver)
 
 
 def _stages(

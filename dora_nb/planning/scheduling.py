@@ -20,6 +20,7 @@ from dora_nb.formulation.stream_schedule import greedy_stream
 from dora_nb.formulation.transfers import transfer_model
 from dora_nb.formulation.windows import ROUNDING, Windows
 from dora_nb.planning.deadline import Deadline
+from dora_nb.solvers import SolverChoice
 
 #: Rounds of improvement before the transfer program is asked.
 ROUNDS = 24
@@ -118,7 +119,9 @@ def fits_memory(plan: Plan) -> bool:
     return all(device.memory_bytes <= device.usable_memory_bytes for device in plan.prediction.devices)
 
 
-def settle(plan: Plan, problem: Problem, *, below_s: float, gap: float, solver: str, deadline: Deadline) -> Settled:
+def settle(
+    plan: Plan, problem: Problem, *, below_s: float, gap: float, solver: SolverChoice, deadline: Deadline
+) -> Settled:
     """The best transfer schedule of a plan that beats a makespan, or the proof that none does.
 
     First the bound of every medium, then schedules by list and by serial scheduling in one, two and four chunks, then
@@ -167,7 +170,9 @@ def _heuristic(plan: Plan, problem: Problem, *, enough_s: float, deadline: Deadl
     return improved(schedule, operations, timing, enough_s=enough_s, rounds=ROUNDS, stop=lambda: deadline.passed)
 
 
-def _by_program(best: Settled, plan: Plan, problem: Problem, gap: float, solver: str, deadline: Deadline) -> Settled:
+def _by_program(
+    best: Settled, plan: Plan, problem: Problem, gap: float, solver: SolverChoice, deadline: Deadline
+) -> Settled:
     """The transfer program over the finest chunks, of which every coarser schedule is a special case."""
     operations, timing = operations_and_timing(plan, problem)
     if len(operations.transfers) > MOST_TRANSFERS:
@@ -182,7 +187,7 @@ def _by_program(best: Settled, plan: Plan, problem: Problem, gap: float, solver:
     left_s = deadline.remaining_s
     limit_s = PROGRAM_S if left_s is None else min(left_s, PROGRAM_S)
     options = solvers.Options(time_limit_s=limit_s, mip_gap=gap)
-    outcome = solvers.solve(program.model, options, solver=solver, cancel=deadline.cancel)  # type: ignore[arg-type]
+    outcome = solvers.solve(program.model, options, solver=solver, cancel=deadline.cancel)
     if outcome.status is solvers.Status.INFEASIBLE:
         return _bounded(best, below_s, outcome.solver)
     if outcome.bound is not None:

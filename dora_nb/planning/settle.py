@@ -16,6 +16,7 @@ from dora_nb.planning.scheduling import settle
 from dora_nb.planning.search import Open
 from dora_nb.planning.streaming import settle_stream
 from dora_nb.planning.targets import Targets
+from dora_nb.solvers import SolverChoice
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Settlement:
 
 
 def settle_all(
-    problem: Problem, targets: Targets, plans: Sequence[Open], *, solver: str, deadline: Deadline
+    problem: Problem, targets: Targets, plans: Sequence[Open], *, solver: SolverChoice, deadline: Deadline
 ) -> Settlement:
     """Settle open plans, most promising first, until none can improve an answer or time is up.
 

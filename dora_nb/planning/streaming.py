@@ -20,10 +20,11 @@ from dora_nb.formulation.stream_schedule import (
 )
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.scheduling import PROGRAM_S, Settled
+from dora_nb.solvers import SolverChoice
 
 
 def settle_stream(
-    plan: Plan, problem: Problem, *, below_s: float, gap: float, solver: str, deadline: Deadline
+    plan: Plan, problem: Problem, *, below_s: float, gap: float, solver: SolverChoice, deadline: Deadline
 ) -> Settled:
     """The schedule of a plan with the least latency below a limit, or the proof that none repeats every period.
 
@@ -62,7 +63,7 @@ def settle_stream(
     limit_s = PROGRAM_S if left_s is None else min(left_s, PROGRAM_S)
     options = solvers.Options(time_limit_s=limit_s, mip_gap=gap)
     model = stream_model(operations, timing, period_s, latest_s)
-    outcome = solvers.solve(model, options, solver=solver, cancel=deadline.cancel)  # type: ignore[arg-type]
+    outcome = solvers.solve(model, options, solver=solver, cancel=deadline.cancel)
     if outcome.status is solvers.Status.INFEASIBLE:
         return Settled(best.makespan_s, best.makespan_s, best.plan, outcome.solver)
     bound_s = 0.0 if outcome.bound is None else min(outcome.bound * period_s, best.makespan_s)

@@ -5,8 +5,9 @@
 >>> outcome.status, outcome.objective, outcome.bound  # doctest: +SKIP
 """
 
+from dora_nb.solvers.choice import ENVIRONMENT_VARIABLE, SolverChoice, SolverOptions
 from dora_nb.solvers.contract import Backend, Event, OnEvent, Options, Outcome, SolverInfo, Status, relative_gap
-from dora_nb.solvers.select import ENVIRONMENT_VARIABLE, available, solve
+from dora_nb.solvers.select import available, solve
 
 __all__ = [
     "ENVIRONMENT_VARIABLE",
@@ -15,7 +16,9 @@ __all__ = [
     "OnEvent",
     "Options",
     "Outcome",
+    "SolverChoice",
     "SolverInfo",
+    "SolverOptions",
     "Status",
     "available",
     "relative_gap",

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
@@ -58,7 +59,7 @@ class Options:
     seed
         Random seed; None: the solver's fixed default. A time limit or a cancel can still make two runs differ.
     log
-        Print the solver's own log.
+        True: print the solver's own log. A path: append it to that file.
 
     Raises
     ------
@@ -70,7 +71,7 @@ class Options:
     mip_gap: float = 1e-4
     threads: int | None = None
     seed: int | None = None
-    log: bool = False
+    log: bool | Path = False
 
     def __post_init__(self) -> None:
         if self.time_limit_s is not None and not (math.isfinite(self.time_limit_s) and self.time_limit_s >= 0):
@@ -81,6 +82,8 @@ class Options:
             raise InputError("threads", self.threads, "1 or more, or None for the solver's choice")
         if self.seed is not None and not 0 <= self.seed <= 2_000_000_000:
             raise InputError("seed", self.seed, "0 to 2,000,000,000, or None for the solver's default")
+        if isinstance(self.log, Path) and not self.log.parent.is_dir():
+            raise InputError("log", str(self.log), f"a file in a folder that exists; there is no {self.log.parent}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,8 @@ class Outcome:
         Name and version, e.g. ``HiGHS 1.15.1``.
     reason
         Why this solver, as a short sentence.
+    nodes
+        Nodes of the search tree explored; 0 for a linear program, and where presolving was enough.
     """
 
     status: Status
@@ -146,6 +151,7 @@ class Outcome:
     wall_s: float
     solver: str
     reason: str
+    nodes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -160,7 +161,9 @@ def _run(data: LinearData, options: Options, watch: Watch) -> Raw:
 
 def _parameters(options: Options, watch: Watch) -> dict[str, Any]:
     wanted: dict[str, Any] = {
-        "OutputFlag": int(options.log),
+        "LogToConsole": int(options.log is True),  # before output is on: Gurobi prints what is set
+        "OutputFlag": int(bool(options.log)),
+        "LogFile": str(options.log) if isinstance(options.log, Path) else None,  # Gurobi appends
         "MIPGap": options.mip_gap,
         "MIPGapAbs": 0.0,
         # As strict as HiGHS: with big-M rows a looser tolerance on integers is another model.
@@ -181,19 +184,20 @@ def _on_callback(codes: Any, model: Any, where: int, watch: Watch) -> None:
 
 
 def _raw(codes: Any, model: Any, x: Any) -> Raw:
+    nodes = int(model.NodeCount)
     match model.Status:
         case codes.OPTIMAL:
             bound = model.ObjBound if model.IsMIP else model.ObjVal
-            return Raw(Status.OPTIMAL, model.ObjVal, bound, np.asarray(x.X, dtype=np.float64))
+            return Raw(Status.OPTIMAL, model.ObjVal, bound, np.asarray(x.X, dtype=np.float64), nodes)
         case codes.INFEASIBLE:
-            return Raw(Status.INFEASIBLE)
+            return Raw(Status.INFEASIBLE, nodes=nodes)
         case codes.UNBOUNDED | codes.INF_OR_UNBD:
             return Raw(None)
         case codes.TIME_LIMIT | codes.INTERRUPTED:
             # A linear program that is stopped has a simplex iterate at best: neither a bound nor a kept promise.
             bound = model.ObjBound if model.IsMIP else None
             if model.IsMIP and model.SolCount:
-                return Raw(Status.FEASIBLE, model.ObjVal, bound, np.asarray(x.X, dtype=np.float64))
-            return Raw(Status.NO_INCUMBENT, bound=bound)
+                return Raw(Status.FEASIBLE, model.ObjVal, bound, np.asarray(x.X, dtype=np.float64), nodes)
+            return Raw(Status.NO_INCUMBENT, bound=bound, nodes=nodes)
         case ended:
             raise SolverError(f"Gurobi stopped with status {ended}, which is no answer: numerical trouble is likely")

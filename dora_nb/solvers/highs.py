@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,7 +89,9 @@ def _demand(status: Any, problem: str) -> None:
 
 def _options(options: Options, watch: Watch) -> dict[str, Any]:
     wanted: dict[str, Any] = {
-        "output_flag": options.log,
+        "output_flag": bool(options.log),
+        "log_to_console": options.log is True,
+        "log_file": str(options.log) if isinstance(options.log, Path) else None,  # HiGHS appends
         "mip_rel_gap": options.mip_gap,
         "mip_abs_gap": 0.0,  # the default 1e-6 ends a model with a small objective at any relative gap
         "time_limit": watch.remaining_s(options),
@@ -145,22 +148,38 @@ def _raw(highs: Any, data: LinearData, scale: float) -> Raw | None:
     info = highs.getInfo()
     incumbent = info.objective_function_value / scale
     bound = info.mip_dual_bound / scale if data.is_mip else None
+    nodes = max(0, int(info.mip_node_count)) if data.is_mip else 0
     match highs.getModelStatus():
         case ends.kOptimal:
-            return Raw(Status.OPTIMAL, incumbent, bound if data.is_mip else incumbent, _x(highs))
+            return Raw(Status.OPTIMAL, incumbent, bound if data.is_mip else incumbent, _x(highs), nodes)
         case ends.kModelEmpty:
             return Raw(Status.OPTIMAL, data.offset, data.offset, np.zeros(len(data.cost)))
         case ends.kInfeasible:
-            return Raw(Status.INFEASIBLE)
+            return Raw(Status.INFEASIBLE, nodes=nodes)
         case ends.kUnbounded | ends.kUnboundedOrInfeasible:
             return Raw(None)
         case ends.kTimeLimit | ends.kInterrupt:
             # A linear program that is stopped has a simplex iterate at best: neither a bound nor a kept promise.
             found = data.is_mip and info.primal_solution_status == int(highspy.SolutionStatus.kSolutionStatusFeasible)
-            return Raw(Status.FEASIBLE, incumbent, bound, _x(highs)) if found else Raw(Status.NO_INCUMBENT, bound=bound)
+            if found:
+                return Raw(Status.FEASIBLE, incumbent, bound, _x(highs), nodes)
+            return Raw(Status.NO_INCUMBENT, bound=bound, nodes=nodes)
         case _:
             return None
 
 
 def _x(highs: Any) -> Any:
     return np.asarray(highs.getSolution().col_value, dtype=np.float64)
+
+
+def rewrite(source: Path, target: Path) -> None:
+    """Read a model file, LP or MPS, and write it again in the form of another name's ending; nothing is printed.
+
+    Raises
+    ------
+    SolverError
+        If it cannot be read or written.
+    """
+    highs = _quiet_highs()
+    _demand(highs.readModel(str(source)), f"cannot read the model {source}")
+    _demand(highs.writeModel(str(target)), f"cannot write the model {target}")

@@ -34,12 +34,15 @@ class Raw:
         As the solver states them; infinities are allowed here.
     x
         Column values of the incumbent.
+    nodes
+        Nodes of the search tree explored.
     """
 
     status: Status | None
     incumbent: float | None = None
     bound: float | None = None
     x: FloatArray | None = None
+    nodes: int = 0
 
 
 class Watch:
@@ -167,7 +170,9 @@ def conduct(
     bound = finite(raw.bound)
     values = data.unpack(raw.x) if status.has_incumbent and raw.x is not None else {}
     gap = relative_gap(objective, bound)
-    return Outcome(status, objective, bound, gap, values, watch.wall_s, solver, f"{solver.split()[0]}: asked for")
+    return Outcome(
+        status, objective, bound, gap, values, watch.wall_s, solver, f"{solver.split()[0]}: asked for", raw.nodes
+    )
 
 
 def _settled(run: Run, data: LinearData, options: Options, watch: Watch) -> Raw:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
-from dora_nb.errors import InputError, SolverUnavailableError
+from dora_nb.errors import SolverUnavailableError
 from dora_nb.solvers import gurobi
+from dora_nb.solvers.choice import SolverChoice, SolverOptions
 from dora_nb.solvers.contract import Backend, OnEvent, Options, Outcome, SolverInfo
 from dora_nb.solvers.gurobi import GurobiBackend
 from dora_nb.solvers.highs import HighsBackend
 
 if TYPE_CHECKING:
     import linopy
-
-SolverName = Literal["auto", "gurobi", "highs"]
-
-#: ``auto``, ``gurobi`` or ``highs``: takes the place of ``solver="auto"``.
-ENVIRONMENT_VARIABLE = "DORA_NB_SOLVER"
 
 _BACKENDS: dict[str, Backend] = {"gurobi": GurobiBackend(), "highs": HighsBackend()}
 
@@ -28,7 +23,7 @@ def solve(
     model: linopy.Model,
     options: Options | None = None,
     *,
-    solver: SolverName = "auto",
+    solver: SolverChoice = "auto",
     on_event: OnEvent | None = None,
     cancel: threading.Event | None = None,
 ) -> Outcome:
@@ -42,7 +37,8 @@ def solve(
         Limits, gap, threads, seed, log; None: :class:`Options` as it stands.
     solver
         ``"auto"``: Gurobi when it is installed and its licence is large enough, else HiGHS; the environment variable
-        ``DORA_NB_SOLVER`` decides instead where it is set. ``"gurobi"``, ``"highs"``: that one.
+        ``DORA_NB_SOLVER`` decides instead where it is set. ``"gurobi"``, ``"highs"``: that one. Or a
+        :class:`SolverOptions`, whose threads, seed and log come before those of ``options``.
     on_event, cancel
         As in :meth:`Backend.solve`.
 
@@ -60,8 +56,9 @@ def solve(
     SolverError
         The model holds something that cannot be solved reliably, or the solver failed.
     """
-    options = options or Options()
-    name, asked = _wanted(solver)
+    chosen = SolverOptions.of(solver)
+    options = chosen.over(options or Options())
+    name, asked = chosen.wanted()
     if name != "auto":
         backend = _BACKENDS[name]
         return replace(backend.solve(model, options, on_event, cancel), reason=f"{backend.name}: {asked}")
@@ -78,14 +75,3 @@ def solve(
 def available() -> list[SolverInfo]:
     """What is installed and what its licence allows, without solving anything large."""
     return [backend.describe() for backend in _BACKENDS.values()]
-
-
-def _wanted(solver: str) -> tuple[str, str]:
-    """The solver to use and how it was asked for."""
-    field, name, asked = "solver", solver, "asked for"
-    if solver == "auto" and os.environ.get(ENVIRONMENT_VARIABLE):
-        field, name = ENVIRONMENT_VARIABLE, os.environ[ENVIRONMENT_VARIABLE].strip().lower()
-        asked = f"asked for by {ENVIRONMENT_VARIABLE}"
-    if name not in get_args(SolverName):
-        raise InputError(field, name, ", ".join(get_args(SolverName)))
-    return name, asked

@@ -19,6 +19,7 @@ from dora_nb.executor.course import Outputs
 from dora_nb.executor.messages import NetworkUse
 from dora_nb.executor.reference import reference_run
 from dora_nb.executor.session import Session
+from dora_nb.exporting import pipelining_csv
 
 STEPS = 5
 
@@ -45,9 +46,22 @@ needs_time = pytest.mark.skipif("DORA_NB_LONG" not in os.environ, reason="starts
 )
 def test_training_equals_schedule_1f1b(lab, pool, tmp_path, network, stages, micro_batches):
     plan = lab.plan(stages, micro_batches)
-    workload = lab.workload(lab.architectures[network], "training", plan.micro_batch * micro_batches)
+    equals_the_library(lab, pool, tmp_path, network, plan)
+
+
+@needs_time
+def test_an_exported_schedule_trains_alike(lab, pool, tmp_path):
+    """More in flight than 1F1B has, in the library's own runtime from the file that we write for it."""
+    deep = [(0, 2, [(0, 2)], 4, None), (2, 4, [(1, 2)], 3, None), (4, 6, [(2, 2)], 1, None)]
+    plan = lab.plan(deep, 5)
+    workload = lab.workload(lab.architectures["untied"], "training", plan.micro_batch * 5)
+    equals_the_library(lab, pool, tmp_path, "untied", plan, pipelining_csv(plan, workload))
+
+
+def equals_the_library(lab, pool, folder, network, plan, schedule=None):
+    workload = lab.workload(lab.architectures[network], "training", plan.micro_batch * plan.micro_batches)
     task = random_task(workload, 11)
-    with Oracle(task, plan, tmp_path) as oracle:
+    with Oracle(task, plan, folder, schedule) as oracle:
         session = Session(pool, task, NetworkUse(), pool.seats(plan.devices), lambda _: 60.0)
         session.clear()
         session.prepare(plan, fresh=True)

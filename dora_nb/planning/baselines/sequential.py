@@ -28,6 +28,7 @@ from dora_nb.planning.baselines.choice import fitting
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.scheduling import predicted, settle
 from dora_nb.planning.streaming import settle_stream
+from dora_nb.solvers import SolverChoice
 
 #: Relative step between the largest loads that are tried.
 LOAD_STEP = 0.02
@@ -49,7 +50,7 @@ class FormulaPlan:
     plans: tuple[Plan, ...]
 
 
-def sequential(problem: Problem, *, solver: str = "auto", gap: float = 1e-4) -> FormulaPlan | None:
+def sequential(problem: Problem, *, solver: SolverChoice = "auto", gap: float = 1e-4) -> FormulaPlan | None:
     """The partition of the least closed form that fits in memory, with its best schedules; None if none fits."""
     columns = build_columns(problem, problem.space.most_replicas)
     families = [columns.take(columns.micro_batch == size) for size in problem.space.micro_batch_sizes]
@@ -68,7 +69,7 @@ def sequentials(problem: Problem) -> list[Plan]:
 
 
 def _scheduled(
-    problem: Problem, columns: Columns, chosen: tuple[int, ...], solver: str, gap: float
+    problem: Problem, columns: Columns, chosen: tuple[int, ...], solver: SolverChoice, gap: float
 ) -> tuple[Plan, ...]:
     """A partition with every in-flight depth that fits in memory, each with its best schedule."""
     counts = problem.space.in_flight_counts(len(chosen), int(columns.micro_batches[chosen[0]]))

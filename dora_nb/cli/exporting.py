@@ -1,0 +1,55 @@
+"""The command ``export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from dora_nb.cli.options import Json, check_folder
+from dora_nb.cli.talk import Talk
+
+
+def export(
+    plan_file: Annotated[Path, typer.Argument(help="Plan file written by 'plan --out' or 'demo'.")],
+    to: Annotated[
+        Literal["plan", "pipelining", "perfetto", "lp", "mps", "stages", "schedule"],
+        typer.Option(
+            help="plan: a plan file and the commands that run it, torchrun's among them. pipelining: a schedule of "
+            "torch.distributed.pipelining, CSV. perfetto: the predicted timeline. lp, mps: an exact program for any "
+            "solver. stages, schedule: tables, CSV."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Where to.")],
+    program: Annotated[
+        Literal["joint", "partition", "transfers"],
+        typer.Option(help="For lp and mps: stages and start times together, stages alone, or the order of transfers."),
+    ] = "joint",
+    coordinator: Annotated[
+        str, typer.Option(help="HOST:PORT at which workers connect, for the commands of plan.")
+    ] = "127.0.0.1:4242",
+    as_json: Json = False,
+) -> None:
+    """Write a plan for another program: commands, a schedule, a trace, a model for any solver, a table.
+
+    Example: dora-nb export plan.json --to mps --out model.mps
+    """
+    from dora_nb.domain.plan_file import load_plan
+    from dora_nb.exporting import export as write
+
+    say = Talk(as_json)
+    check_folder(out)
+    loaded = load_plan(plan_file)
+    written = write(
+        out,
+        loaded.plan,
+        loaded.workload,
+        loaded.cluster,
+        loaded.qoe,
+        to=to,
+        program=program,
+        coordinator=coordinator,
+    )
+    say.lines(repr(written).splitlines())
+    say.json({"path": str(written.path), "to": to, "lines": list(written.lines)})
