@@ -96,6 +96,10 @@ def load_device(name_or_path: str | Path, id: str | None = None) -> Device:
     id
         Name in its cluster; None: the file's own, else its profile.
 
+    Returns
+    -------
+    Device
+
     Raises
     ------
     UnknownNameError
@@ -117,6 +121,10 @@ def load_cluster(name_or_path: str | Path) -> Cluster:
     ----------
     name_or_path
         Name in the catalogue, e.g. ``smart-home``, or path of a JSON file.
+
+    Returns
+    -------
+    Cluster
 
     Raises
     ------
@@ -177,6 +185,10 @@ def load_workload(
     source, sink
         Device that holds the inputs and labels, device that needs the outputs.
 
+    Returns
+    -------
+    Workload
+
     Raises
     ------
     UnknownNameError
@@ -225,6 +237,10 @@ def load_conditions(name_or_path: str | Path) -> Conditions:
     name_or_path
         Name in the catalogue, e.g. ``smart-home-evening``, or path of a JSON file.
 
+    Returns
+    -------
+    Conditions
+
     Raises
     ------
     UnknownNameError
@@ -249,6 +265,10 @@ def load_dynamics(name_or_path: str | Path) -> MarkovChain:
     ----------
     name_or_path
         Name in the catalogue, e.g. ``wifi-neighbours``, or path of a JSON file.
+
+    Returns
+    -------
+    MarkovChain
 
     Raises
     ------

@@ -347,6 +347,15 @@ def test_help_teaches():
         assert run(command, "--help")[0] == 0
 
 
+def test_threads_seed_and_log_of_the_solver(tmp_path):
+    words = ["--solver", "highs", "--threads", "1", "--seed", "3", "--solver-log", str(tmp_path / "solver.log")]
+    status, out, err = run("plan", *SMALL, *words, "--json")
+    assert status == 0, err
+    assert "HiGHS" in json.loads(out)["solver"]
+    assert "rows" in (tmp_path / "solver.log").read_text()
+    refused(run("plan", *SMALL, "--threads", "0"), "threads: got 0", "1 or more")
+
+
 def test_a_feasible_question_is_explained_in_units():
     status, out, err = run("explain", *SMALL[:-2], "--json")
     assert status == 0, err

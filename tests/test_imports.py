@@ -52,6 +52,7 @@ LAZY_UPWARDS = {
     "domain/plan_set.py": {"render", "explorer", "executor", "planning"},
     "domain/qoe.py": {"render"},
     "domain/run_record.py": {"render", "costs"},
+    "domain/solver_comparison.py": {"render"},
     "domain/workload.py": {"render"},
     "errors.py": {"render"},
     "executor/run.py": {"render"},

@@ -83,6 +83,7 @@ def test_the_top_level_holds_what_it_should():
         "LICENSE",
         "CHANGELOG.md",
         "CONTRIBUTING.md",
+        "GLOSSARY.md",
         "CITATION.cff",
     }
     assert top == folders | files

@@ -25,7 +25,19 @@ Planner = Callable[[Condition], tuple[Plan, ...]]
 
 
 def planner_for(workload: Workload, cluster: Cluster, table: CostTable, qoe: QoE) -> Planner:
-    """A planner that asks for the best plan in a state and for the fastest; beyond the limits if it must be."""
+    """A planner that asks for the best plan in a state and for the fastest; beyond the limits if it must be.
+
+    Parameters
+    ----------
+    workload, cluster, qoe
+        As for :func:`dora_nb.plan`.
+    table
+        Compute times in normal conditions.
+
+    Returns
+    -------
+    Planner
+    """
 
     def make(condition: Condition) -> tuple[Plan, ...]:
         place = under(cluster, table, condition)

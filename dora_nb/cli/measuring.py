@@ -46,7 +46,10 @@ def profile(
     out: Annotated[Path | None, typer.Option("--out", help="Write the profile to this file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure every layer of a model on this device, one at a time and at its real size."""
+    """Measure every layer of a model on this device, one at a time and at its real size.
+
+    Example: dora-nb profile bert-base --mode training --batch 4 --out laptop.json
+    """
     from dora_nb import catalog
     from dora_nb.domain.profile_file import save_profile
     from dora_nb.executor.pool import require_torch
@@ -90,6 +93,8 @@ def probe(
 
     With '--listen' every device's host runs 'dora-nb worker --name DEVICE'. Without it all workers run here, and what
     is measured is this machine's loopback.
+
+    Example: dora-nb probe --cluster smart-home --out measured.json
     """
     from dora_nb import catalog
     from dora_nb.domain.cluster_file import save_cluster

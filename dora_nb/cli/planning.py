@@ -115,7 +115,10 @@ def plan(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Find plans for a workload on a cluster, each with a bound and a gap; or the placement of a problem file."""
+    """Find plans for a workload on a cluster, each with a bound and a gap; or the placement of a problem file.
+
+    Example: dora-nb plan --cluster edge-cluster --workload vit-b-16 --batch 16 --out plan.json
+    """
     if problem is not None:
         _plan_problem(problem, locals())
         return
@@ -211,7 +214,10 @@ def compose(
     solver_log: SolverLog = None,
     as_json: Json = False,
 ) -> None:
-    """Choose a few plans and how often to use each in which condition, with a bound and a gap."""
+    """Choose a few plans and how often to use each in which condition, with a bound and a gap.
+
+    Example: dora-nb compose --cluster smart-home --workload qwen3-0.6b --conditions smart-home-evening --latency '5 s'
+    """
     from dora_nb import catalog
     from dora_nb.domain.qoe import QoE
     from dora_nb.planning.compose import compose as mix_plans
@@ -264,7 +270,10 @@ def _options_of(like: Callable[..., None], but: set[str]) -> Callable[[Command],
 
 @_options_of(plan, but={"most_plans", "algorithm", "out", "problem"})
 def explain(**options: Any) -> None:
-    """What more of each limit, device and rate is worth; where no plan keeps the limits, what would have to give."""
+    """What more of each limit, device and rate is worth; where no plan keeps the limits, what would have to give.
+
+    Example: dora-nb explain --cluster smart-home --workload bert-base --mode training --batch 4 --latency '2 s'
+    """
     started = time.monotonic()
     job, devices, qoe = question(options)
     table = measured_times(options["profile"] or [], job, devices)

@@ -22,7 +22,10 @@ def compare(
     run_file: Annotated[Path, typer.Argument(help="Run file written by 'execute --out' or 'dora.save_run'.")],
     as_json: Json = False,
 ) -> None:
-    """Predicted against measured of a run: the error of every step, stage and transfer, and how busy devices were."""
+    """Predicted against measured of a run: the error of every step, stage and transfer, and how busy devices were.
+
+    Example: dora-nb compare plan.json run.json
+    """
     from dora_nb.costs.comparison import compare as compare_with
     from dora_nb.domain.plan_file import load_plan
     from dora_nb.domain.run_file import load_run
@@ -44,7 +47,10 @@ def reproduce(
     solver: Solver = "auto",
     as_json: Json = False,
 ) -> None:
-    """The paper's headline comparison: our plans against every baseline's, with and without dynamics, simulated."""
+    """The paper's headline comparison: our plans against every baseline's, with and without dynamics, simulated.
+
+    Example: dora-nb reproduce --quick --out results.html
+    """
     from dora_nb.domain.document import write_whole
     from dora_nb.render.html import page
     from dora_nb.render.reproduction import reproduction_sentences, reproduction_tables
@@ -64,7 +70,10 @@ def reproduce(
 
 
 def doctor(as_json: Json = False) -> None:
-    """What is installed, which solver may be used, and what is missing for what."""
+    """What is installed, which solver may be used, and what is missing for what.
+
+    Example: dora-nb doctor
+    """
     from dora_nb import __version__
     from dora_nb.doctor import examine
 

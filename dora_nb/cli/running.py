@@ -23,7 +23,10 @@ def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for plan.json and trace.json.")] = Path("dora-demo"),
     as_json: Json = False,
 ) -> None:
-    """The whole job in a minute: load a smart home, plan, compare, run the plan for real, write what was found."""
+    """The whole job in a minute: load a smart home, plan, compare, run the plan for real, write what was found.
+
+    Example: dora-nb demo --out dora-demo
+    """
     from dora_nb import catalog
     from dora_nb.domain.qoe import QoE
     from dora_nb.executor.launch import execute as run_plan
@@ -135,6 +138,8 @@ def execute(
 
     On this machine, which imitates the devices and their network, or with '--listen' on hosts that each run
     'dora-nb worker --name DEVICE', where nothing is imitated.
+
+    Example: dora-nb execute plan.json --steps 3 --trace trace.json --out run.json
     """
     from dora_nb.domain.plan_file import load_plan
     from dora_nb.domain.run_file import save_run
@@ -196,6 +201,8 @@ def worker(
     Both sides prove that they know the token. Unless the coordinator is on this host, mutual TLS is required: give all
     three certificate options. TLS protects orders and files, not the tensors: those pass between the workers in the
     clear, readable and alterable by whoever is on that network. Use a VPN such as WireGuard, or a network you trust.
+
+    Example: dora-nb worker --coordinator 127.0.0.1:4242 --token-file token --name phone
     """
     from dora_nb.executor.control.join import join
     from dora_nb.units import parse_field

@@ -56,6 +56,10 @@ def compare(plan: Plan, run: RunRecord | Running) -> Comparison:
     run
         Its record, or a run whose end is waited for.
 
+    Returns
+    -------
+    Comparison
+
     Raises
     ------
     InputError

@@ -125,6 +125,10 @@ def evaluate(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable 
     table
         Compute times; the roofline estimate when None.
 
+    Returns
+    -------
+    Evaluation
+
     Raises
     ------
     InputError

@@ -34,6 +34,10 @@ def measured_table(workload: Workload, cluster: Cluster, profiles: Mapping[str, 
     profiles
         By device id; devices that are alike may share one.
 
+    Returns
+    -------
+    CostTable
+
     Raises
     ------
     InputError

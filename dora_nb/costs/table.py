@@ -55,6 +55,15 @@ def cost_table(workload: Workload, cluster: Cluster) -> CostTable:
     sustained rate of the layer's operator class in the workload's precision (Williams et al., "Roofline", 2009; the
     rates are the devices' own, see ``data/README.md``).
 
+    Parameters
+    ----------
+    workload, cluster
+        What is to run, and on what.
+
+    Returns
+    -------
+    CostTable
+
     Raises
     ------
     InputError

@@ -42,6 +42,8 @@ class Device(Record):
     ----------
     id
         Name in its cluster, unique there.
+    name
+        What people call it.
     profile
         Name of the device model in the catalogue; devices of one profile are interchangeable.
     memory_bytes, usable_memory_fraction
@@ -195,6 +197,8 @@ class Cluster(Record):
 
     Attributes
     ----------
+    name, description
+        What people call it, and a sentence about it.
     devices
         At least one, each under an id of its own.
     domains

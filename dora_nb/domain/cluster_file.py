@@ -43,6 +43,11 @@ def save_cluster(path: str | Path, cluster: Cluster) -> Path:
     cluster
         What to write.
 
+    Returns
+    -------
+    Path
+        Where it is now.
+
     Raises
     ------
     DocumentError

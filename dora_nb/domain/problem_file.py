@@ -37,6 +37,10 @@ def load_problem(path: str | Path) -> MeasuredProblem:
     path
         A JSON file, or a YAML one (``.yaml``, ``.yml``) of the same content.
 
+    Returns
+    -------
+    MeasuredProblem
+
     Raises
     ------
     DocumentError
@@ -66,6 +70,11 @@ def save_problem(path: str | Path, problem: MeasuredProblem) -> Path:
         Where to; an existing file is replaced once the new one is complete.
     problem
         What to write; what is as it would be without a word is left out.
+
+    Returns
+    -------
+    Path
+        Where it is now.
 
     Raises
     ------

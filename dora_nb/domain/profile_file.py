@@ -43,6 +43,11 @@ def save_profile(path: str | Path, profile: Profile) -> Path:
     profile
         What to write.
 
+    Returns
+    -------
+    Path
+        Where it is now.
+
     Raises
     ------
     DocumentError
@@ -60,6 +65,10 @@ def load_profile(path: str | Path) -> Profile:
     ----------
     path
         A file written by :func:`save_profile` or ``dora-nb profile``.
+
+    Returns
+    -------
+    Profile
 
     Raises
     ------

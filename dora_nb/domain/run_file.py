@@ -42,6 +42,11 @@ def save_run(path: str | Path, run: RunRecord) -> Path:
     run
         What to write.
 
+    Returns
+    -------
+    Path
+        Where it is now.
+
     Raises
     ------
     DocumentError
@@ -58,6 +63,10 @@ def load_run(path: str | Path) -> RunRecord:
     ----------
     path
         A file written by :func:`save_run` or ``dora-nb execute --out``.
+
+    Returns
+    -------
+    RunRecord
 
     Raises
     ------

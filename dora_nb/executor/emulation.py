@@ -16,6 +16,7 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_record import Link
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
+from dora_nb.executor.system import usable_cores
 
 #: Share of this machine's cores that computing may fill on average; the rest is for moving tensors.
 CORE_SHARE = 0.8
@@ -32,11 +33,6 @@ LONGEST_HELD = 8.0
 
 #: Transfers that the executor carries out; inputs are made and outputs stay where they are.
 EXECUTED = ("activation", "gradient", "token", "all-reduce", "tied-reduce", "tied-exchange", "tied-broadcast")
-
-
-def usable_cores() -> int:
-    """Cores this process and its children may run on."""
-    return len(os.sched_getaffinity(0))
 
 
 def busy_core_s() -> float:

@@ -10,7 +10,7 @@ switch, latencies.
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import mmap
 import pathlib
 import queue
@@ -22,6 +22,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dora_nb.costs.network import Flow, Network
 from dora_nb.errors import ExecutionError
+
+with contextlib.suppress(ImportError):  # not on Windows, where no worker starts, see require_posix
+    import fcntl
 
 if TYPE_CHECKING:
     from torch import Tensor

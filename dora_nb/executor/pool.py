@@ -22,6 +22,7 @@ from dora_nb.executor.control.process import start_process
 from dora_nb.executor.control.rendezvous import Rendezvous
 from dora_nb.executor.control.scratch import Scratch
 from dora_nb.executor.messages import FileDelivery, FileRequest, Order, Ready, Reply, StoreRequest
+from dora_nb.executor.system import require_posix
 
 #: Seconds for a worker to load torch, which all of them do at once; meanwhile it may be silent.
 START_S = 120.0
@@ -115,6 +116,7 @@ class WorkerPool:
 
     def open(self) -> Self:
         """Start the workers; in a notebook, where a ``with`` block cannot span cells. :meth:`close` ends them."""
+        require_posix()
         try:
             self._start()
         except BaseException:

@@ -17,7 +17,7 @@ from dora_nb.domain.profile import LayerProfile
 from dora_nb.domain.run_record import Link, Ordering
 from dora_nb.domain.run_timeline import PredictedTimeline
 from dora_nb.domain.workload import Workload
-from dora_nb.executor.emulation import Emulation, busy_core_s, imitated_network, usable_cores
+from dora_nb.executor.emulation import Emulation, busy_core_s, imitated_network
 from dora_nb.executor.messages import Target
 from dora_nb.executor.moves import Move
 from dora_nb.executor.predict import (
@@ -32,6 +32,7 @@ from dora_nb.executor.predict import (
 )
 from dora_nb.executor.scale import for_inference
 from dora_nb.executor.streams import arrivals_s, over_requests
+from dora_nb.executor.system import usable_cores
 from dora_nb.executor.task import Task
 from dora_nb.executor.turns import PassedBy
 

@@ -52,6 +52,10 @@ def probe_network(
     on_progress
         Called with a line of text.
 
+    Returns
+    -------
+    MeasuredNetwork
+
     Raises
     ------
     InputError

@@ -96,6 +96,10 @@ def fastest_stream(
     table, space
         As in :func:`dora_nb.plan`.
 
+    Returns
+    -------
+    Pace
+
     Raises
     ------
     InputError

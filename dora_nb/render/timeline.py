@@ -41,6 +41,11 @@ def timeline_svg(evaluation: Evaluated, plan: Plan, until_s: float | None = None
         Gives the devices their order, and the figure its name.
     until_s
         Where the time axis ends at least, so that several figures have the same one; None: with the last bar.
+
+    Returns
+    -------
+    str
+        An ``<svg>`` element.
     """
     return spans_svg(evaluation.timeline, plan.devices, f"Predicted schedule of {plan.label or 'a plan'}", until_s)
 

@@ -66,8 +66,16 @@ def absences(horizon_s: float, seed: int, *, there_s: float, away_s: float) -> T
 
     Parameters
     ----------
+    horizon_s
+        How long the trace is.
+    seed
+        The same seed gives the same trace.
     there_s, away_s
         Mean seconds of each.
+
+    Returns
+    -------
+    Trace
     """
     _check_horizon(horizon_s)
     for name, mean_s in (("there_s", there_s), ("away_s", away_s)):
@@ -90,8 +98,19 @@ def visits(conditions: Conditions, horizon_s: float, seed: int, *, window_s: flo
 
     Parameters
     ----------
+    conditions
+        Which there are, and how likely.
+    horizon_s
+        For how long.
+    seed
+        The same seed gives the same visits.
     window_s
         How long a window is.
+
+    Returns
+    -------
+    list of (float, Condition)
+        Seconds from the start, and the condition met from then on.
     """
     _check_horizon(horizon_s)
     if not window_s > 0:

@@ -94,6 +94,10 @@ def simulate(
     battery_j
         Joules that each device named has at the start; the others are on mains. None: all are.
 
+    Returns
+    -------
+    SimulationRecord
+
     Raises
     ------
     UnknownNameError

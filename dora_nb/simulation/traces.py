@@ -107,6 +107,10 @@ def load_trace(path: str | Path, *, largest_gap_s: float | None = None) -> Trace
     largest_gap_s
         Longest time between two samples; None: ten times the usual one.
 
+    Returns
+    -------
+    Trace
+
     Raises
     ------
     DocumentError
@@ -187,6 +191,13 @@ def _check_times(path: Path, times_s: Floats, numbers: list[int], largest_gap_s:
 
 def save_trace(path: str | Path, trace: Trace) -> None:
     """Write a bandwidth trace in bytes per second as a file that :func:`load_trace` reads.
+
+    Parameters
+    ----------
+    path
+        Where to; an existing file is replaced.
+    trace
+        What to write.
 
     Raises
     ------

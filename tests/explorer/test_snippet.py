@@ -17,10 +17,12 @@ from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import QoE
 from dora_nb.explorer import state as state_module
 from dora_nb.explorer.asking import Talk
+from dora_nb.explorer.snippet import _solver_argument
 from dora_nb.explorer.solving import Answered, Effort
 from dora_nb.explorer.state import ExplorerState
 from dora_nb.planning.plan import plan
 from dora_nb.planning.question import Question
+from dora_nb.solvers import SolverOptions
 
 LONG_S = 120.0
 GOAL = QoE(objective="energy", latency_s=2.0)
@@ -158,6 +160,19 @@ def test_options_of_planning_are_given_again(plans: PlanSet) -> None:
         assert given in text
     assert made_by(text) == looked_at(state)
     state.close()
+
+
+@pytest.mark.parametrize(
+    ("choice", "text"),
+    [
+        ("auto", ""),
+        ("highs", "solver='highs'"),
+        (SolverOptions(threads=1, seed=2), "solver=dora.SolverOptions(threads=1, seed=2)"),
+        (SolverOptions("gurobi", log=Path("s.log")), "solver=dora.SolverOptions(name='gurobi', log='s.log')"),
+    ],
+)
+def test_the_solver_is_given_again(choice: str | SolverOptions, text: str) -> None:
+    assert _solver_argument(choice) == text
 
 
 def test_a_snippet_gives_figures_in_its_case(state: ExplorerState, unsolved: None) -> None:

@@ -110,7 +110,9 @@ def test_tables_read_back_equal(plans: PlanSet, to: ExportFormat, tmp_path: Path
     frame = best.stage_frame() if to == "stages" else best.schedule_frame()
     assert len(frame) > 0
     types = {name: kind for name, kind in frame.dtypes.items() if kind != "str"}
-    read = pd.read_csv(StringIO(done.path.read_text()), dtype=types, float_precision="round_trip")
+    read = pd.read_csv(StringIO(done.path.read_text()), dtype=types)
+    if to == "schedule":  # sums that move nothing hold no medium
+        read["media"] = read["media"].astype("str").fillna("").replace("nan", "")
     pd.testing.assert_frame_equal(read.astype(frame.dtypes), frame)
 
 

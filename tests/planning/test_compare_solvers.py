@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from builders import cluster, device, layer, workload
 
+from dora_nb.domain.conditions import Condition, Conditions
+from dora_nb.domain.qoe import QoE
 from dora_nb.domain.solver_comparison import SolverComparison, SolverRow
 from dora_nb.errors import InputError
 from dora_nb.planning import compare_solvers as room
 from dora_nb.planning.compare_solvers import compare_solvers
-from dora_nb.solvers import SolverOptions, gurobi
+from dora_nb.planning.compose import compose
+from dora_nb.planning.plan import plan
+from dora_nb.solvers import Options, SolverOptions, gurobi
+from dora_nb.solvers.highs import HighsBackend
 
 WORK = workload([layer(f"l{n}", flops=(n + 1) * 1e9) for n in range(4)], batch=4)
 HOME = cluster([device("a", 1e9), device("b", 2e9)], rates=4e6)
@@ -104,3 +110,27 @@ def test_programs_that_do_not_apply_are_left_out_with_the_reason() -> None:
     assert [re.split(";", each)[0] for each in found.left_out] == ["joint", "transfers"]
     with pytest.raises(InputError, match="joint, partition, transfers"):
         compare_solvers(WORK, HOME, programs=["dual"])  # type: ignore[list-item]
+
+
+def test_threads_seed_and_log_reach_every_solve_of_plan_and_compose(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[Options] = []
+    real = HighsBackend.solve
+
+    def watched(self, model, options, *rest):
+        seen.append(options)
+        return real(self, model, options, *rest)
+
+    monkeypatch.setattr(HighsBackend, "solve", watched)
+    said = SolverOptions("highs", threads=1, seed=5, log=tmp_path / "solver.log")
+    batch = WORK.replace(mode="inference")
+    plan(batch, HOME, most_plans=2, solver=said)
+    planned = len(seen)
+    assert planned > 0
+    calm = Condition(name="calm", probability=0.5)
+    busy = Condition(name="busy", probability=0.5, domain_rate_factors={"net": 0.5})
+    compose(batch, HOME, QoE(objective="energy"), Conditions(name="c", conditions=(calm, busy)), solver=said)
+    assert len(seen) > planned
+    assert {(each.threads, each.seed, each.log) for each in seen} == {(1, 5, tmp_path / "solver.log")}
+    assert (tmp_path / "solver.log").stat().st_size > 0

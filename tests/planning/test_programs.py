@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
-from builders import cluster, device, layer, pipeline, workload
+from builders import cluster, device, layer, workload
 
 from dora_nb.catalog import load_cluster, load_workload
 from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import QoE
 from dora_nb.errors import InputError
+from dora_nb.planning import programs
 from dora_nb.planning.plan import plan
 from dora_nb.planning.programs import program_of
 from dora_nb.solvers import Options, solve
@@ -102,11 +103,10 @@ def test_what_cannot_be_asked_is_refused(fast: PlanSet, which: str, changes: dic
         program_of(fast.best, fast.workload, fast.cluster, QoE(**changes), which=which)  # type: ignore[arg-type]
 
 
-def test_a_large_question_has_no_joint_program() -> None:
-    work, place = load_workload("qwen3-0.6b", mode="training", batch=16), load_cluster("smart-home")
-    halves = pipeline((0, 15, {"laptop": 1}), (15, 30, {"minipc": 1}), micro_batches=16, tied="synchronised")
-    with pytest.raises(InputError, match="'partition' or 'transfers' for this question"):
-        program_of(halves, work, place)
+def test_a_large_question_has_no_joint_program(fast: PlanSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "MOST_SIZE", 10)
+    with pytest.raises(InputError, match=r"'partition' or 'transfers' for this question.*than the 10 that"):
+        program_of(fast.best, fast.workload, fast.cluster)
 
 
 def test_times_that_are_not_the_plans_are_noticed(fast: PlanSet) -> None:

@@ -26,6 +26,7 @@ from dora_nb.executor.control.scratch import Scratch
 from dora_nb.executor.control.tls import Tls, check_tls
 from dora_nb.executor.control.token import read_token
 from dora_nb.executor.pool import require_torch
+from dora_nb.executor.system import require_posix
 
 #: Seconds between two calls while nobody answers, or the place is still taken.
 AGAIN_S = 1.0
@@ -66,6 +67,7 @@ def join(
     ExecutionError
         If the coordinator cannot be reached, is another one, or does not want this worker.
     """
+    require_posix()
     address = parse_address(coordinator)
     number = resolve("coordinator", address.host)
     check_tls("coordinator", number, tls)

@@ -1,0 +1,27 @@
+"""How long ``import dora_nb`` takes in a fresh process: ``pytest tests/benchmarks/test_import.py -o addopts= -s``."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import time
+wall_s, cpu_s = time.perf_counter(), time.process_time()
+{statement}
+print(time.perf_counter() - wall_s, time.process_time() - cpu_s)
+"""
+
+
+@pytest.mark.parametrize("statement", ["import dora_nb", "import dora_nb; dora_nb.plan", "import dora_nb.cli"])
+def test_import(statement: str) -> None:
+    pairs = []
+    for _ in range(5):
+        code = CODE.format(statement=statement)
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        pairs.append([float(each) for each in ran.stdout.split()])
+    wall_s, cpu_s = (statistics.median(column) for column in zip(*pairs, strict=True))
+    print(f"\n{statement}: {wall_s:.3f} s, of which {cpu_s:.3f} s of processor time (medians of 5)")
