@@ -125,6 +125,7 @@ def plan(
     started = time.monotonic()
     job, devices, qoe = question(locals())
     table = measured_times(profile or [], job, devices)
+    chosen = solver_options(solver, threads, seed, solver_log)
     from dora_nb.domain.plan_file import save_plan
     from dora_nb.planning.plan import plan as make_plan
     from dora_nb.units import parse_field
@@ -140,7 +141,7 @@ def plan(
             most_plans=most_plans,
             gap=gap,
             time_limit_s=parse_field("time_limit", time_limit, "time"),
-            solver=solver_options(solver, threads, seed, solver_log),
+            solver=chosen,
             algorithm=algorithm,
             overlap=overlap,
             table=table,
