@@ -6,10 +6,12 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 
@@ -60,6 +62,19 @@ def test_conda_users_get_the_same_packages():
     listed = [entry for entry in listed if isinstance(entry, str)] + listed[-1]["pip"]
     normal = {re.sub(r"\s+", "", entry) for entry in listed}
     assert {re.sub(r"\s+", "", entry) for entry in wanted} <= normal
+
+
+def test_without_extras_nothing_pulls_torch():
+    """What the package depends on, what that depends on, and so on, as installed here."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    waiting, needed = [Requirement(each) for each in project["dependencies"]], set()
+    while waiting:
+        each = waiting.pop()
+        if each.name not in needed and (each.marker is None or each.marker.evaluate({"extra": ""})):
+            needed.add(each.name)
+            waiting += map(Requirement, metadata.requires(each.name) or ())
+    assert {"numpy", "pandas", "linopy", "highspy", "gurobipy"} <= needed
+    assert not needed & {"torch", "transformers", "plotly", "jupyterlab", "ipywidgets", "anywidget"}
 
 
 def test_versions_agree():

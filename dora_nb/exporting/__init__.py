@@ -108,6 +108,9 @@ def export(
         lines = [f"ranks: {ranks}", f"layers by stage: {', '.join(['0: 0'] * first + stages)}"]
         if first:
             lines.append("stage 0 and the last one, on the last rank, share the tied parameters: make them one tensor")
+        again = [str(at + first) for at, stage in enumerate(plan.stages) if stage.recomputes]
+        if again:
+            lines.append(f"stages that recompute, to be wrapped in torch.utils.checkpoint: {', '.join(again)}")
         return [*lines, 'load it with format="compute_comms"; the order on shared media and chunks are not in it']
 
     def as_perfetto() -> list[str]:

@@ -242,6 +242,7 @@ def _column_name(columns: Columns, column: int, problem: Problem) -> str:
     """Layers and devices of a stage, each device with its samples."""
     stage = stage_of(columns, column, problem)
     layers = f"l{stage.first_layer}_{stage.stop_layer - 1}" + "_and_0" * bool(columns.hosts[column])
+    layers += "_again" * stage.recomputes
     size = f"m{int(columns.micro_batch[column])}"
     return _plain([size, layers, *(f"{replica.device}_{replica.samples}" for replica in stage.replicas)])
 

@@ -17,6 +17,7 @@ _STAGE_DTYPES: dict[str, Any] = {
     "samples": "int64",
     "in_flight": "int64",
     "hosts_first_layer": "bool",
+    "recomputes": "bool",
     "all_reduce": "str",
     "busy_s": "float64",
     "memory_bytes": "float64",
@@ -51,6 +52,7 @@ def stage_frame(plan: Plan) -> pd.DataFrame:
             "samples": replica.samples,
             "in_flight": stage.in_flight,
             "hosts_first_layer": plan.hosts_first_layer(index),
+            "recomputes": stage.recomputes,
             "all_reduce": None if stage.all_reduce is None else stage.all_reduce.algorithm,
             **{
                 name: getattr(figures.get(replica.device), name, None)
