@@ -398,10 +398,13 @@ def _with_shares(
         for index, group in enumerate(groups)
     ]
     for shares in itertools.product(*(list(compositions(size, len(group))) for group in groups)):
-        again = itertools.product(
-            (False, True) if problem.space.recomputation and work.trains else (False,), repeat=count
-        )
-        for held, ways, recomputes in itertools.product(sorted(depths), itertools.product(*sums), again):
+        run = [{}]
+        if problem.space.recomputation and work.trains:
+            run = [{}, {"recomputes": True}]
+        elif problem.space.int8_weights:
+            run = [{}, {"weights": "int8"}]
+        runs = itertools.product(run, repeat=count)
+        for held, ways, hows in itertools.product(sorted(depths), itertools.product(*sums), runs):
             yield Plan(
                 micro_batch=size,
                 micro_batches=batches,
@@ -414,7 +417,7 @@ def _with_shares(
                         replicas=tuple(Replica(device=d, samples=n) for d, n in zip(group, each, strict=True)),
                         in_flight=held[index],
                         all_reduce=ways[index],
-                        recomputes=recomputes[index],
+                        **hows[index],
                     )
                     for index, (group, each) in enumerate(zip(groups, shares, strict=True))
                 ),
@@ -524,11 +527,21 @@ def best_makespan(operations: Operations, timing: Timing, below_s: float = math.
 
 
 def default_space(
-    work: Workload, place: Cluster, depths: tuple[int, ...] = (1, 2), *, recomputation: bool = False
+    work: Workload,
+    place: Cluster,
+    depths: tuple[int, ...] = (1, 2),
+    *,
+    recomputation: bool = False,
+    int8_weights: bool = False,
 ) -> SearchSpace:
-    """The default space with fewer in-flight depths, and without recomputation unless it is asked for."""
+    """The default space with fewer in-flight depths, and layers run in one way unless others are asked for."""
     default = SearchSpace.default(work, Fleet.of(work, place, cost_table(work, place)))
-    return dataclasses.replace(default, in_flight_depths=depths if work.trains else (1,), recomputation=recomputation)
+    return dataclasses.replace(
+        default,
+        in_flight_depths=depths if work.trains else (1,),
+        recomputation=recomputation,
+        int8_weights=int8_weights,
+    )
 
 
 # ---------------------------------------------------------------------------------------------- the true optimum

@@ -254,7 +254,7 @@ def pass_seconds(stage: Stage, device: int, samples: int, table: CostTable) -> t
     Parameters
     ----------
     stage
-        Its layers, and whether they are run again.
+        Its layers, whether they are run again, and in what their weights are held.
     device
         Index in the table.
     samples
@@ -262,6 +262,7 @@ def pass_seconds(stage: Stage, device: int, samples: int, table: CostTable) -> t
     table
         Compute times.
     """
+    table = table.with_weights(stage.weights)
     layers, again = slice(stage.first_layer, stage.stop_layer), stage.layers_again(len(table.forward_s))
     forward_s = float(table.forward_s[layers, device, samples].sum())
     again_s = float(table.forward_s[again.start : again.stop, device, samples].sum())
@@ -271,7 +272,7 @@ def pass_seconds(stage: Stage, device: int, samples: int, table: CostTable) -> t
 def _decode_s(plan: Plan, index: int, place: int, workload: Workload, cluster: Cluster, table: CostTable) -> float:
     """Seconds of all steps after the first token on one replica, which takes its share of the whole batch."""
     stage = plan.stages[index]
-    replica = stage.replicas[place]
+    replica, table = stage.replicas[place], table.with_weights(stage.weights)
     if table.token_s is None:
         raise InputError("table.token_s", None, "seconds of one further token, for a workload that generates")
     device, samples = cluster.device_ids.index(replica.device), plan.micro_batches * replica.samples
@@ -577,6 +578,7 @@ def memory_of(memory: MemoryModel, plan: Plan, index: int, samples: int) -> floa
             replicated=len(stage.replicas) > 1,
             hosts_first_layer=plan.hosts_first_layer(index),
             recomputes=stage.recomputes,
+            weights=stage.weights,
         )
     )
 

@@ -87,8 +87,13 @@ def run_table(record: RunRecord, cluster: Cluster | None = None, base: CostTable
     Raises
     ------
     InputError
-        If a device did not take part and there is no base.
+        If a device did not take part and there is no base, or a stage held its weights in 8 bits.
     """
+    held = next((stage.weights for stage in record.plan.stages if stage.weights), None)
+    if held is not None:
+        raise InputError(
+            "record.plan.stages.weights", held, "None: a run with weights in 8 bits says nothing of others"
+        )
     cluster = record.cluster if cluster is None else cluster
     dilation = 1.0 if cluster == record.cluster else record.dilation
     absent = [name for name in cluster.device_ids if name not in record.profile]
@@ -154,6 +159,7 @@ def _times(table: CostTable, factor: float) -> CostTable:
         backward_s=factor * table.backward_s,
         step_s=factor * table.step_s,
         token_s=token_s,
+        int8=None,
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dora_nb.costs.table import ADAMW_STATE_BYTES, Floats
+from dora_nb.domain.plan import Weights
 from dora_nb.domain.workload import Workload
 
 #: A layer index, or an array of them.
@@ -35,6 +36,10 @@ class MemoryModel:
     @cached_property
     def _parameters(self) -> Floats:
         return _running_sum([layer.parameters for layer in self.workload.layers])
+
+    @cached_property
+    def _int8_parameters(self) -> Floats:
+        return _running_sum(list(self.workload.int8_parameters))
 
     @cached_property
     def _stash(self) -> Floats:
@@ -111,6 +116,7 @@ class MemoryModel:
         replicated: bool,
         hosts_first_layer: bool = False,
         recomputes: bool = False,
+        weights: Weights | None = None,
     ) -> Floats:
         """Bytes that one replica of a stage needs.
 
@@ -130,11 +136,15 @@ class MemoryModel:
             Whether the replica also runs the network's first layer for the first stage, whose stash it keeps.
         recomputes
             Whether the stage runs its layers forward again before their backward pass.
+        weights
+            In what weights are held, see :attr:`~dora_nb.domain.plan.Stage.weights`.
         """
         workload, element = self.workload, self.workload.bytes_per_element
         parameters = self.parameters(first, stop, hosts_first_layer)
         per_parameter, stashes, directions = float(element), 0, 1
         fixed = np.zeros(np.shape(parameters))
+        if weights == "int8":
+            fixed = (1.0 - element) * (self._int8_parameters[stop] - self._int8_parameters[first])
         if workload.trains:
             per_parameter += element + ADAMW_STATE_BYTES
             stashes, directions = min(in_flight, micro_batches), 2

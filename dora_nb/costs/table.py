@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dora_nb.domain.cluster import Cluster, Device
 from dora_nb.domain.layer import Layer
+from dora_nb.domain.plan import Weights
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 
@@ -39,6 +40,8 @@ class CostTable:
     token_s
         Seconds of one further token of every sample, on average over the tokens that are generated, same shape as
         ``forward_s``; None where the workload does not generate.
+    int8
+        The same with weights in 8 bits; None where that is not known, and in training.
     """
 
     forward_s: Floats
@@ -46,6 +49,42 @@ class CostTable:
     step_s: Floats
     status: Literal["measured", "estimated"]
     token_s: Floats | None = None
+    int8: CostTable | None = None
+
+    def with_weights(self, weights: Weights | None) -> CostTable:
+        """The times of a stage that holds its weights so.
+
+        Raises
+        ------
+        InputError
+            If they are not known.
+        """
+        if weights is None:
+            return self
+        if self.int8 is None:
+            raise InputError("table.int8", None, "times with weights in 8 bits, which a stage is to have")
+        return self.int8
+
+    def of_devices(self, devices: NDArray[np.int64]) -> CostTable:
+        """The times of some of the devices, by index."""
+        return CostTable(
+            forward_s=self.forward_s[:, devices],
+            backward_s=self.backward_s[:, devices],
+            step_s=self.step_s[:, devices],
+            status=self.status,
+            token_s=None if self.token_s is None else self.token_s[:, devices],
+            int8=None if self.int8 is None else self.int8.of_devices(devices),
+        )
+
+    @property
+    def least(self) -> CostTable:
+        """The shortest times, whatever the weights are held in."""
+        if self.int8 is None:
+            return self
+        token_s = self.token_s
+        if token_s is not None and self.int8.token_s is not None:
+            token_s = np.minimum(token_s, self.int8.token_s)
+        return replace(self, forward_s=np.minimum(self.forward_s, self.int8.forward_s), token_s=token_s)
 
 
 def cost_table(workload: Workload, cluster: Cluster) -> CostTable:
@@ -53,7 +92,8 @@ def cost_table(workload: Workload, cluster: Cluster) -> CostTable:
 
     Seconds of a layer for n samples are ``max(n x FLOPs / rate, bytes moved / bandwidth) + overhead``, with the
     sustained rate of the layer's operator class in the workload's precision (Williams et al., "Roofline", 2009; the
-    rates are the devices' own, see ``data/README.md``).
+    rates are the devices' own, see ``data/README.md``). With weights in 8 bits fewer bytes are moved, and products take
+    as long as before (our assumption: what is multiplied is converted on the way).
 
     Parameters
     ----------
@@ -69,6 +109,12 @@ def cost_table(workload: Workload, cluster: Cluster) -> CostTable:
     InputError
         If a device has no rate for an operator class and precision that the workload needs.
     """
+    int8 = None if workload.trains else _roofline(workload, cluster, int8=True)
+    return replace(_roofline(workload, cluster, int8=False), int8=int8)
+
+
+def _roofline(workload: Workload, cluster: Cluster, *, int8: bool) -> CostTable:
+    """The estimate with weights in the workload's precision, or in 8 bits."""
     samples = np.arange(workload.batch + 1, dtype=float)
     shape = (len(workload.layers), len(cluster.devices), workload.batch + 1)
     forward, backward = np.zeros(shape), np.zeros(shape)
@@ -76,18 +122,20 @@ def cost_table(workload: Workload, cluster: Cluster) -> CostTable:
     for d, device in enumerate(cluster.devices):
         for index, layer in enumerate(workload.layers):
             compute_s = samples * layer.forward_flops / _rate(device, layer, workload)
-            moved = _read_parameters(layer) + samples * layer.traffic_elements
-            memory_s = moved * workload.bytes_per_element / device.memory_bytes_per_s
-            busy_s = np.maximum(compute_s, memory_s)
+            moved_bytes = (
+                _read_parameters(layer) * _weight_bytes(workload, index, int8)
+                + samples * layer.traffic_elements * workload.bytes_per_element
+            )
+            busy_s = np.maximum(compute_s, moved_bytes / device.memory_bytes_per_s)
             forward[index, d, 1:] = busy_s[1:] + device.layer_overhead_s
             if workload.trains:
                 backward[index, d, 1:] = BACKWARD_FACTOR * busy_s[1:] + device.layer_overhead_s
                 step[index, d] = _step_bytes(layer, workload) / device.memory_bytes_per_s
-    token = _token_times(workload, cluster) if workload.generates else None
+    token = _token_times(workload, cluster, int8) if workload.generates else None
     return CostTable(forward, backward, step, "estimated", token)
 
 
-def _token_times(workload: Workload, cluster: Cluster) -> Floats:
+def _token_times(workload: Workload, cluster: Cluster, int8: bool) -> Floats:
     """Mean seconds of the steps in which one token is added to every sample.
 
     The same roofline, step by step: the context grows, and with it the attention and the cache that is read. All
@@ -102,9 +150,11 @@ def _token_times(workload: Workload, cluster: Cluster) -> Floats:
         token = layer.next_token
         assert token is not None, "every layer of a workload that generates has its figures of a further token"
         flops = samples * (token.flops + token.context_flops * context)
-        elements = token.read_parameters + samples * (token.traffic_elements + layer.kv_elements * context)
+        elements = samples * (token.traffic_elements + layer.kv_elements * context)
+        weights_bytes = token.read_parameters * _weight_bytes(workload, index, int8)
+        moved_bytes = weights_bytes + elements * workload.bytes_per_element
         for d, device in enumerate(cluster.devices):
-            memory_s = elements * workload.bytes_per_element / device.memory_bytes_per_s
+            memory_s = moved_bytes / device.memory_bytes_per_s
             busy_s = np.maximum(flops / _rate(device, layer, workload), memory_s).mean(axis=1)
             seconds[index, d, 1:] = busy_s[1:] + device.layer_overhead_s
     return seconds
@@ -122,6 +172,11 @@ def _rate(device: Device, layer: Layer, workload: Workload) -> float:
             f"a sustained rate; {device.profile} has {', '.join(known) or 'none'}",
         )
     return rates[workload.precision]
+
+
+def _weight_bytes(workload: Workload, layer: int, int8: bool) -> int:
+    """Bytes of one parameter of a layer."""
+    return 1 if int8 and workload.int8_parameters[layer] else workload.bytes_per_element
 
 
 def _read_parameters(layer: Layer) -> int:

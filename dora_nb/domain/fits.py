@@ -24,6 +24,9 @@ def check_fits(plan: Plan, workload: Workload, cluster: Cluster) -> None:
             raise InputError(f"plan.stages[{index}].all_reduce", None, "a way for its replicas to sum their gradients")
         if stage.recomputes and not workload.trains:
             raise InputError(f"plan.stages[{index}].recomputes", True, "False without training: nothing is kept")
+        if stage.weights is not None and workload.trains:
+            allowed = "None in training, which changes the weights: they stay in the workload's precision"
+            raise InputError(f"plan.stages[{index}].weights", stage.weights, allowed)
     check_ends(workload, cluster)
     if plan.layer_count != len(workload.layers):
         raise InputError(

@@ -76,6 +76,9 @@ TransferKind = Literal[
 ]
 
 
+#: In what weights are held where they are not in the workload's precision.
+Weights = Literal["int8"]
+
 #: ``ring``: 2 (k - 1) rounds of parts of 1 / k. ``star``: everybody sends to the leader, which sends the sum back.
 Algorithm = Literal["ring", "star"]
 
@@ -122,6 +125,10 @@ class Stage(Record):
         Whether only what enters each layer is kept from forward to backward, and the layer is run forward again right
         before its backward pass (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016). The network's
         last layer is not run again: its backward pass comes next anyway. A plan file holds it only where it is so.
+    weights
+        ``int8``: matrices of dense products are held and read in 8 bits, one scale a row, and multiplied in the
+        workload's precision; without training only, and not those that are tied. None: in the workload's precision; a
+        plan file then does not hold it.
     """
 
     first_layer: int = Field(ge=0)
@@ -130,6 +137,7 @@ class Stage(Record):
     in_flight: int = Field(ge=1)
     all_reduce: AllReduce | None = None
     recomputes: bool = Field(default=False, exclude_if=operator.not_)
+    weights: Weights | None = Field(default=None, exclude_if=operator.not_)
 
     @property
     def devices(self) -> tuple[str, ...]:

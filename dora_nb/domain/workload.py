@@ -136,6 +136,16 @@ class Workload(Record):
         return sum(layer.parameters for layer in self.layers) - self.tied_parameters
 
     @property
+    def int8_parameters(self) -> tuple[int, ...]:
+        """Parameters by layer that 8 bits can hold: those of dense products that are not tied to another layer.
+
+        A block's biases and normalisations, and the scale of every row, are counted like its matrices: they are less
+        than a hundredth of its bytes.
+        """
+        dense = (each.operator == "matmul" and not each.tied_parameters for each in self.layers)
+        return tuple(each.parameters if is_dense else 0 for each, is_dense in zip(self.layers, dense, strict=True))
+
+    @property
     def forward_flops(self) -> float:
         """Floating-point operations of one sample's forward pass (2 per multiply-add)."""
         return sum(layer.forward_flops for layer in self.layers)

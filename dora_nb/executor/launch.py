@@ -134,6 +134,11 @@ def execute(
         raise InputError("checkpoints", None, "the directory to resume from")
     for each in (plan, *plans):
         check_fits(each, workload, cluster)
+        held = next((stage.weights for stage in each.stages if stage.weights), None)
+        if held is not None and plans:
+            raise InputError(
+                "plans", held, "none where a stage holds its weights in 8 bits: layers could not change place"
+            )
     devices = tuple(dict.fromkeys(device for each in (plan, *plans) for device in each.devices))
     if workers is not None and len(workers) < len(devices):
         raise InputError("workers", len(workers), f"at least {len(devices)} workers, one per device")

@@ -60,7 +60,8 @@ def measured_table(
 ) -> CostTable:
     """The profile as a cost table: seconds of this machine times each device's slow-down.
 
-    Numbers of samples that were not timed are interpolated; the plan uses none of them.
+    Numbers of samples that were not timed are interpolated; the plan uses none of them. A stage with weights in 8 bits
+    is taken to last as long as without: layers are timed in the precision of the network.
     """
     factors = np.array([slow_down[device] for device in cluster.device_ids])
 
@@ -74,13 +75,14 @@ def measured_table(
         return seconds
 
     tokens = [each.token_s for each in times if each.token_s]
-    return CostTable(
+    timed = CostTable(
         forward_s=passes([each.forward_s for each in times]),
         backward_s=passes([each.backward_s for each in times]),
         step_s=np.array([each.step_s for each in times])[:, None] * factors[None, :],
         status="measured",
         token_s=passes(tokens, plan.micro_batch * plan.micro_batches) if tokens else None,
     )
+    return replace(timed, int8=timed)
 
 
 def targets_of(
@@ -102,9 +104,10 @@ def targets_of(
         if workload.trains:
             targets.append(Target(phase="backward", stage=each, seconds=backward_s))
     if workload.decode_steps:
-        assert table.token_s is not None, "tokens were timed"
+        token_table = table.with_weights(stage.weights).token_s
+        assert token_table is not None, "tokens were timed"
         own = slice(stage.first_layer, stage.stop_layer)
-        token_s = float(table.token_s[own, device, plan.micro_batches * samples].sum())
+        token_s = float(token_table[own, device, plan.micro_batches * samples].sum())
         targets.append(Target(phase="decode", stage=index, seconds=token_s))
     if workload.trains:
         seconds = step_seconds(table, workload, device, stage.first_layer, stage.stop_layer, hosts_first_layer=hosts)

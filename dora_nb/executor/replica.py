@@ -23,6 +23,7 @@ from dora_nb.executor.again import run_again
 from dora_nb.executor.data import micro_batch
 from dora_nb.executor.generation import Generation
 from dora_nb.executor.instructions import HandOver
+from dora_nb.executor.int8 import hold_in_int8
 from dora_nb.executor.layer_state import load_state, optimizer_of, state_of
 from dora_nb.executor.loss import part_of_loss
 from dora_nb.executor.networks.chain import built_layer, parameters_once, tie, tied_names
@@ -106,6 +107,9 @@ class Replica:
             self._remember(kept)
         for index in set(given) & set(self.layers):
             self.load_state(index, given[index])
+        if stage.weights == "int8":
+            whole = {0, len(network) - 1} if names is not None else set()  # tied parameters stay one tensor
+            self._modules |= {k: hold_in_int8(each) for k, each in self._modules.items() if k not in whole}
         self._trains = False
         self._passes: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         self.loss = 0.0

@@ -184,7 +184,7 @@ def _executed(plan: Plan) -> tuple[Transfer, ...]:
 def for_inference(plan: Plan, workload: Workload) -> tuple[Plan, Workload]:
     """What is run without training: activations in the same order, tokens behind them, no sums."""
     order = tuple(each for each in plan.transfer_order if each.kind in ("activation", "token"))
-    stages = tuple(stage.replace(all_reduce=None) for stage in plan.stages)
+    stages = tuple(stage.replace(all_reduce=None, recomputes=False) for stage in plan.stages)
     tied = "hosted" if plan.tied == "hosted" else "none"
     alone = plan.replace(stages=stages, tied=tied, transfer_order=order)
     if workload.generates:

@@ -135,7 +135,7 @@ def _space_argument(asked: Question) -> str:
     space = asked.space
     if space == problem.space:
         return ""
-    fields = ("micro_batch_sizes", "most_replicas", "in_flight_depths", "most_chunks", "recomputation")
+    fields = ("micro_batch_sizes", "most_replicas", "in_flight_depths", "most_chunks", "recomputation", "int8_weights")
     return f"space=dora.SearchSpace({_arguments({name: getattr(space, name) for name in fields})})"
 
 

@@ -145,6 +145,7 @@ def _scaled(table: CostTable, there: list[int], slower: np.ndarray[Any, Any], ba
         backward_s=table.backward_s[:, there, samples] * slower[None, :, None],
         step_s=table.step_s[:, there] * slower[None, :],
         token_s=None if table.token_s is None else table.token_s[:, there, samples] * slower[None, :, None],
+        int8=None if table.int8 is None else _scaled(table.int8, there, slower, batch),
     )
 
 

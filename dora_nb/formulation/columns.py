@@ -22,7 +22,7 @@ from dora_nb.costs.memory import MemoryModel
 from dora_nb.costs.network import Hold
 from dora_nb.costs.table import Floats
 from dora_nb.domain.architecture import INTEGER_BYTES
-from dora_nb.domain.plan import Algorithm, AllReduce
+from dora_nb.domain.plan import Algorithm, AllReduce, Weights
 from dora_nb.formulation.fleet import Fleet, Group, Ints
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.space import share_step
@@ -45,12 +45,15 @@ class Choice(NamedTuple):
         How they sum gradients; ``star`` too where there is nothing to sum.
     recomputes
         Whether they run layers forward again before their backward pass.
+    weights
+        In what they hold them, see :attr:`~dora_nb.domain.plan.Stage.weights`.
     """
 
     group: Group
     shares: tuple[int, ...]
     algorithm: Algorithm
     recomputes: bool = False
+    weights: Weights | None = None
 
 
 @dataclass(frozen=True)
@@ -221,11 +224,11 @@ class Columns:
         first_of = {joined.key(index): index for index in reversed(range(len(joined)))}
         return joined.take(np.array(sorted(first_of.values()), dtype=np.int64))
 
-    def key(self, column: int) -> tuple[int, int, int, bool, int, tuple[int, ...], str, bool]:
+    def key(self, column: int) -> tuple[int, int, int, bool, int, tuple[int, ...], str, bool, Weights | None]:
         """What tells a column from others of the same problem."""
-        group, shares, algorithm, recomputes = self.choices[self.choice[column]]
+        group, *how = self.choices[self.choice[column]]
         place = int(self.micro_batch[column]), int(self.first[column]), int(self.stop[column])
-        return (*place, bool(self.hosts[column]), group.code, shares, algorithm, recomputes)
+        return (*place, bool(self.hosts[column]), group.code, *how)
 
 
 def build_columns(
@@ -238,6 +241,10 @@ def build_columns(
     every operation lasts as long or less and none is added, so no transfer, in the same order, starts later; devices
     compute less and idle for no longer; and nothing is paid for memory. So columns that recompute are added only where
     memory is scarce, and :attr:`Columns.least_in_flight` keeps them from being looked at elsewhere.
+
+    Weights are held in 8 bits, where that is allowed, if a forward pass, a step of generation or the joules get less by
+    it, or if they do not fit otherwise (or only beyond a priced headroom): elsewhere the same column with weights in
+    the workload's precision is as good in every figure.
 
     Columns over (interval, device group) follow the pipeline-partition models of the literature; uneven integer
     shares and hosted tied layers are our own.
@@ -308,6 +315,28 @@ class _Held(NamedTuple):
     micro_batches: int
     hosts: bool
     recomputes: bool
+    weights: Weights | None
+
+
+class _Found(NamedTuple):
+    """Columns of a group run in one way.
+
+    Attributes
+    ----------
+    held
+        What is left of the share vectors.
+    sought
+        Which of them, by range, may matter as far as time and energy go.
+    enough
+        Micro-batches in flight that fit without anything being paid for memory.
+    parts
+        The columns by all-reduce algorithm.
+    """
+
+    held: _Held
+    sought: NDArray[np.bool_]
+    enough: Floats
+    parts: list[tuple[Algorithm, dict[str, NDArray[np.generic]]]]
 
 
 class _Builder:
@@ -324,6 +353,9 @@ class _Builder:
         self.first, self.stop = (np.array(side, dtype=np.int64) for side in zip(*ranges, strict=True))
         self.forward_until = _until_cut(self.table.forward_s)
         self.backward_until = _until_cut(self.table.backward_s)
+        int8 = self.table.int8
+        self.int8_until = None if int8 is None else _until_cut(int8.forward_s)
+        self.int8_token_until = None if int8 is None or int8.token_s is None else _until_cut(int8.token_s)
         # A layer that is run again is so right before its own backward pass; the last layer of all is not.
         again_s = self.table.forward_s * (np.arange(self.layers) < self.layers - 1)[:, None, None]
         self.recomputation = problem.space.recomputation and self.workload.trains
@@ -337,8 +369,8 @@ class _Builder:
 
     def columns(
         self, micro_batch: int, group: Group, hosts: bool, *, skip_empty: bool
-    ) -> Iterator[tuple[tuple[Algorithm, bool], dict[str, NDArray[np.generic]], Ints]]:
-        """Columns of one group by algorithm and recomputation, and the share vectors that their ``choice`` counts.
+    ) -> Iterator[tuple[tuple[Algorithm, bool, Weights | None], dict[str, NDArray[np.generic]], Ints]]:
+        """Columns of one group by algorithm and way to run them, and the share vectors that their ``choice`` counts.
 
         With ``skip_empty`` nothing comes of a group that is in no column.
         """
@@ -352,34 +384,65 @@ class _Builder:
         if len(first):
             shares = _share_vectors(group, micro_batch, ordered=self._is_separable(group))
         micro_batches = self.workload.batch // micro_batch
-        deepest = self._deepest(group, stop, micro_batches)
+        whole = _Held(group, shares, first, stop, micro_batches, hosts, recomputes=False, weights=None)
         sought, least = np.ones((len(shares), len(first)), dtype=bool), np.ones((len(shares), len(first)))
-        for recomputes in (False, True) if self.recomputation else (False,):
-            figures = self._compute(group, shares, first, stop, micro_batches, hosts, recomputes)
-            both_s = figures["forward_s"] + figures["backward_s"]
-            dynamic_j = figures["compute_j"]
-            kept = sought & self.screen(micro_batch, group.code, first, stop, both_s, figures["decode_s"], dynamic_j)
-            rows = np.asarray(kept.any(axis=1))  # share vectors that no range needs are not looked at again
-            if (skip_empty or recomputes) and not rows.any():
-                return
-            shares, kept, least = shares[rows], kept[rows], least[rows]
-            figures = {name: values[rows] if len(values) == len(rows) else values for name, values in figures.items()}
-            held = _Held(group, shares, first, stop, micro_batches, hosts, recomputes)
-            figures["least_in_flight"] = least
-            figures["most_in_flight"] = self._most_in_flight(held, self.problem.terms.most_bytes)
-            figures |= self._over_bytes(held)
-            enough = figures["most_in_flight"]
-            if not np.isinf(self.problem.terms.room_bytes).all():
-                room_bytes = np.minimum(self.problem.terms.most_bytes, self.problem.terms.room_bytes)
-                enough = self._most_in_flight(held, room_bytes)
-            sought = kept & (enough < deepest)
-            kept = kept & (figures["most_in_flight"] >= least)
-            figures |= self._network(group, shares, first, stop, micro_batches, hosts)
-            if self.workload.generates:
-                figures = self._without_outputs(figures, micro_batches)
-            for algorithm, part in self._by_algorithm(micro_batch, held, figures, kept):
-                yield (algorithm, recomputes), part, shares
-            least = 1 + enough
+        found = self._held_so(micro_batch, whole, sought, least, skip_empty=skip_empty)
+        for algorithm, part in found.parts:
+            yield (algorithm, False, None), part, found.held.shares
+        if self.recomputation:
+            deeper = found.sought & (found.enough < self._deepest(group, stop, micro_batches))
+            again = found.held._replace(recomputes=True)
+            recomputed = self._held_so(micro_batch, again, deeper, 1 + found.enough, skip_empty=True)
+            for algorithm, part in recomputed.parts:
+                yield (algorithm, True, None), part, recomputed.held.shares
+        if self.int8_until is not None:
+            smaller = self._held_so(
+                micro_batch, whole._replace(weights="int8"), self._gains(whole), least, skip_empty=True
+            )
+            for algorithm, part in smaller.parts:
+                yield (algorithm, False, "int8"), part, smaller.held.shares
+
+    def _held_so(
+        self, micro_batch: int, held: _Held, sought: NDArray[np.bool_], least: Floats, *, skip_empty: bool
+    ) -> _Found:
+        """Columns of share vectors and ranges that are sought, each from so many micro-batches in flight on."""
+        figures = self._compute(held)
+        both_s = figures["forward_s"] + figures["backward_s"]
+        dynamic_j, decode_s = figures["compute_j"], figures["decode_s"]
+        place = micro_batch, held.group.code, held.first, held.stop
+        kept = sought & self.screen(*place, both_s, decode_s, dynamic_j)
+        rows = np.asarray(kept.any(axis=1))  # share vectors that no range needs are not looked at again
+        held, kept, least = held._replace(shares=held.shares[rows]), kept[rows], least[rows]
+        if skip_empty and not rows.any():
+            return _Found(held, kept, least, [])
+        figures = {name: values[rows] if len(values) == len(rows) else values for name, values in figures.items()}
+        figures["least_in_flight"] = least
+        figures["most_in_flight"] = self._most_in_flight(held, self.problem.terms.most_bytes)
+        figures |= self._over_bytes(held)
+        figures |= self._network(held.group, held.shares, held.first, held.stop, held.micro_batches, held.hosts)
+        if self.workload.generates:
+            figures = self._without_outputs(figures, held.micro_batches)
+        fitting = kept & (figures["most_in_flight"] >= least)
+        parts = list(self._by_algorithm(micro_batch, held, figures, fitting))
+        return _Found(held, kept, self._enough(held, figures["most_in_flight"]), parts)
+
+    def _enough(self, held: _Held, most_in_flight: Floats) -> Floats:
+        """Micro-batches in flight that fit without anything being paid for memory."""
+        if np.isinf(self.problem.terms.room_bytes).all():
+            return most_in_flight
+        room_bytes = np.minimum(self.problem.terms.most_bytes, self.problem.terms.room_bytes)
+        return self._most_in_flight(held, room_bytes)
+
+    def _gains(self, whole: _Held) -> NDArray[np.bool_]:
+        """Where weights in 8 bits make a stage faster or thriftier, or make it fit."""
+        ours, theirs = self._compute(whole._replace(weights="int8")), self._compute(whole)
+        fits = self._enough(whole, self._most_in_flight(whole, self.problem.terms.most_bytes))
+        gains = fits < 1
+        drawn = [name for name in theirs if name.startswith("battery_j ")]
+        for name in ("forward_s", "decode_s", "compute_j", *drawn):
+            gains = gains | (ours[name] < theirs[name] * (1 - _ROUNDING))
+        gains = gains | (ours["cap_s"] > theirs["cap_s"])
+        return np.asarray(gains)
 
     def _deepest(self, group: Group, stop: Ints, micro_batches: int) -> Ints:
         """Most micro-batches that a stage can be asked to hold, given how many stages there may be behind it."""
@@ -454,9 +517,10 @@ class _Builder:
         decode_s = rest.decode_s[group_only, stop] - rest.decode_s[group_only, first]
         return self.screen(micro_batch, group.code, first, stop, both_s, decode_s, energy_j)
 
-    def _compute(
-        self, group: Group, shares: Ints, first: Ints, stop: Ints, micro_batches: int, hosts: bool, recomputes: bool
-    ) -> dict[str, Floats]:
+    def _compute(self, held: _Held) -> dict[str, Floats]:
+        group, shares, first, stop, micro_batches, hosts, recomputes, weights = held
+        forward_until = self.forward_until if weights is None else self.int8_until
+        assert forward_until is not None, "weights in 8 bits are sought where their times are known"
         backward_until = self.again_until if recomputes else self.backward_until
         shape = (len(shares), len(first))
         forward, backward, step, decode, energy = (np.zeros(shape) for _ in range(5))
@@ -466,7 +530,7 @@ class _Builder:
         batteries = {f"battery_j {d}": np.zeros((1, 1)) for d in terms.priced}
         for place, d in enumerate(group.devices):
             device, samples = self.cluster.devices[d], shares[:, place]
-            own_forward = (self.forward_until[stop, d][:, samples] - self.forward_until[first, d][:, samples]).T
+            own_forward = (forward_until[stop, d][:, samples] - forward_until[first, d][:, samples]).T
             own_backward = (backward_until[stop, d][:, samples] - backward_until[first, d][:, samples]).T
             busy = own_forward + own_backward
             if hosts:
@@ -479,7 +543,7 @@ class _Builder:
             own_step = self._step_s(d, first, stop, hosts)
             forward, backward = np.maximum(forward, own_forward), np.maximum(backward, own_backward)
             step = np.maximum(step, own_step)
-            own_decode = self._decode_s(d, micro_batches * samples, first, stop)
+            own_decode = self._decode_s(d, micro_batches * samples, first, stop, weights)
             decode = np.maximum(decode, own_decode)
             own_j = (micro_batches * busy + own_step + own_decode) * (device.active_w - device.idle_w)
             energy += own_j
@@ -499,11 +563,12 @@ class _Builder:
             **batteries,
         }
 
-    def _decode_s(self, device: int, samples: Ints, first: Ints, stop: Ints) -> Floats:
+    def _decode_s(self, device: int, samples: Ints, first: Ints, stop: Ints, weights: Weights | None) -> Floats:
         """Seconds of all steps after the first token on one device, shape (share vectors, ranges) or (1, 1)."""
-        if self.token_until is None:
+        token_until = self.token_until if weights is None else self.int8_token_until
+        if token_until is None:
             return np.zeros((1, 1))
-        until_s = self.token_until[:, device]
+        until_s = token_until[:, device]
         return np.asarray(self.workload.decode_steps * (until_s[stop][:, samples] - until_s[first][:, samples]).T)
 
     def _step_s(self, device: int, first: Ints, stop: Ints, hosts: bool) -> Floats:
@@ -719,6 +784,7 @@ class _Builder:
             replicated=len(held.group.devices) > 1,
             hosts_first_layer=held.hosts,
             recomputes=held.recomputes,
+            weights=held.weights,
         )
 
     def _over_bytes(self, held: _Held) -> dict[str, Floats]:
@@ -735,6 +801,9 @@ class _Builder:
             figures[f"over_bytes {count}"] = over
         return figures
 
+
+#: Relative difference below which two sums of seconds or joules are one.
+_ROUNDING = 1e-9
 
 #: Longer than any makespan.
 _LONGEST_S = 1e300

@@ -42,7 +42,7 @@ def stage_of(columns: Columns, column: int, problem: Problem) -> Stage:
 
 
 def _stage(columns: Columns, column: int, devices: Sequence[int], in_flight: int, problem: Problem) -> Stage:
-    _, shares, algorithm, recomputes = columns.choices[columns.choice[column]]
+    _, shares, algorithm, recomputes, weights = columns.choices[columns.choice[column]]
     names = [problem.cluster.devices[device].id for device in devices]
     first, stop = int(columns.first[column]), int(columns.stop[column])
     all_reduce = None
@@ -60,4 +60,5 @@ def _stage(columns: Columns, column: int, devices: Sequence[int], in_flight: int
         in_flight=in_flight,
         all_reduce=all_reduce,
         recomputes=recomputes,
+        weights=weights,
     )

@@ -73,6 +73,8 @@ class Fleet:
                 table.backward_s[:, index].tobytes(),
                 table.step_s[:, index].tobytes(),
                 table.token_s is not None and table.token_s[:, index].tobytes(),
+                table.least.forward_s[:, index].tobytes(),
+                table.least.token_s is not None and table.least.token_s[:, index].tobytes(),
             )
             same = by_key.setdefault(key, [])
             twins = (members for members in same if network.alike(cluster.devices[members[0]].id, device.id))

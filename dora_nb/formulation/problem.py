@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -69,6 +69,10 @@ class Problem:
             raise InputError("overlap", overlap, "True in mode 'stream', whose stages compute while they send")
         table = cost_table(workload, cluster) if table is None else table
         qoe = QoE(energy_accounting=accounting) if qoe is None else qoe
+        if space is None or not space.int8_weights:
+            table = replace(table, int8=None)
+        elif table.int8 is None:
+            raise InputError("space.int8_weights", True, "False with a table that has no times of weights in 8 bits")
         fleet = Fleet.of(workload, cluster, table, qoe)
         space = SearchSpace.default(workload, fleet) if space is None else space
         space.check(workload)
@@ -78,7 +82,7 @@ class Problem:
             table=table,
             space=space,
             fleet=fleet,
-            completion=completion_bounds(workload, cluster, table, fleet),
+            completion=completion_bounds(workload, cluster, table.least, fleet),
             idle_all_w=sum(device.idle_w for device in cluster.devices) if accounting == "all-on" else None,
             terms=Terms.of(qoe, workload.batch, cluster, fleet),
             overlap=overlap,
@@ -93,7 +97,7 @@ class Problem:
     def stages_left(self) -> StagesLeft:
         """What missing stages cost at least, given how many devices a stage has at most."""
         most = min(self.space.most_replicas, max(self.space.micro_batch_sizes))
-        return StagesLeft.of(self.table, self.fleet, most, self.workload.trains)
+        return StagesLeft.of(self.table.least, self.fleet, most, self.workload.trains)
 
     @cached_property
     def shared(self) -> bool:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+from dora_nb.costs.table import cost_table
+from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import MOST_CHUNKS
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
@@ -36,6 +39,10 @@ class SearchSpace:
     recomputation
         Whether a training stage may run its layers forward again where memory does not hold what it would otherwise
         keep; see :attr:`~dora_nb.domain.plan.Stage.recomputes`.
+    int8_weights
+        Whether a stage may hold its weights in 8 bits where that is faster or where memory does not hold them
+        otherwise; see :attr:`~dora_nb.domain.plan.Stage.weights`. It changes what the network computes, by how much is
+        not predicted; so only where asked for.
     """
 
     micro_batch_sizes: tuple[int, ...]
@@ -43,6 +50,21 @@ class SearchSpace:
     in_flight_depths: tuple[int, ...]
     most_chunks: int = MOST_CHUNKS
     recomputation: bool = True
+    int8_weights: bool = False
+
+    @classmethod
+    def of(cls, workload: Workload, cluster: Cluster, **changes: Any) -> SearchSpace:
+        """The default space of a workload on a cluster, with some fields changed.
+
+        Raises
+        ------
+        InputError
+            If the changed space has no plans, or a device lacks a rate that the workload needs.
+        """
+        fleet = Fleet.of(workload, cluster, cost_table(workload, cluster))
+        space = replace(cls.default(workload, fleet), **changes)
+        space.check(workload)
+        return space
 
     @classmethod
     def default(cls, workload: Workload, fleet: Fleet) -> SearchSpace:
@@ -77,6 +99,8 @@ class SearchSpace:
             raise InputError("in_flight_depths", self.in_flight_depths, "at least one depth, each at least 1")
         if self.most_chunks not in (1, 2, MOST_CHUNKS):
             raise InputError("most_chunks", self.most_chunks, f"1, 2 or {MOST_CHUNKS}")
+        if self.int8_weights and workload.trains:
+            raise InputError("int8_weights", True, "False in training, which changes the weights")
         if self.most_chunks > 1 and workload.mode == "stream":
             raise InputError("most_chunks", self.most_chunks, "1 in mode 'stream', whose transfers travel whole")
 
@@ -101,6 +125,7 @@ class SearchSpace:
             f"contiguous stages, micro-batches of {sizes}, up to {self.most_replicas} replicas a stage with "
             f"{self._shares()}, in-flight depth {depths}, transfers in up to {self.most_chunks} chunks"
             f"{', recomputation where memory is short' if self.recomputation else ''}"
+            f"{', weights in 8 bits where that is faster or needed' if self.int8_weights else ''}"
         )
 
     def _shares(self) -> str:

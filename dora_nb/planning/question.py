@@ -138,16 +138,7 @@ class Question:
 
     def _on(self, like: list[int], members: list[Device], domains: tuple[ContentionDomain, ...]) -> Question:
         """Other devices; ``like`` says after which present one each is modelled."""
-        table = self.table
-        if table is not None:
-            columns = np.array(like)
-            table = replace(
-                table,
-                forward_s=table.forward_s[:, columns],
-                backward_s=table.backward_s[:, columns],
-                step_s=table.step_s[:, columns],
-                token_s=None if table.token_s is None else table.token_s[:, columns],
-            )
+        table = None if self.table is None else self.table.of_devices(np.array(like))
         return replace(self, cluster=self.cluster.replace(devices=tuple(members), domains=domains), table=table)
 
 

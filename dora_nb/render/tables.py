@@ -96,6 +96,7 @@ def plan_sentences(plan_set: PlanSet) -> list[str]:
     lines = [
         *words.pace_lines(plan_set),
         *words.comparison_lines(plan_set),
+        *words.accuracy_lines(plan_set),
         *words.solved_lines(plan_set),
         "All figures are predicted.",
     ]

@@ -19,6 +19,9 @@ from dora_nb.units import format_bandwidth, format_bytes, format_joules, format_
 #: What a cell says when there is no figure.
 NOTHING = "-"
 
+#: What is said of a stage that holds its weights in 8 bits.
+INT8 = "weights in 8 bits"
+
 #: What is said of a stage that runs layers forward again before their backward pass.
 RECOMPUTES = "recomputes activations"
 
@@ -285,9 +288,32 @@ def describe_stages(plan: Plan, names: Sequence[str]) -> list[str]:
         lines.append(f"first:  {names[0]} on {where}, next to the last layer, which shares its parameters")
     for index, stage in enumerate(plan.stages):
         layers = layer_words(names[stage.first_layer : stage.stop_layer])
-        again = f", {RECOMPUTES}" if stage.recomputes else ""
-        lines.append(f"stage {index:>{several}}: {layers} on {_replica_words(stage, plan.micro_batch)}{again}")
+        how = "".join(f", {words}" for words in ways_words(stage))
+        lines.append(f"stage {index:>{several}}: {layers} on {_replica_words(stage, plan.micro_batch)}{how}")
     return lines
+
+
+def ways_words(stage: Stage) -> list[str]:
+    """How a stage is run, where it is not as usual."""
+    return [*([RECOMPUTES] if stage.recomputes else []), *([INT8] if stage.weights == "int8" else [])]
+
+
+def accuracy_lines(plan_set: PlanSet) -> list[str]:
+    """Which layers the plans hold in 8 bits, and that nobody knows yet what that does to the results."""
+    workload = plan_set.workload
+    names, parameters = [each.name for each in workload.layers], workload.int8_parameters
+    plans_of: dict[str, list[str]] = {}
+    for plan in plan_set.plans:
+        stages = [stage for stage in plan.stages if stage.weights == "int8"]
+        layers = [index for stage in stages for index in range(stage.first_layer, stage.stop_layer)]
+        held = layer_words([names[index] for index in layers if parameters[index]])
+        if held:
+            plans_of.setdefault(held, []).append(repr(plan.label or "the plan"))
+    return [
+        f"Accuracy not measured: the weights of {held} are in 8 bits in {sentence(plans)}; all others, also those of "
+        f"the baselines, are in {workload.precision}."
+        for held, plans in plans_of.items()
+    ]
 
 
 def layer_words(names: Sequence[str]) -> str:

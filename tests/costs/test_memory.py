@@ -59,6 +59,16 @@ def test_the_last_layer_is_not_run_again_and_keeps_its_stash() -> None:
     assert bytes_of(chain(), 0, 4) - bytes_of(chain(), 0, 4, recomputes=True) == 2 * (without - more)
 
 
+def test_weights_in_8_bits_take_a_byte_each_but_for_look_ups_and_tied_ones() -> None:
+    work = chain(mode="inference")
+    assert bytes_of(work, 1, 3) - bytes_of(work, 1, 3, weights="int8") == 500 * 3
+    look_up = work.replace(layers=(work.layers[0].replace(operator="lookup"), *work.layers[1:]))
+    assert bytes_of(look_up, 0, 2) - bytes_of(look_up, 0, 2, weights="int8") == 200 * 3
+    tied = chain(tied=50, mode="inference")
+    assert bytes_of(tied, 0, 4) - bytes_of(tied, 0, 4, weights="int8") == 500 * 3
+    assert work.int8_parameters == (100, 200, 300, 400)
+
+
 def test_the_ends_hold_inputs_and_labels_or_outputs() -> None:
     expected = 1000 * 16 + 2 * (3 * (11 + 17 + 23 + 31) * 4 + 500 * 4 + 2 * 4 * (6 + 9))
     assert bytes_of(chain(label_bytes=9), 0, 4) == expected

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from builders import cluster, device, layer, workload
@@ -58,6 +60,20 @@ def test_a_missing_rate_names_the_field_and_what_there_is() -> None:
     place = cluster([device("x", {"matmul": {"fp16": 1e9}})])
     with pytest.raises(InputError, match=r"devices\.x\.flops_per_s\.matmul\.fp32.*matmul in fp16"):
         cost_table(workload(1), place)
+
+
+def test_weights_in_8_bits_are_read_sooner_and_multiplied_as_fast() -> None:
+    deep = [layer("a", flops=4e6, parameters=1000, traffic_elements=50), layer("b", parameters=10, operator="lookup")]
+    work = workload(deep, batch=2, mode="inference")
+    table = cost_table(work, cluster([device("x", 1e6, memory_bytes_per_s=1e3)]))
+    assert table.int8 is not None
+    assert table.forward_s[0, 0].tolist() == pytest.approx([0, 4.2, 8])  # 4,000 + 200 n bytes, or 4 n s of products
+    assert table.int8.forward_s[0, 0].tolist() == pytest.approx([0, 4, 8])  # 1,000 + 200 n bytes
+    assert (table.int8.forward_s[1] == table.forward_s[1]).all()
+    assert (table.least.forward_s == table.int8.forward_s).all()
+    assert cost_table(workload(deep, batch=2), cluster([device("x")])).int8 is None
+    with pytest.raises(InputError, match="8 bits"):
+        replace(table, int8=None).with_weights("int8")
 
 
 def test_times_never_fall_with_more_samples() -> None:

@@ -145,6 +145,33 @@ def test_no_plan_refutes_the_bounds_where_stages_may_recompute(
     check_answers(targets, plans)
 
 
+def _much_to_read(dice: Dice) -> Question:
+    """Layers whose weights take longer to read than to multiply on some devices, and do not fit everywhere."""
+    work, place = random_question(dice, layers=(2, 3), batches=(1, 2), modes=("inference",))
+    layers = [each.replace(parameters=dice.number(10**5, 10**6), tied_parameters=0) for each in work.layers]
+    whole = 4 * sum(each.parameters for each in layers)
+    devices = [
+        each.replace(memory_bytes=4e6 + whole * dice.pick((0.4, 0.8, 2.0)), memory_bytes_per_s=dice.pick((1e6, 1e7)))
+        for each in place.devices
+    ]
+    return work.replace(layers=tuple(layers)), place.replace(devices=tuple(devices))
+
+
+@settings(max_examples=examples(20), **QUICK)
+@given(seeded(_much_to_read), ACCOUNTINGS, st.sampled_from((0.0, 0.3, 0.7)))
+def test_no_plan_refutes_the_bounds_where_weights_may_be_held_in_8_bits(
+    question: Question, accounting: EnergyAccounting, share: float
+) -> None:
+    problem = Problem.of(*question, accounting, space=default_space(*question, int8_weights=True))
+    plans = rated_plans(problem)
+    if not plans:
+        return
+    latency_s, _ = limits_of(plans, share)
+    targets = search(problem, (latency_s, np.inf))
+    check_bounds(targets, plans)
+    check_answers(targets, plans)
+
+
 @settings(max_examples=examples(30), **QUICK)
 @given(questions(layers=(3, 3), batches=(2, 4), device_count=(3, 3), kinds=("switch",), tied=False), ACCOUNTINGS)
 def test_no_plan_refutes_the_bounds_on_a_switch(question: Question, accounting: EnergyAccounting) -> None:

@@ -286,7 +286,7 @@ class _Card:
         taken = next(each.samples for each in stage.replicas if each.device == self.device.id)
         split = [f"stage {index}"] if len(stages) > 1 else []
         split += [f"{taken} of {words.count(self.plan.micro_batch, 'sample')}"] if len(stage.replicas) > 1 else []
-        split += [words.RECOMPUTES] if stage.recomputes else []
+        split += words.ways_words(stage)
         return words.layer_words(layers), ", ".join(split) or "every sample"
 
     def _ends(self) -> Iterator[str]:
