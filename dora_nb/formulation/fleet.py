@@ -60,7 +60,7 @@ class Fleet:
         battery_j = {} if qoe is None else qoe.battery_j
         priced = qoe is not None and qoe.battery_price is not None
         by_key: dict[object, list[list[int]]] = {}
-        network = Network.of(cluster)
+        network, least = Network.of(cluster), table.least
         for index, device in enumerate(cluster.devices):
             key = (
                 device.usable_memory_bytes,
@@ -73,8 +73,8 @@ class Fleet:
                 table.backward_s[:, index].tobytes(),
                 table.step_s[:, index].tobytes(),
                 table.token_s is not None and table.token_s[:, index].tobytes(),
-                table.least.forward_s[:, index].tobytes(),
-                table.least.token_s is not None and table.least.token_s[:, index].tobytes(),
+                least.forward_s[:, index].tobytes(),
+                least.token_s is not None and least.token_s[:, index].tobytes(),
             )
             same = by_key.setdefault(key, [])
             twins = (members for members in same if network.alike(cluster.devices[members[0]].id, device.id))
