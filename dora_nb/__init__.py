@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dora_nb.adaptation import Adapter, Clairvoyant, Delayed, planner_for
-    from dora_nb.catalog import load_cluster, load_conditions, load_device, load_dynamics, load_workload
+    from dora_nb.catalog import (
+        load_cluster,
+        load_conditions,
+        load_device,
+        load_dynamics,
+        load_streams,
+        load_workload,
+    )
     from dora_nb.costs.comparison import compare
     from dora_nb.costs.evaluate import evaluate
     from dora_nb.costs.measured import measured_table
@@ -41,7 +48,10 @@ if TYPE_CHECKING:
     from dora_nb.domain.qoe import QoE
     from dora_nb.domain.run_file import load_run, save_run
     from dora_nb.domain.run_record import RunRecord
+    from dora_nb.domain.sharing import Sharing
+    from dora_nb.domain.sharing_file import load_sharing, save_sharing
     from dora_nb.domain.solver_comparison import SolverComparison
+    from dora_nb.domain.stream import Stream
     from dora_nb.domain.workload import Workload
     from dora_nb.executor.control.listener import Listener
     from dora_nb.executor.control.tls import Tls
@@ -60,6 +70,7 @@ if TYPE_CHECKING:
     from dora_nb.planning.pace import fastest_stream
     from dora_nb.planning.place import place
     from dora_nb.planning.plan import plan
+    from dora_nb.planning.share import share
     from dora_nb.render.timeline import timeline_svg
     from dora_nb.reproduction import reproduce
     from dora_nb.simulation import Trace, World, load_trace, save_trace, simulate
@@ -95,6 +106,8 @@ _HOMES = {
     "SolverComparison": "domain.solver_comparison",
     "SolverOptions": "solvers",
     "Source": "executor.task",
+    "Sharing": "domain.sharing",
+    "Stream": "domain.stream",
     "Tls": "executor.control.tls",
     "Trace": "simulation",
     "WorkerPool": "executor.pool",
@@ -119,6 +132,8 @@ _HOMES = {
     "load_problem": "domain.problem_file",
     "load_profile": "domain.profile_file",
     "load_run": "domain.run_file",
+    "load_sharing": "domain.sharing_file",
+    "load_streams": "catalog",
     "load_trace": "simulation",
     "load_workload": "catalog",
     "measured_table": "costs.measured",
@@ -134,7 +149,9 @@ _HOMES = {
     "save_problem": "domain.problem_file",
     "save_profile": "domain.profile_file",
     "save_run": "domain.run_file",
+    "save_sharing": "domain.sharing_file",
     "save_trace": "simulation",
+    "share": "planning.share",
     "simulate": "simulation",
     "timeline_svg": "render.timeline",
     "visits": "simulation.generators",
@@ -165,9 +182,11 @@ __all__ = [
     "QoE",
     "RunRecord",
     "SearchSpace",
+    "Sharing",
     "SolverComparison",
     "SolverOptions",
     "Source",
+    "Stream",
     "Tls",
     "Trace",
     "WorkerPool",
@@ -192,6 +211,8 @@ __all__ = [
     "load_problem",
     "load_profile",
     "load_run",
+    "load_sharing",
+    "load_streams",
     "load_trace",
     "load_workload",
     "measured_table",
@@ -207,7 +228,9 @@ __all__ = [
     "save_problem",
     "save_profile",
     "save_run",
+    "save_sharing",
     "save_trace",
+    "share",
     "simulate",
     "timeline_svg",
     "visits",

@@ -1,4 +1,4 @@
-"""Devices, models, deployments, conditions and dynamics that come with dora_nb, and files of the same form.
+"""Devices, models, deployments, streams, conditions and dynamics that come with dora_nb, and files of the same form.
 
 Every number in those files is a quantity: an object with ``value``, ``unit``, ``status`` and ``source`` (``note`` if
 there is more to say). Reading turns it into the SI number of its field and keeps the rest as
@@ -21,11 +21,12 @@ from dora_nb.domain.cluster_file import DEVICE_DIMENSIONS, DOMAIN_DIMENSIONS
 from dora_nb.domain.conditions import Condition, Conditions
 from dora_nb.domain.dynamics import MarkovChain, MarkovState
 from dora_nb.domain.layer import BYTES_PER_ELEMENT, Precision
+from dora_nb.domain.stream import Stream
 from dora_nb.domain.workload import MODES, Mode, Workload
 from dora_nb.errors import DocumentError, InputError, UnknownNameError
 from dora_nb.units import parse, units_of
 
-Kind = Literal["devices", "models", "deployments", "conditions", "dynamics"]
+Kind = Literal["devices", "models", "deployments", "streams", "conditions", "dynamics"]
 
 #: Tokens per sample of a language model when none are given.
 DEFAULT_SEQUENCE = 128
@@ -37,6 +38,7 @@ _CONDITION_DIMENSIONS = {
     "device_speed_factors": "fraction",
 }
 _STATE_DIMENSIONS = {"level": "fraction", "to": "fraction"}
+_STREAM_DIMENSIONS = {"count": "count", "batch": "count", "requests_per_s": "frequency", "deadline_s": "time"}
 #: Levels of names above the quantities of a field that holds more than one.
 _LEVELS = {
     "flops_per_s": 2,
@@ -48,6 +50,8 @@ _LEVELS = {
     "device_speed_factors": 1,
     "to": 1,
 }
+#: Fields of a stream that say something about its workload.
+_OF_WORKLOADS = ("batch", "precision", "sequence", "image_px", "requests_per_s", "source", "sink")
 _ARCHITECTURES: dict[str, Any] = {
     cls.model_fields["family"].default: cls for cls in get_args(get_args(Architecture)[0])
 }
@@ -74,7 +78,7 @@ def names(kind: Kind) -> tuple[str, ...]:
     Parameters
     ----------
     kind
-        ``devices``, ``models``, ``deployments``, ``conditions`` or ``dynamics``.
+        ``devices``, ``models``, ``deployments``, ``streams``, ``conditions`` or ``dynamics``.
 
     Raises
     ------
@@ -287,6 +291,45 @@ def load_dynamics(name_or_path: str | Path) -> MarkovChain:
     return MarkovChain(**_numbers(document | {"states": states}, {"step_s": "time"}, ""))
 
 
+def load_streams(name_or_path: str | Path) -> tuple[Stream, ...]:
+    """Streams that share a cluster, from the catalogue or a file of the same form.
+
+    Parameters
+    ----------
+    name_or_path
+        Name in the catalogue, e.g. ``traffic-cameras``, or path of a JSON file.
+
+    Raises
+    ------
+    UnknownNameError
+        If the catalogue has no such name, or no such model.
+    DocumentError
+        If the file cannot be read.
+    InputError
+        If a field of it cannot be used.
+    """
+    document = _without_origin(_load("streams", name_or_path))
+    entries = _objects(document, "streams")
+    if not entries:
+        raise InputError("streams", document.get("streams"), "a list of one stream or more")
+    return tuple(_stream(entry, f"streams[{index}]") for index, entry in enumerate(entries))
+
+
+def _stream(entry: dict[str, Any], where: str) -> Stream:
+    fields = _numbers(entry, _STREAM_DIMENSIONS, where)
+    del fields["sources"]
+    work = {name: fields.pop(name) for name in _OF_WORKLOADS if name in fields}
+    model = fields.pop("model", None)
+    if not isinstance(model, str):
+        raise InputError(f"{where}.model", model, "a model of the catalogue, or the path of a file")
+    try:
+        workload = load_workload(model, mode="stream", **work)
+    except InputError as error:
+        raise InputError(_join(where, error.field), error.value, error.allowed) from None
+    stream: Stream = _under(where, Stream, fields | {"workload": workload})
+    return stream
+
+
 def _without_origin(document: dict[str, Any]) -> dict[str, Any]:
     """Without where a document as such comes from, which is for the reader of the file."""
     return {name: value for name, value in document.items() if name not in ("status", "source")}
@@ -301,7 +344,9 @@ def _load(kind: Kind, name_or_path: str | Path) -> dict[str, Any]:
     elif isinstance(name_or_path, Path) or text.endswith(".json") or "/" in text or "\\" in text:
         path = Path(name_or_path)
     else:
-        raise UnknownNameError(kind if kind in ("conditions", "dynamics") else kind.removesuffix("s"), text, known)
+        raise UnknownNameError(
+            kind if kind in ("conditions", "dynamics", "streams") else kind.removesuffix("s"), text, known
+        )
     return _read(path)
 
 

@@ -387,3 +387,16 @@ def test_explain_takes_the_options_of_plan():
     options = [set(re.findall(r"--[a-z-]+", run(command, "--help")[1])) for command in ("plan", "explain")]
     assert options[0] - options[1] == {"--algorithm", "--most-plans", "--out", "--problem"}
     refused(run("explain", "--cluster", "nowhere", "--workload", "vit-b-16"), "nowhere", "smart-home")
+
+
+def test_cameras_share_a_cluster(tmp_path):
+    asked = ("share", "--cluster", "traffic-analytics", "--streams", "traffic-cameras")
+    status, out, err = run(*asked, "--out", str(tmp_path / "sharing.json"), "--json")
+    assert status == 0, err
+    answer = json.loads(out)
+    assert len(answer["cameras"]) == 8
+    assert 0 < answer["bound"] <= answer["value"]
+    assert (tmp_path / "sharing.json").exists()
+    for camera in answer["cameras"]:
+        assert max(camera["latencies_s"]) <= camera["deadline_s"]
+    refused(run("share", "--cluster", "traffic-analytics", "--streams", "no-such"), "traffic-cameras")

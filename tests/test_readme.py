@@ -42,7 +42,9 @@ def test_python_example_runs(tmp_path, monkeypatch):
 
 def test_planning_commands_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    commands = re.findall(r"^dora-nb ((?:plan|explain|compose) .*)$", README.replace("\\\n", " "), flags=re.MULTILINE)
+    commands = re.findall(
+        r"^dora-nb ((?:plan|share|explain|compose) .*)$", README.replace("\\\n", " "), flags=re.MULTILINE
+    )
     assert len(commands) >= 4
     for command in commands:
         ran = CliRunner().invoke(app, shlex.split(command))

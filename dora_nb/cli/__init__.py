@@ -11,7 +11,7 @@ import typer
 from dora_nb.cli.exporting import export
 from dora_nb.cli.failures import tidy
 from dora_nb.cli.measuring import probe, profile
-from dora_nb.cli.planning import compose, explain, plan
+from dora_nb.cli.planning import compose, explain, plan, share
 from dora_nb.cli.results import compare, doctor, reproduce
 from dora_nb.cli.running import demo, execute, worker
 
@@ -29,7 +29,21 @@ app = typer.Typer(
 )
 
 # In the order of the help.
-for command in (demo, plan, compose, explain, profile, probe, execute, worker, compare, export, reproduce, doctor):
+for command in (
+    demo,
+    plan,
+    share,
+    compose,
+    explain,
+    profile,
+    probe,
+    execute,
+    worker,
+    compare,
+    export,
+    reproduce,
+    doctor,
+):
     app.command()(tidy(command))
 
 

@@ -1,4 +1,4 @@
-"""Commands that plan: ``plan``, ``compose`` and ``explain``."""
+"""Commands that plan: ``plan``, ``share``, ``compose`` and ``explain``."""
 
 from __future__ import annotations
 
@@ -182,6 +182,47 @@ def _plan_problem(path: Path, options: Mapping[str, Any]) -> None:
         )
     say.lines(placement_lines(answer))
     say.json(answer.model_dump())
+
+
+def share(
+    cluster: ClusterName,
+    streams: Annotated[str, typer.Option(help="Streams in the catalogue, or a JSON file of the same form.")],
+    objective: Annotated[
+        Literal["energy", "latency"], typer.Option(help="Mean watts or mean latency; deadlines are kept either way.")
+    ] = "energy",
+    accounting: Accounting = "participating",
+    gap: Gap = 1e-4,
+    time_limit: TimeLimit = "60 s",
+    solver: Solver = "auto",
+    out: Annotated[Path | None, typer.Option("--out", help="Write plans and timetable to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Plan several streams of requests together: a plan for every camera and one timetable, with a bound and a gap."""
+    from dora_nb import catalog
+    from dora_nb.domain.sharing_file import save_sharing
+    from dora_nb.planning.share import share as share_cluster
+    from dora_nb.render.sharing import sharing_lines
+    from dora_nb.units import parse_field
+
+    say = Talk(as_json)
+    check_folder(out)
+    devices, asked = catalog.load_cluster(cluster), catalog.load_streams(streams)
+    with say.progress("sharing") as update:
+        answer = share_cluster(
+            asked,
+            devices,
+            objective=objective,
+            energy_accounting=accounting,  # type: ignore[arg-type]
+            gap=gap,
+            time_limit_s=parse_field("time_limit", time_limit, "time"),
+            solver=solver,
+            on_progress=update,
+        )
+    say.lines(sharing_lines(answer))
+    if out is not None:
+        save_sharing(out, answer)
+        say.lines([f"{out}  plans and timetable"])
+    say.json(answer.model_dump(mode="json"))
 
 
 def compose(

@@ -10,7 +10,7 @@ mathematical model for periodic scheduling problems", 1989).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from dora_nb.costs.operations import Operations, Timing
 
@@ -42,19 +42,37 @@ def passes_by_stage(operations: Operations) -> dict[int, list[int]]:
     return passes
 
 
-def waits_on_media(
-    operations: Operations, timing: Timing, order: Sequence[tuple[int, int]], period_s: float
+def waits_in_turn(
+    held: Mapping[int, Mapping[str, float]], order: Sequence[tuple[int, int]], period_s: float
 ) -> Iterable[Wait]:
-    """The waits that an order of transfers (position, lag) within a period means for each medium."""
+    """The waits that an order (position, lag) within a period means for everything that is held by one at a time.
+
+    Parameters
+    ----------
+    held
+        Of each position: seconds from its start, by what it holds.
+    order
+        By start within the period.
+    period_s
+        After which everything repeats.
+    """
     on: dict[str, list[tuple[int, int, float]]] = {}
     for index, lag in order:
-        for resource, held_s in timing.holds[operations.classes[index]].seconds.items():
+        for resource, held_s in held[index].items():
             on.setdefault(resource, []).append((index, lag, held_s))
     for turns in on.values():
         for (earlier, lag, held_s), (later, later_lag, _) in itertools.pairwise(turns):
             yield earlier, later, held_s + (later_lag - lag) * period_s
         (first, first_lag, _), (last, lag, held_s) = turns[0], turns[-1]
         yield last, first, held_s + (first_lag - lag - 1) * period_s
+
+
+def waits_on_media(
+    operations: Operations, timing: Timing, order: Sequence[tuple[int, int]], period_s: float
+) -> Iterable[Wait]:
+    """The waits that an order of transfers (position, lag) within a period means for each medium."""
+    held = {index: timing.holds[operations.classes[index]].seconds for index, _ in order}
+    return waits_in_turn(held, order, period_s)
 
 
 def steady_waits(

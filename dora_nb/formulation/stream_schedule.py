@@ -141,7 +141,7 @@ class _Placement:
             if kind not in self.timing.holds:
                 continue
             held = self.timing.holds[kind].seconds
-            free_s = self._free(start_s[index], held, taken)
+            free_s = free_from(start_s[index], held, taken, self.period_s)
             if free_s is None:
                 return None
             start_s[index] = free_s
@@ -149,28 +149,41 @@ class _Placement:
                 taken.setdefault(resource, []).append((free_s, seconds))
         return start_s
 
-    def _free(
-        self, ready_s: float, held: Mapping[str, float], taken: dict[str, list[tuple[float, float]]]
-    ) -> float | None:
-        """The earliest time from which all media are free for as long as they will be held, in every period."""
-        slack = ROUNDING * self.period_s
-        at_s = ready_s
-        while at_s <= ready_s + self.period_s + slack:
-            for resource, seconds in held.items():
-                for other_s, other_seconds in taken.get(resource, ()):
-                    into_s = (at_s - other_s) % self.period_s  # since the other one last began
-                    if into_s + slack >= self.period_s:
-                        into_s = 0.0
-                    if into_s < other_seconds - slack or into_s + seconds > self.period_s + slack:
-                        break
-                else:
-                    continue
-                wait_s = other_seconds - into_s if into_s < other_seconds - slack else self.period_s - into_s
-                at_s += wait_s
-                break
+
+def free_from(
+    ready_s: float, held: Mapping[str, float], taken: Mapping[str, Sequence[tuple[float, float]]], period_s: float
+) -> float | None:
+    """The earliest time from which everything held is free for as long as it will be held, in every period.
+
+    Parameters
+    ----------
+    ready_s
+        Not before.
+    held
+        Seconds, by what is held.
+    taken
+        By what is held: start and seconds of those that hold it every period.
+    period_s
+        After which everything repeats.
+    """
+    slack = ROUNDING * period_s
+    at_s = ready_s
+    while at_s <= ready_s + period_s + slack:
+        for resource, seconds in held.items():
+            for other_s, other_seconds in taken.get(resource, ()):
+                into_s = (at_s - other_s) % period_s  # since the other one last began
+                if into_s + slack >= period_s:
+                    into_s = 0.0
+                if into_s < other_seconds - slack or into_s + seconds > period_s + slack:
+                    break
             else:
-                return at_s
-        return None
+                continue
+            wait_s = other_seconds - into_s if into_s < other_seconds - slack else period_s - into_s
+            at_s += wait_s
+            break
+        else:
+            return at_s
+    return None
 
 
 def media_s(operations: Operations, timing: Timing) -> dict[str, float]:

@@ -113,7 +113,10 @@ def trace_events(
 
 
 def turn_words(span: Span) -> str:
-    """Which micro-batch, or which token after the first one."""
+    """Which micro-batch, which token after the first one, or ``whose`` request."""
+    whose: str | None = getattr(span, "whose", None)
+    if whose is not None:
+        return whose
     return f"{'step' if span.kind in ('decode', 'token') else 'micro-batch'} {span.micro_batch}"
 
 

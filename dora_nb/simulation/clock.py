@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from dora_nb.costs.evaluate import TimelineEntry
 from dora_nb.costs.operations import COMPUTE_KINDS
-from dora_nb.simulation.steps import Parts, StepModel
+from dora_nb.simulation.steps import Parts, Steps
 from dora_nb.simulation.world import State, World
 
 INFINITE = math.inf
@@ -62,7 +62,7 @@ class StepResult:
 class Engine:
     """The clock, the computations, and what waits for what; how media are shared is left to the two kinds of it."""
 
-    def __init__(self, model: StepModel, world: World, start_s: float, until_s: float, timeline: bool) -> None:
+    def __init__(self, model: Steps, world: World, start_s: float, until_s: float, timeline: bool) -> None:
         operations = model.operations
         self.model, self.world, self.start_s, self.until_s = model, world, start_s, until_s
         self.successors = operations.successors
@@ -92,12 +92,13 @@ class Engine:
         if lost_to is None:
             self._ready([index for index, count in enumerate(self.waiting) if count == 0])
             lost_to = self._run()
-        operations, stages, holds = self.model.operations, self.model.plan.stages, self.model.resources
+        operations, holds = self.model.operations, self.model.resources
         entries = []
         for index, begin, end in self.spans or ():
             resources = [holds[place] for part in self.parts.of[index] if (place := self.parts.resource[part]) >= 0]
             operation = operations.operations[index]
-            places = stages[operation.stage].devices if operation.kind in COMPUTE_KINDS else tuple(resources)
+            computes = operation.kind in COMPUTE_KINDS
+            places = self.model.devices_of(operation.stage) if computes else tuple(resources)
             entries.append(TimelineEntry(*operation, begin, end, places))
         return StepResult(
             self.start_s,
@@ -169,7 +170,9 @@ class Engine:
             index = stack.pop()
             own = parts.of[index]
             self.first_s[index] = self.now
-            if not own:
+            if not own and self.parts.latency_s[index] > 0:
+                self._over(index)
+            elif not own:
                 stack.extend(self._finished(index))
             elif resource[own[0]] < 0:
                 for part in own:

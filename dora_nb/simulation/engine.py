@@ -13,14 +13,14 @@ from typing import Literal
 
 from dora_nb.errors import InputError
 from dora_nb.simulation.clock import INFINITE, Engine, StepResult
-from dora_nb.simulation.steps import StepModel
+from dora_nb.simulation.steps import Steps
 from dora_nb.simulation.world import State, World
 
 Sharing = Literal["ordered", "fair"]
 
 
 def run_step(
-    model: StepModel,
+    model: Steps,
     world: World,
     start_s: float = 0.0,
     *,
@@ -59,7 +59,7 @@ def run_step(
 class _Ordered(Engine):
     """Every resource is entered in the plan's own order."""
 
-    def __init__(self, model: StepModel, world: World, start_s: float, until_s: float, timeline: bool) -> None:
+    def __init__(self, model: Steps, world: World, start_s: float, until_s: float, timeline: bool) -> None:
         super().__init__(model, world, start_s, until_s, timeline)
         self.turns = model.turns
         self.turn = [0] * len(self.turns)
@@ -98,7 +98,7 @@ class _Fair(Engine):
     A transfer is carried as a whole: its parts melt together, in proportion to their seconds.
     """
 
-    def __init__(self, model: StepModel, world: World, start_s: float, until_s: float, timeline: bool) -> None:
+    def __init__(self, model: Steps, world: World, start_s: float, until_s: float, timeline: bool) -> None:
         super().__init__(model, world, start_s, until_s, timeline)
         self.left: dict[int, float] = {}  # of every transfer under way: what is left of it, 1 at first
         self.pace: dict[int, float] = {}  # how much of it is carried per second
@@ -216,7 +216,7 @@ class _FairMedium(_Fair):
     first is found in a queue (the virtual time of fair queueing: Demers, Keshav and Shenker, 1989).
     """
 
-    def __init__(self, model: StepModel, world: World, start_s: float, until_s: float, timeline: bool) -> None:
+    def __init__(self, model: Steps, world: World, start_s: float, until_s: float, timeline: bool) -> None:
         super().__init__(model, world, start_s, until_s, timeline)
         self.given_s = 0.0  # seconds of the medium at full speed that each transfer has been given
         self.enough_s: list[tuple[float, int]] = []  # what has been given when a transfer ends, and which one that is

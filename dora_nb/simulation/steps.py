@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 from dora_nb.costs.conditions import under
 from dora_nb.costs.evaluate import compute_seconds, timing_of
@@ -46,6 +47,40 @@ class Parts:
     resource: tuple[int, ...]
     work_s: tuple[float, ...]
     latency_s: tuple[float, ...]
+
+
+class Steps(Protocol):
+    """What the engine works off: operations in parts, and whose turn it is on what they hold."""
+
+    @property
+    def cluster(self) -> Cluster:
+        """Its devices, then its domains, are the channels."""
+
+    @property
+    def operations(self) -> Operations:
+        """What has to be done, and what before what."""
+
+    @property
+    def resources(self) -> tuple[str, ...]:
+        """Names of everything that transfers hold."""
+
+    @property
+    def turns(self) -> tuple[tuple[int, ...], ...]:
+        """Operations in the order in which they enter each resource."""
+
+    @property
+    def network_j(self) -> tuple[float, ...]:
+        """Joules of carrying each operation's bytes; 0 for computations."""
+
+    @property
+    def devices(self) -> tuple[int, ...]:
+        """Places in the cluster of the devices without which nothing can end."""
+
+    def devices_of(self, stage: int) -> tuple[str, ...]:
+        """Who computes a stage."""
+
+    def parts(self, device_rates: Sequence[float]) -> Parts:
+        """The parts when devices reach their media at rates multiplied by these factors."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +149,10 @@ class StepModel:
         ends = (self.workload.source, self.workload.sink)
         needed = {*self.plan.devices, *(each for each in ends if each is not None)}
         return tuple(place for place, name in enumerate(self.cluster.device_ids) if name in needed)
+
+    def devices_of(self, stage: int) -> tuple[str, ...]:
+        """Who computes a stage."""
+        return self.plan.stages[stage].devices
 
     @cached_property
     def _timing(self) -> Timing:
