@@ -33,8 +33,8 @@ class Case(NamedTuple):
 
 def shared_case(dice: Dice) -> Case:
     """Two or three cameras of two tiny models on two devices, with phases, deadlines and memory that may bind."""
-    place = random_cluster(dice, devices=(2, 2))
-    rate = dice.pick((2.0, 1.0, 0.5, 0.25))
+    place = random_cluster(dice, devices=(2, 2), kinds=("shared", "switch", "cell", "links"))
+    rate = dice.pick((1.0, 0.5, 0.25, 0.125))
     count = dice.pick((1, 1, 2))
     same = dice.pick((True, False, False))
     works = [random_workload(dice, layers=(1, 2), batches=(1, 2), modes=("stream",), tied=False) for _ in range(2)]
@@ -49,7 +49,7 @@ def shared_case(dice: Dice) -> Case:
         own = rate * (dice.pick((1, 1, 2)) if index else 1)
         number = count if not index else 1
         phases = tuple(dice.number(0, 3) / 4 / own for _ in range(number))
-        deadline = dice.pick((None, 0.3, 1.0, 3.0))
+        deadline = dice.pick((None, None, 1.0, 3.0))
         streams.append(
             Stream(
                 name="xy"[index],
