@@ -79,9 +79,11 @@ def play(
     """
     if rounds < 1:
         raise InputError("rounds", rounds, "1 or more")
-    model = _Rounds(sharing, tuple(streams), cluster, rounds, dict(tables or {}))
+    # More rounds follow, so that the last ones meet as many others as those before.
+    following = 1 + max((turn.lag for turn in sharing.turns), default=0)
+    model = _Rounds(sharing, tuple(streams), cluster, rounds + following, dict(tables or {}))
     result = run_step(model, world or World(cluster), timeline=True)
-    return model.told(result.entries, result.completed)
+    return model.told(result.entries, rounds)
 
 
 @dataclass(frozen=True)
@@ -235,21 +237,33 @@ class _Rounds:
         operation, channel, held_by, work_s = zip(*rows, strict=True)
         return Parts(tuple(of), operation, channel, held_by, work_s, tuple(latency_s))
 
-    def told(self, entries: Sequence[TimelineEntry], completed: bool) -> SharedRun:
-        """Latencies of what came to its end."""
+    @cached_property
+    def _tasks_of(self) -> list[int]:
+        """Tasks of a request of every camera."""
+        counted = [0] * len(self.tasks.cameras)
+        for camera, request, _ in self.tasks.names:
+            counted[camera] += request == 0
+        return counted
+
+    def told(self, entries: Sequence[TimelineEntry], rounds: int) -> SharedRun:
+        """Latencies of what came to its end of the first rounds."""
         count, ends_s = len(self.tasks), dict[tuple[int, int, int], float]()
+        left: dict[tuple[int, int, int], int] = {}  # tasks that are not over
         for entry in entries:
-            if entry.micro_batch < self.rounds * count:
+            if entry.micro_batch < rounds * count:
                 number, task = divmod(entry.micro_batch, count)
                 camera, request, _ = self.tasks.names[task]
                 key = number, camera, request
                 ends_s[key] = max(ends_s.get(key, 0.0), entry.end_s)
+                left[key] = left.get(key, self._tasks_of[camera]) - 1
         latencies_s: list[list[float]] = [[] for _ in self.sharing.cameras]
         late = 0
-        for (number, camera, request), end_s in sorted(ends_s.items()):
+        over = {key: end_s for key, end_s in ends_s.items() if left[key] == 0}
+        for (number, camera, request), end_s in sorted(over.items()):
             own = self.sharing.cameras[camera]
             requests = self.tasks.cameras[camera].requests
             latency_s = end_s - own.phase_s - (number + request / requests) * self.tasks.round_s
             latencies_s[camera].append(latency_s)
             late += own.deadline_s is not None and latency_s > own.deadline_s * (1 + 1e-9)
-        return SharedRun(tuple(map(tuple, latencies_s)), late, completed)
+        asked = rounds * sum(camera.requests for camera in self.tasks.cameras)
+        return SharedRun(tuple(map(tuple, latencies_s)), late, len(over) == asked)

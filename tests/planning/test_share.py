@@ -34,7 +34,6 @@ class Case(NamedTuple):
 def shared_case(dice: Dice) -> Case:
     """Two or three cameras of two tiny models on two devices, with phases, deadlines and memory that may bind."""
     place = random_cluster(dice, devices=(2, 2), kinds=("shared", "switch", "cell", "links"))
-    rate = dice.pick((1.0, 0.5, 0.25, 0.125))
     count = dice.pick((1, 1, 2))
     same = dice.pick((True, False, False))
     works = [random_workload(dice, layers=(1, 2), batches=(1, 2), modes=("stream",), tied=False) for _ in range(2)]
@@ -44,12 +43,17 @@ def shared_case(dice: Dice) -> Case:
         most = max(sum(each.parameters for each in work.layers) for work in works)
         small = place.devices[0].replace(memory_bytes=float(4 * most + 2e6), usable_memory_fraction=1.0)
         place = place.replace(devices=(small, *place.devices[1:]))
+    # Of the order of what the devices can do, as a power of two, so that rates have a common round.
+    alone_s = [float(cost_table(each, place).forward_s[:, :, each.batch].sum(axis=0).min()) for each in works]
+    share_of_all = dice.pick((0.4, 0.8, 1.2)) / (count * alone_s[0] + alone_s[1])
+    rate = 2.0 ** max(math.floor(math.log2(share_of_all)), -9)
     streams = []
     for index, work in enumerate(works):
         own = rate * (dice.pick((1, 1, 2)) if index else 1)
         number = count if not index else 1
         phases = tuple(dice.number(0, 3) / 4 / own for _ in range(number))
-        deadline = dice.pick((None, None, 1.0, 3.0))
+        late = dice.pick((None, 1.5, 3.0, 8.0))
+        deadline = None if late is None else late * alone_s[index]
         streams.append(
             Stream(
                 name="xy"[index],
@@ -174,7 +178,7 @@ def best_of_all(case: Case, objective: str) -> tuple[float, bool]:
 
 
 @pytest.mark.parametrize("objective", ["energy", "latency"])
-@settings(max_examples=examples(8))
+@settings(max_examples=examples(6))
 @given(case=seeded(shared_case))
 def test_the_best_of_all_plans_and_timetables(objective: str, case: Case) -> None:
     expected, seen = best_of_all(case, objective)
@@ -195,9 +199,10 @@ def test_the_best_of_all_plans_and_timetables(objective: str, case: Case) -> Non
     assert played.completed
     assert not played.late
     for camera, own_s in zip(found.cameras, played.latencies_s, strict=True):
-        assert own_s[-len(camera.latencies_s) :] == pytest.approx(camera.latencies_s, rel=1e-9)
+        requests = len(camera.latencies_s)
+        assert own_s[5 * requests : 6 * requests] == pytest.approx(camera.latencies_s, rel=1e-9)
         for place, seconds in enumerate(own_s):  # from an empty cluster on none takes longer
-            assert seconds <= camera.latencies_s[place % len(camera.latencies_s)] * (1 + 1e-9)
+            assert seconds <= camera.latencies_s[place % requests] * (1 + 1e-9)
 
 
 @settings(max_examples=examples(5))
