@@ -88,9 +88,17 @@ def every_plan(work: dora.Workload, place: Cluster) -> Iterator[Plan]:
 
 
 def best_mean_latency(
-    tasks: Tasks, phases: Sequence[float], deadlines: Sequence[float], below_s: float, most_nodes: int = 1_000
+    tasks: Tasks,
+    phases: Sequence[float],
+    deadlines: Sequence[float],
+    below_s: float,
+    first: bool,
+    most_nodes: int = 1_000,
 ) -> tuple[float, bool]:
-    """The least mean latency of all timetables that keep the deadlines, if below a limit; and whether all were seen."""
+    """The least mean latency of all timetables that keep the deadlines, if below a limit; and whether all were seen.
+
+    With ``first`` that of the first one found.
+    """
     count, unit = len(tasks), tasks.round_s
     slack = 1e-9 * unit
     total = sum(camera.requests for camera in tasks.cameras)
@@ -131,7 +139,7 @@ def best_mean_latency(
         nonlocal best, nodes
         nodes += 1
         at = earliest(waits)
-        if nodes > most_nodes or at is None or mean_s(at) >= best - slack:
+        if nodes > most_nodes or at is None or mean_s(at) >= best - slack or (first and best < below_s):
             return
         met = meeting(at)
         if met is None:
@@ -169,7 +177,7 @@ def best_of_all(case: Case, objective: str) -> tuple[float, bool]:
     best, seen = math.inf, True
     for power_w, tasks in sorted(choices, key=lambda each: each[0]):
         below_s = best if objective == "latency" else math.inf
-        mean_s, exact = best_mean_latency(tasks, phases, deadlines, below_s)
+        mean_s, exact = best_mean_latency(tasks, phases, deadlines, below_s, objective == "energy")
         seen &= exact
         if objective == "energy" and mean_s < math.inf:
             return power_w, seen
@@ -178,7 +186,7 @@ def best_of_all(case: Case, objective: str) -> tuple[float, bool]:
 
 
 @pytest.mark.parametrize("objective", ["energy", "latency"])
-@settings(max_examples=examples(6))
+@settings(max_examples=examples(4))
 @given(case=seeded(shared_case))
 def test_the_best_of_all_plans_and_timetables(objective: str, case: Case) -> None:
     expected, seen = best_of_all(case, objective)
@@ -205,7 +213,7 @@ def test_the_best_of_all_plans_and_timetables(objective: str, case: Case) -> Non
             assert seconds <= camera.latencies_s[place % requests] * (1 + 1e-9)
 
 
-@settings(max_examples=examples(5))
+@settings(max_examples=examples(3))
 @given(case=seeded(shared_case))
 def test_free_phases_are_no_worse_than_any_given_ones(case: Case) -> None:
     try:
