@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from dora_nb.executor.profiler import profile
     from dora_nb.executor.survey import probe_network
     from dora_nb.executor.task import Optimizer, Source
+    from dora_nb.explorer import explore
     from dora_nb.exporting import Exported, export
     from dora_nb.formulation.space import SearchSpace
     from dora_nb.planning.alternatives import alternatives
@@ -123,6 +124,7 @@ _HOMES = {
     "execute": "executor.launch",
     "explain": "planning.explain",
     "export": "exporting",
+    "explore": "explorer",
     "fastest_stream": "planning.pace",
     "load_cluster": "catalog",
     "load_conditions": "catalog",
@@ -201,6 +203,7 @@ __all__ = [
     "evaluate",
     "execute",
     "explain",
+    "explore",
     "export",
     "fastest_stream",
     "load_cluster",

@@ -63,6 +63,11 @@ class Relaxation(Record):
     changes: tuple[Change, ...] = Field(min_length=1)
     plan: Plan
 
+    def __str__(self) -> str:
+        from dora_nb.render.explanations import relaxation_words  # a method that looks up a room
+
+        return relaxation_words(self)
+
 
 class RuledOut(Record):
     """Limits that do not make a question feasible however loose they are.

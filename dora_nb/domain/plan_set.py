@@ -122,9 +122,9 @@ class PlanSet:
         MissingDependencyError
             If ipywidgets or anywidget is not installed.
         """
-        from dora_nb.explorer import explore  # a method that looks up a room: imported when called
+        from dora_nb.explorer import Explorer  # a method that looks up a room: imported when called
 
-        return explore(self, mix)
+        return Explorer(self, mix)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a plan, baselines last, units in the column names."""

@@ -8,18 +8,16 @@ from typing import Any
 
 from dora_nb.costs.evaluate import evaluate
 from dora_nb.domain.plan import Plan
-from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.rating import qoe_value
 from dora_nb.explorer.known import Known
 from dora_nb.explorer.state import ExplorerState
-from dora_nb.explorer.views.cases import Case
-from dora_nb.explorer.views.difference import DifferenceView, difference_view
-from dora_nb.explorer.views.front import FrontView, front_view
+from dora_nb.explorer.views.front import FrontView, front_of_plans
 from dora_nb.explorer.views.map import MapView, map_view
 from dora_nb.explorer.views.timeline import TimelineView
 from dora_nb.explorer.whatif import WhatIf
 from dora_nb.render import words
+from dora_nb.render.envelope import Point, covered_by, proven_by, proven_so_far
 
 #: Timelines that are remembered.
 _MOST_TIMELINES = 32
@@ -77,46 +75,33 @@ def front_of(state: ExplorerState) -> FrontView | None:
     if not state.known:
         return None
     qoe = state.question.qoe
-    plans, widest_s = proven_part(state.known, state.changed, qoe)
-    first, within = state.plans, math.inf if qoe.latency_s is None else qoe.latency_s
-    asked_s = math.inf if first.qoe.latency_s is None else first.qoe.latency_s
-    covered = state.changed.is_none and widest_s == asked_s and _as_strict(qoe, first.qoe)
-    right_s = within if widest_s is None else widest_s
-    shown = PlanSet(
-        workload=state.question.workload,
-        cluster=state.question.cluster,
-        qoe=qoe.without("latency") if math.isinf(right_s) else qoe.replace(latency_s=right_s, latency_price=None),
-        plans=plans,
-        given_baselines=state.baselines,
-        wall_s=0.0,
-        coverage=first.coverage if covered else None,
-    )
-    return front_view(shown, qoe)
+    plans = proven_part(state.known, state.changed, qoe)
+    envelope = proven_by(plans, qoe)
+    if state.changed.is_none and _as_strict(qoe, state.plans.qoe):
+        envelope |= covered_by(state.plans)
+    return front_of_plans(plans, qoe, state.question.workload.mode, baselines=state.baselines, envelope=envelope)
 
 
-def proven_part(known: Sequence[Known], what_if: WhatIf, qoe: QoE) -> tuple[tuple[Plan, ...], float | None]:
+def proven_part(known: Sequence[Known], what_if: WhatIf, qoe: QoE) -> tuple[Plan, ...]:
     """The plans with those certificates only that bound every plan of the case and the limits of now.
 
     A bound was proven for the plans that keep the limits of its own question. It holds for those that keep the limits
     of now if these are at least as strict, the latency limit apart: that of a certificate stands in it.
-
-    Returns
-    -------
-    plans
-        In the order given.
-    widest_s
-        Up to which makespan one of the bounds speaks of plans; None: none does.
     """
-    plans, reach_s = [], []
-    for each in known:
-        proof = each.plan.certificate
-        if proof is not None and each.found.what_if == what_if and _as_strict(qoe, each.found.qoe):
-            plans.append(each.plan)
-            if proof.objective != "latency":
-                reach_s.append(math.inf if proof.latency_limit_s is None else proof.latency_limit_s)
-        else:
-            plans.append(each.plan.replace(certificate=None))
-    return tuple(plans), max(reach_s, default=None)
+    holds = (each.found.what_if == what_if and _as_strict(qoe, each.found.qoe) for each in known)
+    return tuple(
+        each.plan if still else each.plan.replace(certificate=None) for each, still in zip(known, holds, strict=True)
+    )
+
+
+def bound_of(state: ExplorerState, view: FrontView) -> tuple[Point, ...]:
+    """What the solve under way has proven by now, as corners of a line in a plot; empty where there is nothing."""
+    bound = state.progress.bound
+    if not state.progress.going_on or bound is None:
+        return ()
+    question = state.question
+    proven = proven_so_far(question.qoe, question.workload.batch, bound)
+    return proven.corners(view.latency.low, view.latency.high, view.energy.high)
 
 
 def _as_strict(now: QoE, then: QoE) -> bool:
@@ -156,18 +141,6 @@ def map_of(state: ExplorerState) -> MapView:
         accounting=state.qoe.energy_accounting,
         switched_off=state.changed.off,
     )
-
-
-def difference_of(state: ExplorerState) -> DifferenceView | None:
-    """The plan looked at beside the one that it is compared with; None without one."""
-    other = state.compared_plan
-    if other is None or state.selected < 0:
-        return None
-    question = state.question
-    names = [f"{words.plan_mark(place)}  {state.known[place].plan.label}" for place in (state.compared, state.selected)]
-    before = Case(other, question.workload, question.cluster, names[0])
-    after = Case(state.plan, question.workload, question.cluster, names[1])
-    return difference_view(before, after, state.qoe.energy_accounting)
 
 
 def table_of(state: ExplorerState) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -22,10 +22,10 @@ from plotly.offline import get_plotlyjs
 
 from dora_nb.domain.composition import Composition
 from dora_nb.domain.plan_set import PlanSet
-from dora_nb.explorer.views.envelope import Point
 from dora_nb.explorer.views.front import AxisView, FrontPoint, FrontView, front_view
 from dora_nb.explorer.views.mix import MixCondition, mix_view
 from dora_nb.render import words
+from dora_nb.render.envelope import Point
 from dora_nb.render.svg import attribute
 
 #: The palette of Okabe and Ito, which people with any kind of colour vision can tell apart; its blue a little lighter,

@@ -30,9 +30,9 @@ MOST_FOUND = 20
 #: Cases whose figures are remembered.
 _MOST_CASES = 64
 
-#: ``asked``: one of the plans asked for first. ``answer``: found by a search for the objective alone. ``planned``: one
-#: of a plan set that :func:`dora_nb.plan` gave later.
-Kind = Literal["asked", "answer", "planned"]
+#: ``asked``: one of the plans asked for first; ``provisional``: one shown until those are there. ``answer``: found by a
+#: search for the objective alone. ``planned``: one of a plan set that :func:`dora_nb.plan` gave later.
+Kind = Literal["asked", "provisional", "answer", "planned"]
 
 
 @dataclass(frozen=True)
@@ -103,15 +103,24 @@ class Library:
         Their question.
     most_plans
         How many they were allowed to be.
+    provisional
+        Whether others will take their place.
     """
 
-    def __init__(self, plans: PlanSet, asked: Question, most_plans: int) -> None:
+    def __init__(self, plans: PlanSet, asked: Question, most_plans: int, provisional: bool = False) -> None:
         self.asked, self._most_plans = asked, most_plans
-        self._first = [
-            Found(plan, WhatIf(), plans.qoe, "asked", place, most_plans) for place, plan in enumerate(plans.plans)
-        ]
+        self._first: list[Found] = []
+        self.begin_with(plans, provisional)
         self._later: list[Found] = []
         self._cases: dict[str, _Case] = {}
+
+    def begin_with(self, plans: PlanSet, provisional: bool = False) -> None:
+        """Take these for the plans asked for first, instead of those so far."""
+        kind: Kind = "provisional" if provisional else "asked"
+        most_plans = 1 if provisional else self._most_plans  # they are not the trade-offs there are
+        self._first = [
+            Found(plan, WhatIf(), plans.qoe, kind, place, most_plans) for place, plan in enumerate(plans.plans)
+        ]
 
     def question(self, what_if: WhatIf, qoe: QoE) -> Question:
         """A question about a case; limits of devices that are switched off are left out.
@@ -155,7 +164,7 @@ class Library:
         """Whether the same plan was among them; it has the new certificate now, unless it was asked for first."""
         for index, each in enumerate(among):
             if each.what_if == new.what_if and each.decisions == new.decisions:
-                if each.kind != "asked":
+                if each.kind not in ("asked", "provisional"):
                     among[index] = new
                 return True
         return False

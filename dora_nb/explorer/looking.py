@@ -19,9 +19,12 @@ from dora_nb.errors import InputError
 from dora_nb.explorer.known import Known, Library, nearest
 from dora_nb.explorer.snippet import snippet
 from dora_nb.explorer.solving import Effort
+from dora_nb.explorer.views.cases import Case
+from dora_nb.explorer.views.difference import DifferenceView, difference_view
 from dora_nb.explorer.whatif import WhatIf
 from dora_nb.planning.alternatives import asked as asked_by
 from dora_nb.planning.question import Question
+from dora_nb.render import words
 
 
 class Looking(traitlets.HasTraits):
@@ -35,11 +38,13 @@ class Looking(traitlets.HasTraits):
         The plans asked for first.
     time_limit_s
         For each solve.
+    provisional
+        Whether others will take the place of these plans.
 
     Attributes
     ----------
     plans
-        As given.
+        As given, or those that took their place.
     qoe, changed
         The question as it is now: limits and objective, and what is other than it was.
     known
@@ -63,7 +68,7 @@ class Looking(traitlets.HasTraits):
     baselines = traitlets.Tuple()
     revision = traitlets.Int(0)
 
-    def __init__(self, plans: PlanSet, time_limit_s: float) -> None:
+    def __init__(self, plans: PlanSet, time_limit_s: float, provisional: bool = False) -> None:
         if not plans.plans or any(plan.prediction is None for plan in plans.plans):
             raise InputError("plans", len(plans.plans), "at least one plan, each with its prediction")
         super().__init__()
@@ -71,7 +76,7 @@ class Looking(traitlets.HasTraits):
         asked, gap = asked_by(plans)
         most = plans.coverage.most_plans if plans.coverage is not None else Effort().most_plans
         self._effort = Effort(gap, time_limit_s, most)
-        self._library = Library(plans, asked, most)
+        self._library = Library(plans, asked, most, provisional)
         self._baselines = plans.known_baselines
         self._is_setting = False
         self._follows = True  # whether the plan looked at changes with the question
@@ -119,6 +124,19 @@ class Looking(traitlets.HasTraits):
     def compared_plan(self) -> Plan | None:
         """The plan beside it."""
         return None if self.compared < 0 else self._known_plan(self.compared)
+
+    @property
+    def difference(self) -> DifferenceView | None:
+        """What moves from the plan beside it to the plan that is looked at, and what that costs; None without one."""
+        other = self.compared_plan
+        if other is None or self.selected < 0:
+            return None
+        question = self.question
+        places = (self.compared, self.selected)
+        names = [f"{words.plan_mark(place)}  {self.known[place].plan.label}" for place in places]
+        before = Case(other, question.workload, question.cluster, names[0])
+        after = Case(self.plan, question.workload, question.cluster, names[1])
+        return difference_view(before, after, self.qoe.energy_accounting)
 
     def rating(self, place: int) -> Rating:
         """What a known plan is worth now, and which limits it keeps.

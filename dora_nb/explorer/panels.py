@@ -8,7 +8,7 @@ import ipywidgets
 
 from dora_nb.domain.composition import Composition
 from dora_nb.explorer.controls import Act, button, wide
-from dora_nb.explorer.drawing import Drawn, difference_of, table_of
+from dora_nb.explorer.drawing import Drawn, table_of
 from dora_nb.explorer.html.difference import difference_html
 from dora_nb.explorer.html.mix import mix_html
 from dora_nb.explorer.state import ExplorerState
@@ -92,11 +92,8 @@ class ComparePanel:
         if self._drawn.is_new("options", options):
             self._other.options = options
         self._other.value = state.compared
-        view = difference_of(state)
-        nothing = (
-            "Pick another plan here, or with Shift and a click in the plot: what moves between them, and at what cost."
-        )
-        self._told.value = fragment([items([nothing])]) if view is None else difference_html(view)
+        view = state.difference
+        self._told.value = fragment([items([_NOTHING_BESIDE])]) if view is None else difference_html(view)
 
 
 class MixPanel:

@@ -93,9 +93,18 @@ class Progress(Record):
             return f"Cancelled{f' after {took}' if took else ''}{f': {figures}' if figures else ''}"
         return self.note
 
+    @property
+    def bound_words(self) -> str:
+        """What the bound says, and how far the best plan is above it; empty without a bound."""
+        return ", ".join(self._bound_and_gap())
+
     def _figures(self) -> str:
-        say = format_seconds if self.unit == "s" else format_joules
-        best = [] if self.incumbent is None else [f"best {say(self.incumbent)}"]
-        bound = [] if self.bound is None else [f"none can be below {say(self.bound)}"]
-        gap = [] if self.gap is None else [f"gap {round(100 * self.gap, 4):.2g} %"]
-        return ", ".join([*best, *bound, *gap])
+        best = [] if self.incumbent is None else [f"best {self._say(self.incumbent)}"]
+        return ", ".join([*best, *self._bound_and_gap()])
+
+    def _bound_and_gap(self) -> list[str]:
+        bound = [] if self.bound is None else [f"none can be below {self._say(self.bound)}"]
+        return [*bound, *([] if self.gap is None else [f"gap {round(100 * self.gap, 4):.2g} %"])]
+
+    def _say(self, value: float) -> str:
+        return format_seconds(value) if self.unit == "s" else format_joules(value)

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import ipywidgets
 
+from dora_nb import solvers
+from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.composition import Composition
 from dora_nb.domain.plan_set import PlanSet
+from dora_nb.domain.qoe import QoE
+from dora_nb.domain.workload import Workload
 from dora_nb.errors import DoraError
 from dora_nb.explorer import cells
 from dora_nb.explorer.controls import QoEControls, WhatIfControls, close
-from dora_nb.explorer.drawing import Drawn, Timelines, front_of, map_of
+from dora_nb.explorer.drawing import Drawn, Timelines, bound_of, front_of, map_of
 from dora_nb.explorer.panels import ComparePanel, KeepPanel, MixPanel, Panel, PlansPanel, RunPanel
 from dora_nb.explorer.state import PAUSE_S, ExplorerState
+from dora_nb.explorer.views.front import FrontView
 from dora_nb.explorer.widgets.base import Shown
 from dora_nb.explorer.widgets.gantt import Gantt
 from dora_nb.explorer.widgets.headline import Headline
 from dora_nb.explorer.widgets.network_map import NetworkMap
 from dora_nb.explorer.widgets.pareto import ParetoPlot
+from dora_nb.planning.plan import plan
 from dora_nb.render import words
 from dora_nb.render.html import plan_set_html
 from dora_nb.render.tables import plan_text
@@ -51,6 +58,7 @@ class Screen:
     def __init__(self, state: ExplorerState, mix: Composition | None) -> None:
         self.state, self._showing = state, False
         self._timelines, self._drawn = Timelines(), Drawn()
+        self._front: FrontView | None = None  # the one that is drawn
         self.headline, self.plot, self.gantt, self.network = Headline(), ParetoPlot(), Gantt(), NetworkMap()
         drawn = self._drawn
         self._limits, self._run = QoEControls(state, self.act, drawn), RunPanel(state, self.act, drawn)
@@ -125,12 +133,15 @@ class Screen:
         state, plot = self.state, self.plot
         with plot.hold_sync():
             if self._drawn.is_new("plot", state.known, state.qoe, state.baselines):
-                view = front_of(state)
-                plot.view = plot.view if view is None else view.model_dump(mode="json")
+                self._front = front_of(state) or self._front
+                plot.view = {} if self._front is None else self._front.model_dump(mode="json")
             for name in ("selected", "compared"):
                 self._drawn.put(plot, name, getattr(state, name))
             self._drawn.put(plot, "latency_limit_s", state.qoe.latency_s)
             self._drawn.put(plot, "energy_limit_j", state.qoe.energy_j)
+            corners = () if self._front is None else bound_of(state, self._front)
+            self._drawn.put(plot, "bound", [list(each) for each in corners])
+            self._drawn.put(plot, "bound_words", state.progress.bound_words if corners else "")
 
     def _show_timeline(self) -> None:
         state, gantt, run = self.state, self.gantt, self.state.run_view
@@ -204,8 +215,8 @@ class Explorer(Shown, ExplorerState):
         The plans asked for first.
     mix
         A composition to show as well; None: none.
-    pause_s, time_limit_s
-        As for the state.
+    pause_s, time_limit_s, provisional
+        As for the state; provisional plans are proven in the background from now on.
     """
 
     def __init__(
@@ -215,8 +226,9 @@ class Explorer(Shown, ExplorerState):
         *,
         pause_s: float = PAUSE_S,
         time_limit_s: float = 60.0,
+        provisional: bool = False,
     ) -> None:
-        super().__init__(plans, pause_s=pause_s, time_limit_s=time_limit_s)
+        super().__init__(plans, pause_s=pause_s, time_limit_s=time_limit_s, provisional=provisional)
         self._following = False
         try:
             self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
@@ -226,6 +238,7 @@ class Explorer(Shown, ExplorerState):
         self.static_id = self.screen.headline.static_id
         self.observe(lambda _: self._wake(), "revision")
         cells.own(self)
+        self.prove()
         self.seek_baselines()
 
     def close(self) -> None:
@@ -275,6 +288,43 @@ class Explorer(Shown, ExplorerState):
         return f"Explorer of {len(self.known)} plans for {self.plans.workload.name} on {self.plans.cluster.name}"
 
 
-def explore(plans: PlanSet, mix: Composition | None = None) -> Explorer:
-    """Look at plans, ask on and run them; see :meth:`PlanSet.explore <dora_nb.domain.plan_set.PlanSet.explore>`."""
-    return Explorer(plans, mix)
+def explore(
+    workload: Workload,
+    cluster: Cluster,
+    qoe: QoE | None = None,
+    *,
+    mix: Composition | None = None,
+    time_limit_s: float = 60.0,
+    **options: Any,
+) -> Explorer:
+    """Explore a question before it is answered: with good plans at once, which proven ones replace as soon as they are.
+
+    The screen of :meth:`PlanSet.explore <dora_nb.domain.plan_set.PlanSet.explore>` stands after a first quick search;
+    :func:`dora_nb.plan` goes on in the background, where its bound can be watched.
+
+    Parameters
+    ----------
+    workload, cluster, qoe
+        What to run, on what, and how well; as for :func:`dora_nb.plan`.
+    mix
+        A composition to show as well; None: none.
+    time_limit_s
+        For this and for every further solve.
+    options
+        Of :func:`dora_nb.plan`: ``most_plans``, ``gap``, ``solver``, ``overlap``, ``table``, ``space``.
+
+    Raises
+    ------
+    InputError
+        If something given cannot be used.
+    InfeasibleError
+        If no plan keeps the limits; it says what can be reached.
+    """
+    found = threading.Event()
+
+    def stop_at_first(event: solvers.Event) -> None:
+        if event.incumbent is not None:
+            found.set()
+
+    plans = plan(workload, cluster, qoe, time_limit_s=time_limit_s, on_event=stop_at_first, cancel=found, **options)
+    return Explorer(plans, mix, time_limit_s=time_limit_s, provisional=found.is_set())

@@ -42,7 +42,8 @@ def snippet(
     """Python that gives a plan and the question that is looked at.
 
     From the catalogue's names and a plan made anew where that gives the same; from a plan file where workload or
-    cluster are not those of the catalogue, compute times were measured, or the plan was made for another batch.
+    cluster are not those of the catalogue, compute times were measured, the plan was made for another batch, or it is a
+    provisional one.
 
     Parameters
     ----------
@@ -59,7 +60,8 @@ def snippet(
     """
     found = known.found
     workload, cluster = _workload_call(asked.workload), _cluster_call(asked.cluster)
-    if workload is None or cluster is None or asked.table is not None or found.what_if.batch != what_if.batch:
+    other_batch, unproven = found.what_if.batch != what_if.batch, found.kind == "provisional"
+    if workload is None or cluster is None or asked.table is not None or other_batch or unproven:
         return Snippet(_from_file(asked, path), True)
     lines = ["import dora_nb as dora", "", *_case_lines(asked, found.what_if, cluster), f"qoe = {_qoe_call(found.qoe)}"]
     lines += _plan_lines(known, asked, effort)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dora_nb import solvers
 from dora_nb.domain.explanation import Relaxation
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.plan_set import PlanSet
@@ -79,6 +80,13 @@ class Baselines:
 
 
 @dataclass(frozen=True)
+class Proven:
+    """The plans asked for first, which take the place of provisional ones."""
+
+    plans: PlanSet
+
+
+@dataclass(frozen=True)
 class Effort:
     """How well and how long to solve.
 
@@ -124,23 +132,41 @@ def _check(question: Question, effort: Effort, talk: Talk) -> None:
     if talk.cancel.is_set():
         return
     try:
-        plans = plan(
-            question.workload,
-            question.cluster,
-            question.qoe,
-            most_plans=effort.most_plans,
-            gap=effort.gap,
-            time_limit_s=effort.time_limit_s,
-            solver=question.solver,
-            overlap=question.overlap,
-            table=question.table,
-            space=question.space,
-            cancel=talk.cancel,
-        )
+        plans = _plan(question, effort, talk)
     except InfeasibleError:  # stopped before it found the plan that is known already
         return
     if not talk.cancel.is_set():
         talk.tell(Planned(plans, effort.most_plans))
+
+
+def _plan(question: Question, effort: Effort, talk: Talk, on_event: solvers.OnEvent | None = None) -> PlanSet:
+    return plan(
+        question.workload,
+        question.cluster,
+        question.qoe,
+        most_plans=effort.most_plans,
+        gap=effort.gap,
+        time_limit_s=effort.time_limit_s,
+        solver=question.solver,
+        overlap=question.overlap,
+        table=question.table,
+        space=question.space,
+        on_event=on_event,
+        cancel=talk.cancel,
+    )
+
+
+def prove(question: Question, effort: Effort, talk: Talk, *, shown: bool) -> None:
+    """Plan what was asked for first, as :func:`dora_nb.plan` does, and tell :class:`Proven`.
+
+    Parameters
+    ----------
+    question, effort, talk
+        As for :func:`solve`.
+    shown
+        Whether to tell each :class:`dora_nb.solvers.Event`: the question is the one that is looked at.
+    """
+    talk.tell(Proven(_plan(question, effort, talk, talk.tell if shown else None)))
 
 
 def seek_baselines(plans: PlanSet, talk: Talk) -> None:

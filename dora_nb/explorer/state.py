@@ -21,7 +21,7 @@ from dora_nb.explorer.known import Found, Kind, nearest
 from dora_nb.explorer.looking import Looking
 from dora_nb.explorer.progress import Progress, SolveState
 from dora_nb.explorer.running import PlanRun, RunView
-from dora_nb.explorer.solving import Answered, Baselines, NoPlan, Planned, Relaxed, seek_baselines, solve
+from dora_nb.explorer.solving import Answered, Baselines, NoPlan, Planned, Proven, Relaxed, prove, seek_baselines, solve
 from dora_nb.explorer.whatif import WhatIf
 from dora_nb.planning.plan import check_question
 
@@ -44,6 +44,8 @@ class ExplorerState(Looking):
         How long a question must stand before it is solved.
     time_limit_s
         For each solve.
+    provisional
+        Whether :meth:`prove` is to put proven plans into the place of these.
 
     Attributes
     ----------
@@ -62,11 +64,14 @@ class ExplorerState(Looking):
     effect = traitlets.Instance(Effect, allow_none=True)
     run_view = traitlets.Instance(RunView, allow_none=True)
 
-    def __init__(self, plans: PlanSet, *, pause_s: float = PAUSE_S, time_limit_s: float = 60.0) -> None:
-        super().__init__(plans, time_limit_s)
+    def __init__(
+        self, plans: PlanSet, *, pause_s: float = PAUSE_S, time_limit_s: float = 60.0, provisional: bool = False
+    ) -> None:
+        super().__init__(plans, time_limit_s, provisional)
         self._asker = Asker()
         self._pause_s, self._asked_s = pause_s, 0.0
-        self._solving, self._seeking, self._wants_baselines = False, False, False
+        self._solving, self._seeking = False, False
+        self._wants_baselines, self._wants_proof = False, provisional
         self._run: PlanRun | None = None
         self.closed = False
         with self._setting():
@@ -132,14 +137,14 @@ class ExplorerState(Looking):
         with self._setting():
             self._asker.ask(lambda _: None)
             self._show_as_asked()
-            if self._wants_baselines:
-                self.seek_baselines()
+            self._go_on()
 
     def cancel(self) -> None:
         """Stop the solve with what there is."""
         with self._setting():
             if self.progress.going_on:
                 self._asker.cancel()
+                self._wants_proof = False
                 ends: dict[SolveState, SolveState] = {"checking": "done", "relaxing": "infeasible"}
                 self.progress = self.progress.replace(state=ends.get(self.progress.state, "cancelled"))
 
@@ -214,6 +219,26 @@ class ExplorerState(Looking):
                 self._seeking = True
                 self._asker.ask(lambda talk: seek_baselines(self.plans, talk))
 
+    def prove(self) -> None:
+        """Plan what was asked for first in the background where the plans are provisional, unless it solves already."""
+        with self._setting():
+            if self._solving or not self._wants_proof:
+                return
+            shown = (self.qoe, self.changed) == (self.plans.qoe, WhatIf())
+            self._solving, self._seeking = True, False
+            if shown:
+                self._asked_s = time.monotonic()
+                self.progress = Progress(state="running", unit=self.qoe.unit)
+            asked, effort = self._library.asked, self._effort
+            self._asker.ask(lambda talk: prove(asked, effort, talk, shown=shown))
+
+    def _go_on(self) -> None:
+        """What else there is to look for, once nothing is solved."""
+        if self._wants_proof:
+            self.prove()
+        elif self._wants_baselines:
+            self.seek_baselines()
+
     def _ask(self, qoe: QoE, what_if: WhatIf) -> None:
         """Show the nearest known plan, and solve."""
         if self.closed:
@@ -246,6 +271,8 @@ class ExplorerState(Looking):
             self._no_plan(news)
         elif isinstance(news, Relaxed):
             self.relaxations = news.relaxations
+        elif isinstance(news, Proven):
+            self._proven(news)
         elif isinstance(news, Baselines):
             self._baselines = news.plans
             self._show_known()
@@ -269,6 +296,17 @@ class ExplorerState(Looking):
         self._add(tuple(named.values()), "planned", news.most_plans)
         self._show_answer(named[id(best)])
 
+    def _proven(self, news: Proven) -> None:
+        """Other plans were asked for first from now on; what is looked at stays, unless it follows the question."""
+        at_first = (self.qoe, self.changed) == (self.plans.qoe, WhatIf())
+        self.plans, self._wants_proof = news.plans, False
+        self._library.begin_with(news.plans)
+        self._show_known()
+        if at_first:
+            cancelled = self.progress.state == "cancelled"
+            self._show_answer(news.plans.best)
+            self.progress = self.progress.replace(state="cancelled" if cancelled else "done")
+
     def _no_plan(self, news: NoPlan) -> None:
         self.progress = self.progress.replace(
             state="relaxing",
@@ -284,14 +322,13 @@ class ExplorerState(Looking):
         if error is not None:
             said = str(error) if isinstance(error, DoraError) else f"{type(error).__name__}: {error}"
             self.progress = self.progress.replace(state="failed", note=f"{what}: {said}")
-            self._wants_baselines = False
+            self._wants_baselines = self._wants_proof = False
         elif self.progress.state == "relaxing":
             none = "" if self.relaxations else " No change was found that helps."
             self.progress = self.progress.replace(state="infeasible", note=self.progress.note + none)
         elif self.progress.state == "checking":
             self.progress = self.progress.replace(state="done")
-        if self._wants_baselines:
-            self.seek_baselines()
+        self._go_on()
 
     # ------------------------------------------------------------------ showing
 

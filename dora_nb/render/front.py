@@ -9,16 +9,19 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import EnergyAccounting
 from dora_nb.render import svg, words
+from dora_nb.render.envelope import Point, proven_for
 from dora_nb.render.svg import attribute
 
 _PLAN, _LIMIT, _BASELINE = "#0a7fc2", "#d55e00", "#8a8a8a"
+
+_BOUND_STYLE = 'fill="none" stroke="currentColor" stroke-opacity="0.6" stroke-width="1.2"'
 
 #: Times the slowest or hungriest plan beyond which a baseline or a limit is said in words instead of drawn.
 FAR = 3.0
 
 
 def front_svg(plan_set: PlanSet) -> str:
-    """Latency against energy: plans as dots, baselines as hollow circles, limits as dashed lines.
+    """Latency against energy: plans as dots, baselines as hollow circles, limits as dashed lines, what no plan can be.
 
     Baselines more than three times as slow or as hungry as every plan are named below the figure instead, and so is a
     limit that far away: they would squeeze the plans into a corner.
@@ -74,6 +77,11 @@ class _Front:
         joules = [*map(self.energy_j, drawn), *_known(self.energy_limit_j)]
         self.x = _axis(seconds, self.left, self.width - self.right, svg.time_scale(max(seconds)))
         self.y = _axis(joules, self.height - self.bottom, self.top, svg.energy_scale(max(joules)), headroom=0.15)
+        self.proven = self._proven_px(proven_for(plan_set).corners(self.x.low, self.x.high, self.y.high))
+
+    def _proven_px(self, corners: Iterable[Point]) -> list[tuple[float, float]]:
+        """The line below which there is no plan, where it is in the figure."""
+        return [(self.x.at(seconds), self.y.at(max(joules, self.y.low))) for seconds, joules in corners]
 
     def _limit(self, limit: float | None, most: float, name: str, say: Callable[[float], str]) -> float | None:
         if limit is None or limit <= most:
@@ -87,7 +95,7 @@ class _Front:
             return ""
         title = f"Latency against energy of {words.count(len(self.plans), 'plan')} and {len(self.baselines)} baselines"
         note_px = 16.0 * len(self.notes)
-        body = [*self._axes(), *self._limits(), *self._marks(), *self._legend(), *self._notes()]
+        body = [*self._axes(), *self._bound(), *self._limits(), *self._marks(), *self._legend(), *self._notes()]
         return svg.figure(self.width, self.height + note_px, title, body)
 
     def _axes(self) -> Iterable[str]:
@@ -106,6 +114,16 @@ class _Front:
         middle = (floor + ceiling) / 2
         energy = f"energy, {self.qoe.energy_accounting} ({self.y.unit})"
         yield svg.text(14, middle, energy, anchor="middle", more=f'transform="rotate(-90 14 {svg.number(middle)})"')
+
+    def _bound(self) -> Iterable[str]:
+        if not self.proven:
+            return
+        (left, floor), (_, first), (last, _) = (self.x.start_px, self.y.start_px), self.proven[0], self.proven[-1]
+        line = [f"{svg.number(x)},{svg.number(y)}" for x, y in self.proven]
+        around = [f"{svg.number(x)},{svg.number(y)}" for x, y in ((last, floor), (left, floor), (left, first))]
+        tip = "<title>proven: no plan considered lies below this line</title>"
+        yield f'<polygon points="{" ".join([*line, *around])}" fill="currentColor" fill-opacity="0.08">{tip}</polygon>'
+        yield f'<polyline points="{" ".join(line)}" {_BOUND_STYLE}/>'
 
     def _limits(self) -> Iterable[str]:
         style = f'stroke="{_LIMIT}" stroke-width="1.5" stroke-dasharray="6 4"'
@@ -152,7 +170,7 @@ class _Front:
             at = self.y.at(self.energy_limit_j)
             taken.append(svg.Box(frame.left, at - 1, frame.right, at + 1))
         front = sorted(points[: len(self.plans)])
-        for start, stop in pairwise(front):
+        for start, stop in (*pairwise(front), *pairwise(self.proven)):
             taken.extend(svg.boxes_along(start, stop))
         return svg.place_labels(points, choices, frame, taken)
 
@@ -173,6 +191,10 @@ class _Front:
                 'stroke-dasharray="6 4"/>'
             )
             entries.append((", ".join(limits), dashed, 28.0))
+        if self.proven:
+            area = f'<rect x="{{x}}" y="{y - 9}" width="22" height="10" fill="currentColor" fill-opacity="0.08"/>'
+            edge = f'<line x1="{{x}}" x2="{{end}}" y1="{y - 9}" y2="{y - 9}" {_BOUND_STYLE}/>'
+            entries.append(("proven: no plan", area + edge, 28.0))
         for label, mark, gap in entries:
             yield mark.format(x=svg.number(x), end=svg.number(x + 22))
             yield svg.text(x + gap, y, label)

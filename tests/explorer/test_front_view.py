@@ -19,11 +19,11 @@ from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InfeasibleError, InputError
-from dora_nb.explorer.views.envelope import Envelope, Floor, bounds_hold, covered_by, proven_by
 from dora_nb.explorer.views.front import FrontView, front_of_plans, front_view
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.plan import plan
 from dora_nb.render import words
+from dora_nb.render.envelope import Envelope, Floor, bounds_hold, covered_by, proven_by, proven_so_far
 
 ROUNDING = 1e-9
 
@@ -233,6 +233,9 @@ def test_no_plan_there_is_lies_below_what_is_proven(case: tuple[Workload, Cluste
     except InfeasibleError:
         return
     envelope = proven_by(found.plans, qoe) | covered_by(found)
+    proof = found.best.certificate
+    assert proof is not None
+    envelope |= proven_so_far(qoe, work.batch, proof.bound)
     own = {"battery_j": qoe.battery_j} if "battery" in qoe.hard else {}
     if "headroom" in qoe.hard:
         own |= {"headroom_fraction": qoe.headroom_fraction, "headroom_bytes": qoe.headroom_bytes}
@@ -263,7 +266,8 @@ def test_a_certificate_for_latency_is_an_upright_line(plans: PlanSet) -> None:
     envelope = proven_by([one], QoE())
     assert envelope == Envelope((Floor(2.0, math.inf),))
     assert envelope.least_s == 2.0
-    assert envelope.corners(0.0, 5.0, 7.0) == (), "there is no line beyond its end"
+    assert envelope.corners(0.0, 5.0, 7.0) == ((2.0, 7.0), (2.0, 0.0))
+    assert envelope.corners(2.0, 5.0, 7.0) == envelope.corners(0.0, 1.0, 7.0) == (), "it is not in this part"
     assert [envelope.floor_j(each) for each in (1.9, 2.0)] == [math.inf, 0.0]
 
 
@@ -312,6 +316,17 @@ def test_a_price_is_a_falling_line(plans: PlanSet) -> None:
 def test_prices_on_soft_limits_prove_nothing_here(plans: PlanSet) -> None:
     soft = certified(plans.plans[0], with_prices=True)
     assert proven_by([soft], QoE(latency_s=3.0, latency_price=1.0)) == Envelope()
+
+
+def test_what_a_solve_has_proven_so_far_is_what_its_certificate_will_say(plans: PlanSet) -> None:
+    assert proven_so_far(QoE(), 4, 2.0).floors == (Floor(2.0, math.inf),)
+    assert proven_so_far(QoE(energy_j=50.0), 4, 2.0).floors == (Floor(2.0, 50.0),)
+    energy = QoE(objective="energy", latency_s=9.0)
+    assert proven_so_far(energy, 4, 10.0).floors == (Floor(9.0, 10.0),)
+    assert proven_so_far(energy.replace(samples_per_s=1.0), 4, 10.0).floors == (Floor(4.0, 10.0),)
+    priced = QoE(objective="price", joules_per_s=2.0, energy_j=14.0)
+    assert proven_so_far(priced, 4, 20.0).floors == (Floor(math.inf, 20.0, 2.0, 14.0),)
+    assert proven_so_far(energy.replace(latency_price=1.0), 4, 10.0) == Envelope(), "a sum that is not drawn"
 
 
 def test_coverage_proves_the_plans_own_staircase_moved_inwards(plans: PlanSet) -> None:

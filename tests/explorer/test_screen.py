@@ -21,7 +21,7 @@ from jupyter_client.manager import KernelManager
 from dora_nb.domain.conditions import Condition
 from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import QoE
-from dora_nb.errors import MissingDependencyError
+from dora_nb.errors import InfeasibleError, MissingDependencyError
 from dora_nb.explorer import explore
 from dora_nb.explorer import screen as screen_module
 from dora_nb.explorer.screen import Explorer
@@ -130,6 +130,22 @@ def test_the_headline_follows_the_solve(explorer: Explorer) -> None:
     assert headline.state == "done"
     assert "the best for this question" in headline.plan
     assert headline.moments[-1]["incumbent"] == pytest.approx(explorer.progress.incumbent)
+
+
+def test_the_bound_of_a_solve_is_a_line_in_the_plot_until_it_is_over(explorer: Explorer) -> None:
+    plot, seen = explorer.screen.plot, []
+    plot.observe(lambda change: seen.append((change["new"], explorer.progress.bound)), "bound")
+    explorer.ask(latency_s=40.0)
+    assert plot.bound == []
+    explorer.wait(LONG_S)
+    assert plot.bound == []
+    assert plot.bound_words == ""
+    lines = [(corners, bound) for corners, bound in seen if corners]
+    assert lines
+    for corners, bound in lines:
+        assert [joules for _, joules in corners] == [bound, bound]
+        assert corners[-1][0] == 40.0
+    assert [bound for _, bound in lines] == sorted(bound for _, bound in lines), "it only rises"
 
 
 def test_while_no_known_plan_can_run_the_drawings_keep_their_place(plans: PlanSet) -> None:
@@ -502,7 +518,54 @@ def test_plans_explore_themselves(plans: PlanSet) -> None:
     assert explorer.plans is plans
     assert "4 plans" in repr(explorer)
     explorer.close()
-    assert isinstance(explore(plans), Explorer)
+
+
+# ---------------------------------------------------------------------------------------------- before it is answered
+
+
+def test_a_question_is_explored_before_it_is_answered(plans: PlanSet, tmp_path: Path) -> None:
+    explorer = explore(small_workload(), small_cluster(), plans.qoe, most_plans=4)
+    assert explorer.known
+    assert {each.found.kind for each in explorer.known} == {"provisional"}
+    assert explorer.screen.headline.state == "running"
+    assert "load_plan" in explorer.snippet(tmp_path / "plan.json"), "nobody finds that plan again by planning"
+    explorer.wait(LONG_S)
+    assert explorer.plans.plans == plans.plans
+    assert [each.plan for each in explorer.known] == list(plans.plans)
+    assert {each.found.kind for each in explorer.known} == {"asked"}
+    assert explorer.plan == plans.best
+    assert explorer.selected == explorer.answer == explorer.screen.plot.selected
+    assert explorer.screen.headline.state == "done"
+    assert explorer.progress.gap <= 1e-4  # type: ignore[operator]
+    assert explorer.baselines, "they were found afterwards"
+    explorer.close()
+
+
+def test_another_question_goes_first_and_stays(plans: PlanSet) -> None:
+    explorer = explore(small_workload(), small_cluster(), plans.qoe, most_plans=4)
+    explorer.ask(latency_s=45.0)
+    explorer.wait(LONG_S)
+    assert explorer.qoe.latency_s == 45.0
+    assert explorer.progress.state == "done"
+    assert explorer.plan.prediction.makespan_s <= 45.0  # type: ignore[union-attr]
+    assert explorer.plans.plans == plans.plans, "proven afterwards"
+    explorer.reset()
+    assert explorer.plan == plans.best
+    explorer.close()
+
+
+def test_what_is_cancelled_is_not_proven(plans: PlanSet) -> None:
+    explorer = explore(small_workload(), small_cluster(), plans.qoe, most_plans=4)
+    explorer.cancel()
+    explorer.wait(LONG_S)
+    assert explorer.progress.state == "cancelled"
+    assert explorer.known
+    explorer.close()
+
+
+def test_a_question_without_an_answer_is_refused_at_once() -> None:
+    with pytest.raises(InfeasibleError):
+        explore(small_workload(), small_cluster(), QoE(latency_s=1e-3))
 
 
 def test_what_is_missing_is_named(plans: PlanSet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -512,6 +575,6 @@ def test_what_is_missing_is_named(plans: PlanSet, monkeypatch: pytest.MonkeyPatc
         raise ModuleNotFoundError("No module named 'ipywidgets'", name="ipywidgets")
 
     monkeypatch.setattr(room.importlib, "import_module", missing)
-    monkeypatch.delitem(vars(room), "explore", raising=False)
+    monkeypatch.delitem(vars(room), "Explorer", raising=False)
     with pytest.raises(MissingDependencyError, match=r"pip install 'dora-nb\[explore\]'"):
         plans.explore()

@@ -517,3 +517,16 @@ def test_the_plan_is_saved_with_the_question_as_it_is(
     assert saved.plan == state.plan
     assert saved.cluster == state.question.cluster
     assert saved.qoe == state.qoe
+
+
+def test_two_plans_side_by_side_are_an_object_to_show(state: ExplorerState) -> None:
+    assert state.difference is None
+    state.select(0)
+    state.compare_with(len(state.known) - 1)
+    view = state.difference
+    assert view is not None
+    assert str(view).splitlines()[1:] == list(view.lines)
+    assert view.before in view._repr_html_()
+    assert view.figure("latency").change == pytest.approx(
+        state.plan.prediction.makespan_s - state.compared_plan.prediction.makespan_s  # type: ignore[union-attr]
+    )

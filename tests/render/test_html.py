@@ -151,6 +151,17 @@ def test_labels_of_the_front_keep_apart_and_inside(which: str, request: pytest.F
     assert not any(one.meets(other) for one, other in combinations(boxes, 2))
 
 
+def test_what_is_proven_is_in_the_figure_and_no_plan_below_it(plans: PlanSet) -> None:
+    root = figure(front_svg(plans))
+    (area,) = root.iter(f"{SVG}polygon")
+    assert "proven: no plan" in texts(root)
+    line = [tuple(map(float, each.split(","))) for each in area.get("points", "").split()]
+    assert all(0 < y < 340 for _, y in line)
+    bare_of_proof = [plan.replace(certificate=None) for plan in plans.plans]
+    unproven = PlanSet(plans.workload, plans.cluster, plans.qoe, tuple(bare_of_proof), (), 1.0)
+    assert not list(figure(front_svg(unproven)).iter(f"{SVG}polygon"))
+
+
 def test_limits_far_away_are_named_instead_of_drawn(plans: PlanSet) -> None:
     qoe = QoE(latency_s=3600, energy_j=1e7)
     root = figure(front_svg(PlanSet(plans.workload, plans.cluster, qoe, plans.plans, (), 1.0)))

@@ -24,16 +24,16 @@ class ParetoPlot {
 
   // Everything that can have the focus is made once, so that redrawing never takes the focus away.
   build(host) {
-    const names = ["areas", "grid", "lines", "baselines", "labels"];
+    const names = ["areas", "grid", "lines", "bound", "baselines", "labels"];
     this.layers = Object.fromEntries(names.map((name) => [name, svg("g", { class: `dora-${name}` })]));
-    const { areas, grid, lines, baselines, labels } = this.layers;
+    const { areas, grid, lines, bound, baselines, labels } = this.layers;
     labels.setAttribute("aria-hidden", "true");
     const help = "Plans. Arrow keys pick one; with shift, one to compare it with.";
     this.points = svg("g", { class: "dora-points", role: "listbox", tabindex: 0, "aria-label": help });
     this.limits = LIMITS.map((limit) => new LimitLine(limit, this.model, (begins) => this.drag(begins)));
     const handles = this.limits.map((each) => each.node);
     const definitions = svg("defs", {}, hatch(`${this.id}-hatch`));
-    const layers = [definitions, areas, grid, lines, baselines, handles, this.points, labels];
+    const layers = [definitions, areas, grid, lines, bound, baselines, handles, this.points, labels];
     this.picture = svg("svg", { role: "group" }, layers);
     this.tip = el("div", { class: "dora-tip", hidden: true });
     this.plot = el("div", { class: "dora-pareto-plot" }, this.picture, this.tip);
@@ -46,6 +46,7 @@ class ParetoPlot {
   listen() {
     const redraw = { view: () => this.draw(), selected: () => this.redraw(), compared: () => this.redraw() };
     for (const { trait } of LIMITS) redraw[trait] = () => this.redraw();
+    redraw.bound = () => this.drawBound();
     const heard = Object.entries(redraw).map(([name, act]) => {
       const whenChanged = () => {
         act();
@@ -92,6 +93,7 @@ class ParetoPlot {
     this.layers.baselines.replaceChildren(...view.baselines.map((each) => this.baseline(each)));
     this.points.replaceChildren(...view.points.map((each, index) => this.point(each, index)));
     this.notes.textContent = view.notes.join(" \u00b7 ");
+    this.drawBound();
     this.redraw();
     if (!this.serial) painted(this.root, ++this.serial);
   }
@@ -157,6 +159,26 @@ class ParetoPlot {
       svg("circle", { cx, cy, r: REACH_PX, class: "dora-reach" }),
       svg("circle", { cx, cy, r: POINT_PX + 5, class: "dora-ring" }),
       svg("circle", { cx, cy, r: POINT_PX, class: "dora-dot" }));
+  }
+
+  /** What a solve under way has proven by now. */
+  drawBound() {
+    const [corners, words] = [this.model.get("bound"), this.model.get("bound_words")];
+    if (!this.view || !corners.length) {
+      this.layers.bound.replaceChildren();
+      return;
+    }
+    const { at } = this;
+    const [[left_s, top_j], [right_s]] = [corners[0], corners.at(-1)];
+    const d = `${path(at, corners)}${at.x(right_s) < at.right ? `V${at.bottom}` : ""}`;
+    // Above a level line; beside an upright one, below the places of the labels of limits.
+    const upright = left_s === right_s;
+    const place = { x: at.x(left_s) + 5, y: upright ? at.top + 14 : Math.min(at.y(top_j), at.bottom) - 5 };
+    this.layers.bound.replaceChildren(
+      svg("path", { d, class: "dora-reach", "data-tip": words }),
+      svg("path", { d, class: "dora-bound" }),
+      svg("text", { ...place, "aria-hidden": "true" }, words),
+    );
   }
 
   /** What is picked, compared and beyond a limit. */

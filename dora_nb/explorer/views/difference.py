@@ -83,6 +83,16 @@ class DifferenceView(Record):
         """The figure of a name."""
         return next(each for each in self.figures if each.name == name)
 
+    def __repr__(self) -> str:
+        return "\n".join([f"{self.before} against {self.after}", *self.lines])
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        from dora_nb.explorer.html.difference import difference_html  # it imports this module
+
+        return difference_html(self)
+
 
 def difference_view(before: Case, after: Case, accounting: EnergyAccounting = "participating") -> DifferenceView:
     """What changes from a plan to another, or for a plan from a situation to another.

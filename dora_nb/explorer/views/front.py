@@ -13,8 +13,8 @@ from dora_nb.domain.rating import qoe_value
 from dora_nb.domain.record import Record
 from dora_nb.domain.workload import Mode
 from dora_nb.errors import InputError
-from dora_nb.explorer.views.envelope import Envelope, Point, bounds_hold, covered_by, proven_by
 from dora_nb.render import svg, words
+from dora_nb.render.envelope import Envelope, Point, bounds_hold, proven_for
 from dora_nb.render.front import near_baselines
 
 #: Ticks of an axis at most, and how many fine steps lie between two of them.
@@ -161,7 +161,7 @@ def front_view(plan_set: PlanSet, qoe: QoE | None = None, baselines: Sequence[Pl
     qoe = plan_set.qoe if qoe is None else qoe
     envelope = Envelope()
     if bounds_hold(plan_set.qoe, qoe):
-        envelope = proven_by(plan_set.plans, plan_set.qoe) | covered_by(plan_set)
+        envelope = proven_for(plan_set)
     return front_of_plans(
         plan_set.plans,
         qoe,
@@ -187,7 +187,7 @@ def front_of_plans(
     baselines
         What to compare with; those without a prediction are left out.
     envelope
-        What is proven about every plan, see :mod:`dora_nb.explorer.views.envelope`; None: nothing.
+        What is proven about every plan, see :mod:`dora_nb.render.envelope`; None: nothing.
 
     Raises
     ------

@@ -33,6 +33,9 @@ class ParetoPlot(DrawnWidget):
         The plans picked, as places among the view's points; -1: none.
     latency_limit_s, energy_limit_j
         Where the limits are drawn; None: there is none. A view with other limits does not move them.
+    bound, bound_words
+        Of a solve under way: the line below which it has proven by now that there is no plan, as corners in s and J,
+        and what it says; empty: nothing.
     """
 
     _esm = module_text("plot.js", "limit_line.js", "pareto.js")
@@ -43,6 +46,8 @@ class ParetoPlot(DrawnWidget):
     compared = traitlets.Int(-1).tag(sync=True)
     latency_limit_s = traitlets.Float(None, allow_none=True).tag(sync=True)
     energy_limit_j = traitlets.Float(None, allow_none=True).tag(sync=True)
+    bound = traitlets.List(traitlets.List(traitlets.Float())).tag(sync=True)
+    bound_words = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, plan_set: PlanSet | None = None, **traits: Any) -> None:
         self._plan_set = plan_set

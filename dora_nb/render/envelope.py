@@ -83,7 +83,8 @@ class Envelope:
         ends = {each.until_s for each in self.floors}
         start_s, stop_s = max(left_s, self.least_s), min(right_s, max(ends, default=0.0))
         if start_s >= stop_s:
-            return ()
+            upright = left_s < self.least_s < right_s
+            return ((self.least_s, top_j), (self.least_s, 0.0)) if upright else ()
         others = (*self.floors, Floor(math.inf, top_j))
         bends = {bend for one in self.floors for other in others for bend in one.bends(other)}
         edges = [start_s, *sorted(each for each in ends | bends if start_s < each < stop_s), stop_s]
@@ -91,6 +92,48 @@ class Envelope:
         for first_s, last_s in pairwise(edges):
             line += [(at_s, min(self._height(at_s, first_s), top_j)) for at_s in (first_s, last_s)]
         return tuple(point for index, point in enumerate(line) if index == 0 or point != line[index - 1])
+
+
+def proven_for(plan_set: PlanSet) -> Envelope:
+    """What the certificates of a plan set and its coverage prove together."""
+    return proven_by(plan_set.plans, plan_set.qoe) | covered_by(plan_set)
+
+
+def proven_so_far(qoe: QoE, batch: int, bound: float) -> Envelope:
+    """What a bound on the objective proves while the best plan for it is still sought.
+
+    It says the same as that of a certificate, see :func:`proven_by`.
+
+    Parameters
+    ----------
+    qoe
+        What is asked.
+    batch
+        Samples of the workload.
+    bound
+        No plan within the hard limits is below it, in s or J. With prices on limits it bounds a sum that the plane
+        does not show: nothing is drawn of it.
+    """
+    if any(price is not None for price in _prices(qoe)):
+        return Envelope()
+    within_s = _longest_s(qoe, batch)
+    most_j = math.inf if qoe.energy_j is None else qoe.energy_j
+    if qoe.objective == "latency":
+        return Envelope((Floor(min(bound, within_s), most_j),))
+    falls_w = (qoe.joules_per_s or 0.0) if qoe.objective == "price" else 0.0
+    return Envelope((Floor(within_s, bound, falls_w, most_j),))
+
+
+def _prices(qoe: QoE) -> tuple[float | None, ...]:
+    """On soft limits."""
+    return qoe.latency_price, qoe.throughput_price, qoe.energy_price, qoe.battery_price, qoe.headroom_price
+
+
+def _longest_s(qoe: QoE, batch: int) -> float:
+    """The longest makespan within the hard limits on latency and throughput."""
+    limits_s = [qoe.latency_s] if "latency" in qoe.hard else []
+    limits_s += [batch / qoe.samples_per_s] if "throughput" in qoe.hard and qoe.samples_per_s else []
+    return min((limit for limit in limits_s if limit is not None), default=math.inf)
 
 
 def bounds_hold(asked: QoE, qoe: QoE) -> bool:
@@ -165,9 +208,7 @@ def covered_by(plan_set: PlanSet) -> Envelope:
     if coverage is None or coverage.delta is None:
         return Envelope()
     times, hard = 1 + coverage.delta, qoe.hard
-    most_s = [qoe.latency_s] if "latency" in hard else []
-    most_s += [plan_set.workload.batch / qoe.samples_per_s] if "throughput" in hard and qoe.samples_per_s else []
-    last_s = min((limit for limit in most_s if limit is not None), default=math.inf)
+    last_s = _longest_s(qoe, plan_set.workload.batch)
     least_j = qoe.energy_j if "energy" in hard and qoe.energy_j is not None else math.inf
     steps = []
     for makespan_s, energy_j in _figures(plan_set):
