@@ -1,6 +1,9 @@
 // The first lines of the explorer, and how incumbent and bound come together (dora_nb/explorer/widgets/headline.py);
 // common.js stands in front of this text.
 
+const PATIENCE_MS = 1000; // how long an answer of the kernel may take before people are told why they wait
+const BUSY = "The kernel is at work on a cell. What is changed here is taken up as soon as that is over.";
+
 const CHART = { width: 168, height: 34, inset: 3 };
 
 /** A line that stays at each number until the next one comes. */
@@ -43,6 +46,36 @@ function nameControls(root) {
   }
 }
 
+/**
+ * Tells whether the kernel hears what is changed in the explorer: while it runs a cell, it does not.
+ * @param {Object} model - of the headline, which answers every message
+ * @param {Element} explorer
+ * @param {function(boolean): void} tell - whether it lets people wait
+ * @returns {function(): void} ends it
+ */
+function listenForKernel(model, explorer, tell) {
+  let asked = 0;
+  let timer = null;
+  const ask = () => {
+    if (timer !== null) return;
+    timer = setTimeout(() => tell(true), PATIENCE_MS);
+    model.send({ asked: ++asked });
+  };
+  const answer = ({ answered }) => {
+    if (answered !== asked) return;
+    clearTimeout(timer);
+    timer = null;
+    tell(false);
+  };
+  for (const kind of ["pointerup", "keyup"]) explorer.addEventListener(kind, ask);
+  model.on("msg:custom", answer);
+  return () => {
+    clearTimeout(timer);
+    model.off("msg:custom", answer);
+    for (const kind of ["pointerup", "keyup"]) explorer.removeEventListener(kind, ask);
+  };
+}
+
 export default {
   render({ model, el: host }) {
     const question = el("div", { class: "dora-question" });
@@ -55,6 +88,8 @@ export default {
     host.append(root);
     const shows = hideStatic(model);
     let serial = 0;
+    let busy = false;
+    let deaf = () => {};
 
     const draw = () => {
       const state = model.get("state");
@@ -63,7 +98,8 @@ export default {
       question.replaceChildren(el("strong", {}, first ?? ""), ...rest.map((line) => el("div", {}, line)));
       plan.textContent = model.get("plan");
       plan.classList.toggle("dora-breaks", !model.get("keeps"));
-      if (sentence.textContent !== model.get("sentence")) sentence.textContent = model.get("sentence");
+      const said = busy ? BUSY : model.get("sentence");
+      if (sentence.textContent !== said) sentence.textContent = said;
       problem.textContent = model.get("problem");
       root.dataset.state = state;
       root.setAttribute("aria-busy", String(goingOn));
@@ -77,11 +113,19 @@ export default {
     const observer = new MutationObserver(() => nameControls(root));
     requestAnimationFrame(() => {
       const explorer = root.closest(".dora-explorer");
-      if (explorer) observer.observe(explorer, { childList: true, subtree: true });
+      if (explorer) {
+        observer.observe(explorer, { childList: true, subtree: true });
+        deaf = listenForKernel(model, explorer, (waits) => {
+          if (waits === busy) return;
+          busy = waits;
+          draw();
+        });
+      }
       nameControls(root);
     });
     return () => {
       observer.disconnect();
+      deaf();
       model.off("change", draw);
       shows();
     };

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import traitlets
 
 from dora_nb.explorer.widgets.base import DrawnWidget, module_text, style_text
@@ -12,7 +14,8 @@ from dora_nb.render.markup import head
 class Headline(DrawnWidget):
     """Lines of text, and a small chart of how incumbent and bound come together.
 
-    It also carries the layout of the explorer, and gives those controls a spoken name that ipywidgets leaves without.
+    It also carries the layout of the explorer, gives those controls a spoken name that ipywidgets leaves without, and
+    says so where the kernel is at work on a cell and does not hear what is changed.
 
     Attributes
     ----------
@@ -40,6 +43,14 @@ class Headline(DrawnWidget):
     sentence = traitlets.Unicode().tag(sync=True)
     moments = traitlets.List(traitlets.Dict()).tag(sync=True)
     problem = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, **traits: Any) -> None:
+        super().__init__(**traits)
+        self.on_msg(self._answer)
+
+    def _answer(self, _: Any, content: dict[str, Any], __: Any) -> None:
+        """Tell the browser that the kernel hears it: where it does not, the headline says why nothing moves."""
+        self.send({"answered": content["asked"]})
 
     def _static_html(self) -> str:
         return fragment([head(self.plan, *self.question)])
