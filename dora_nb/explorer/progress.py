@@ -37,6 +37,8 @@ class Progress(Record):
         Of what is minimised.
     incumbent, bound, gap
         Best figure so far, what no plan can be below, and their relative distance; None where not known.
+    stopped
+        What ended the solve before its gap was small enough: ``time limit`` or ``cancelled``; empty: nothing.
     wall_s
         Seconds since the question was asked.
     moments
@@ -50,6 +52,7 @@ class Progress(Record):
     incumbent: float | None = None
     bound: float | None = None
     gap: float | None = None
+    stopped: str = ""
     wall_s: float = 0.0
     moments: tuple[Moment, ...] = ()
     note: str = ""
@@ -74,7 +77,8 @@ class Progress(Record):
         """With what a certificate proves."""
         if proof is None:
             return self
-        return self.replace(unit=proof.unit, incumbent=proof.value, bound=proof.bound, gap=proof.gap)
+        stopped = proof.status if proof.status in ("time limit", "cancelled") else ""
+        return self.replace(unit=proof.unit, incumbent=proof.value, bound=proof.bound, gap=proof.gap, stopped=stopped)
 
     @property
     def sentence(self) -> str:
@@ -83,12 +87,13 @@ class Progress(Record):
         figures = self._figures()
         if self.state == "running":
             return f"Solving ({took or '0 s'}){f': {figures}' if figures else ''}"
+        solved = f"Stopped ({self.stopped})" if self.stopped else "Solved"
         if self.state == "checking":
-            return f"Solved: {figures}. {self.note} ({took})"
+            return f"{solved}: {figures}. {self.note} ({took})"
         if self.state == "relaxing":
             return f"{self.note} Looking for the smallest changes that help ({took})"
         if self.state == "done":
-            return f"Solved: {figures}{f' ({took})' if took else ''}"
+            return f"{solved}: {figures}{f' ({took})' if took else ''}"
         if self.state == "cancelled":
             return f"Cancelled{f' after {took}' if took else ''}{f': {figures}' if figures else ''}"
         return self.note

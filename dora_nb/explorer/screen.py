@@ -193,7 +193,10 @@ def _plan_line(state: ExplorerState) -> tuple[str, bool]:
     energy_j = plan.prediction.energy_j(state.qoe.energy_accounting)
     broken = dict.fromkeys(limit.term for limit in rating.broken)
     limits = f"misses {words.sentence(broken)}" if broken else "keeps the limits" if rating.limits else "no limits"
-    best = "the best for this question" if state.selected == state.answer else ""
+    best = ""
+    if state.selected == state.answer:
+        provisional = state.known[state.selected].found.kind == "provisional"
+        best = "the best found so far" if provisional else "the best for this question"
     said = [
         f"{words.seconds_words(plan.prediction.makespan_s)}, {words.joules_words(energy_j)} predicted",
         limits,

@@ -115,7 +115,10 @@ def drag(handle: Locator, by_x: float, by_y: float = 0.0) -> None:
 def told(screen: Locator) -> None:
     """From now on note what the headline says, one after the other."""
     screen.locator(".dora-headline").evaluate("""root => {
-      window.told = [];
+      [window.told, window.bounds] = [[], []];
+      const plot = document.querySelector('.dora-pareto');
+      new MutationObserver(() => window.bounds.push(...plot.querySelectorAll('path.dora-bound')))
+        .observe(plot, {childList: true, subtree: true});
       const note = () => window.told.push([root.dataset.state, root.querySelector('.dora-plan').textContent]);
       new MutationObserver(note).observe(root, {attributes: true, attributeFilter: ['data-state', 'data-painted']});
     }""")
@@ -157,6 +160,8 @@ def test_a_slider_shows_the_nearest_plan_and_then_the_exact_answer(notebook: Not
     notebook.wait_for_value("explorer.qoe.latency_s < 54", True)
     in_state(screen, "done")
     notebook.wait_for_value("explorer.busy", False)
+    assert notebook.page.evaluate("window.bounds.length") > 0, "what is proven was a line in the plot meanwhile"
+    expect(screen.locator("path.dora-bound")).to_have_count(0)
     expect(screen.locator(".dora-sentence")).to_have_text(re.compile("^Solved: best .*none can be below .*gap "))
     expect(screen.locator(".dora-plan")).to_contain_text("the best for this question")
     said = notebook.page.evaluate("window.told")
@@ -313,12 +318,20 @@ def test_a_plan_runs_and_what_is_measured_is_laid_over_it(notebook: Notebook) ->
     pytest.importorskip("torch")
     screen = shown(notebook, RUNS)
     panel = choose_tab(screen, "Run")
-    panel.get_by_label("Steps", exact=True).fill("2")
+    panel.get_by_label("Steps", exact=True).fill("4")
     panel.get_by_label("Steps", exact=True).press("Enter")
     button(panel, "Run this plan").click()
+    title = screen.locator(".dora-gantt-title")
+    title.evaluate("""node => {
+      window.titles = [];
+      const note = () => window.titles.push(node.textContent);
+      new MutationObserver(note).observe(node, {childList: true, characterData: true, subtree: true});
+    }""")
     expect(panel.locator("[role=status]")).to_contain_text("The run is over.", timeout=RUN_MS)
+    steps = list(dict.fromkeys(said.split(" on this machine")[0] for said in notebook.page.evaluate("window.titles")))
+    assert len([step for step in steps if step != "A step"]) > 1, f"it grows with every step: {steps}"
     expect(screen.locator(".dora-gantt-title")).to_have_text(
-        "Training step 2 on this machine: predicted above, measured below"
+        "Training step 4 on this machine: predicted above, measured below"
     )
     expect(screen.locator(".dora-gantt-legend")).to_contain_text("below: measured")
     expect(panel.locator("table").first).to_be_visible()

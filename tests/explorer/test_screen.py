@@ -528,6 +528,7 @@ def test_a_question_is_explored_before_it_is_answered(plans: PlanSet, tmp_path: 
     assert explorer.known
     assert {each.found.kind for each in explorer.known} == {"provisional"}
     assert explorer.screen.headline.state == "running"
+    assert "the best found so far" in explorer.screen.headline.plan
     assert "load_plan" in explorer.snippet(tmp_path / "plan.json"), "nobody finds that plan again by planning"
     explorer.wait(LONG_S)
     assert explorer.plans.plans == plans.plans
