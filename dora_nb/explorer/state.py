@@ -189,8 +189,16 @@ class ExplorerState(Looking):
                 self.run_view = view
             return self.busy
 
-    def wait(self, timeout_s: float | None = None) -> None:
+    def wait(self, timeout_s: float | None = None, *, for_answer: bool = False) -> None:
         """Follow until there is no more to come.
+
+        Parameters
+        ----------
+        timeout_s
+            Longest wait; None: as long as it takes.
+        for_answer
+            Only until the best plan is known, or that there is none: that it is checked a second way, and the
+            trade-offs around it, are not waited for.
 
         Raises
         ------
@@ -198,7 +206,7 @@ class ExplorerState(Looking):
             If it is not over by then; it goes on.
         """
         until_s = None if timeout_s is None else time.monotonic() + timeout_s
-        while self.follow():
+        while self.follow() and not (for_answer and self.progress.state != "running"):
             if until_s is not None and time.monotonic() > until_s:
                 raise TimeoutError(f"not over after {timeout_s:g} s; it goes on")
             time.sleep(0.01)

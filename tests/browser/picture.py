@@ -15,7 +15,7 @@ from playwright.sync_api import sync_playwright
 PICTURE = Path(__file__).parents[2] / "notebooks" / "pictures" / "explorer.png"
 
 #: Of the picture, in pixels, and the margin around the explorer in it.
-WIDTH, HEIGHT, MARGIN = 1280, 800, 14
+WIDTH, HEIGHT, MARGIN = 1280, 800, 5
 
 CELLS = (
     "import dora_nb as dora\nworkload = dora.load_workload('qwen3-0.6b', mode='training', batch=16)\n"

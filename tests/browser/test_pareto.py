@@ -68,6 +68,23 @@ def same(said: str, expected_s: float | None) -> bool:
     return said == "None" if expected_s is None else said != "None" and abs(float(said) - expected_s) < 1e-6
 
 
+def test_what_a_solve_has_proven_by_now_is_a_line_that_moves(notebook: Notebook, plot: Locator) -> None:
+    line = plot.locator("path.dora-bound")
+    heights = []
+    for bound_j in (20.0, 60.0):
+        corners = f"[[0.0, {bound_j}], [60.0, {bound_j}]]"
+        notebook.value(f"[setattr(plot, 'bound', {corners}), setattr(plot, 'bound_words', 'none below')][0]")
+        notebook.wait_for_value("plot.bound[0][1]", bound_j)
+        line.wait_for()
+        notebook.page.wait_for_timeout(300)
+        box = line.bounding_box()
+        assert box is not None
+        heights.append(box["y"])
+    assert heights[0] > heights[1], "it rises"
+    notebook.value("setattr(plot, 'bound', [])")
+    line.wait_for(state="detached")
+
+
 def dot(plot: Locator, index: int) -> tuple[float, float]:
     box = plot.locator(".dora-point .dora-dot").nth(index).bounding_box()
     assert box is not None

@@ -148,6 +148,14 @@ def test_the_bound_of_a_solve_is_a_line_in_the_plot_until_it_is_over(explorer: E
     assert [bound for _, bound in lines] == sorted(bound for _, bound in lines), "it only rises"
 
 
+def test_the_kernel_answers_the_headline(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it does not, the browser says why nothing moves."""
+    sent: list[Any] = []
+    monkeypatch.setattr(explorer.screen.headline, "send", sent.append)
+    explorer.screen.headline._handle_custom_msg({"asked": 3}, [])
+    assert sent == [{"answered": 3}]
+
+
 def test_while_no_known_plan_can_run_the_drawings_keep_their_place(plans: PlanSet) -> None:
     only_fast = PlanSet(plans.workload, plans.cluster, plans.qoe, (plans[0],), (), 0.0, None, plans.options)
     explorer = Explorer(only_fast, pause_s=0.0)

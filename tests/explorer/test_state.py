@@ -530,3 +530,31 @@ def test_two_plans_side_by_side_are_an_object_to_show(state: ExplorerState) -> N
     assert view.figure("latency").change == pytest.approx(
         state.plan.prediction.makespan_s - state.compared_plan.prediction.makespan_s  # type: ignore[union-attr]
     )
+
+
+def test_the_answer_alone_can_be_waited_for(plans: PlanSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    state = ExplorerState(plans, pause_s=0.0)
+    whole = state_module.solve
+
+    def answered_then_waits(*arguments: Any) -> None:
+        talk = arguments[-1]
+        plain = talk.tell
+
+        def tell(news: Any) -> None:
+            plain(news)
+            if isinstance(news, Answered):
+                go_on.wait(LONG_S)
+
+        talk.tell = tell
+        whole(*arguments)
+
+    monkeypatch.setattr(state_module, "solve", answered_then_waits)
+    state.ask(latency_s=60.0)
+    state.wait(LONG_S, for_answer=True)
+    assert state.progress.state == "checking"
+    assert state.plan.prediction.makespan_s <= 60.0  # type: ignore[union-attr]
+    go_on.set()
+    state.wait(LONG_S)
+    assert state.progress.state == "done"
+    state.close()
