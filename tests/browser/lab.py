@@ -42,7 +42,7 @@ CHROMIUM_ARGUMENTS = (
 )
 
 #: Seconds until the server answers, until the page stands, and until a notebook has run.
-START_S, LOAD_S, RUN_S = 60.0, 60.0, 180.0
+START_S, LOAD_S, RUN_S = 120.0, 60.0, 180.0
 
 _THEMES: dict[Theme, str] = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 
