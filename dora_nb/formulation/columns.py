@@ -277,6 +277,17 @@ def build_columns(
     return Columns(**merged, choices=tuple(choices), fleet=problem.fleet, batch=workload.batch)
 
 
+def stage_columns(problem: Problem, micro_batch: int, group: Group, first: int, stop: int) -> Columns:
+    """All columns of one group on one range of layers, see :func:`build_columns`; no layer is hosted."""
+    builder = _Builder(problem, _everything, beaten=False)
+    builder.first, builder.stop = np.array([first]), np.array([stop])
+    parts = []
+    for algorithm, part, shares in builder.columns(micro_batch, group, hosts=False, skip_empty=False):
+        choices = tuple(Choice(group, tuple(int(share) for share in row), algorithm) for row in shares)
+        parts.append(Columns(**part, choices=choices, fleet=problem.fleet, batch=problem.workload.batch))  # type: ignore[arg-type]
+    return Columns.join(parts)
+
+
 def _everything(
     micro_batch: int, code: int, first: Ints, stop: Ints, both_s: Floats, decode_s: Floats, energy_j: Floats
 ) -> NDArray[np.bool_]:
@@ -510,6 +521,8 @@ class _Builder:
 
     def _may_matter(self, micro_batch: int, group: Group) -> NDArray[np.bool_]:
         """Layer ranges that may matter on a group, however samples are shared out on it."""
+        if self.screen is _everything:
+            return np.ones(len(self.first), dtype=bool)
         rest, group_only = self.problem.completion, self.problem.fleet.codes - 1 - group.code
         first, stop = self.first, self.stop
         both_s = micro_batch * (rest.path_s[group_only, stop] - rest.path_s[group_only, first])

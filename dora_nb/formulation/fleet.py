@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -90,12 +91,12 @@ class Fleet:
     def radix(self) -> tuple[int, ...]:
         """What one device of each type adds to a code."""
         sizes = [len(members) + 1 for members in self.types]
-        return tuple(int(np.prod(sizes[:position], dtype=int)) for position in range(len(sizes)))
+        return tuple(math.prod(sizes[:position]) for position in range(len(sizes)))
 
     @cached_property
     def codes(self) -> int:
         """Number of codes, 0 (nothing used) to ``codes - 1`` (everything)."""
-        return int(np.prod([len(members) + 1 for members in self.types], dtype=int))
+        return math.prod(len(members) + 1 for members in self.types)
 
     @cached_property
     def used(self) -> Ints:
@@ -129,9 +130,23 @@ class Fleet:
         return np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
 
     def groups(self, most: int) -> Iterator[Group]:
-        """All groups of one to ``most`` devices."""
-        for code in range(1, self.codes):
-            counts = tuple(int(count) for count in self.used[code])
-            if sum(counts) <= most:
-                devices = [members[i] for members, count in zip(self.types, counts, strict=True) for i in range(count)]
-                yield Group(counts, tuple(devices), code)
+        """All groups of one to ``most`` devices, by ascending code; the codes of the fleet are not listed for it."""
+        counts: list[tuple[int, ...]] = [()]
+        for members in self.types:
+            counts = [(*some, more) for some in counts for more in range(min(len(members), most - sum(some)) + 1)]
+        code_of = {some: sum(a * b for a, b in zip(some, self.radix, strict=True)) for some in counts if any(some)}
+        for some, code in sorted(code_of.items(), key=lambda item: item[1]):
+            devices = [members[i] for members, count in zip(self.types, some, strict=True) for i in range(count)]
+            yield Group(some, tuple(devices), code)
+
+    @cached_property
+    def groups_by_size(self) -> tuple[int, ...]:
+        """How many groups of 0, 1, 2, ... devices there are."""
+        ways = [1]
+        for members in self.types:
+            total = [0] * (len(ways) + len(members))
+            for size, count in enumerate(ways):
+                for more in range(len(members) + 1):
+                    total[size + more] += count
+            ways = total
+        return tuple(ways)

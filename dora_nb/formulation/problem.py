@@ -41,7 +41,6 @@ class Problem:
     table: CostTable
     space: SearchSpace
     fleet: Fleet
-    completion: Completion
     idle_all_w: float | None
     terms: Terms
     overlap: bool = True
@@ -82,7 +81,6 @@ class Problem:
             table=table,
             space=space,
             fleet=fleet,
-            completion=completion_bounds(workload, cluster, table.least, fleet),
             idle_all_w=sum(device.idle_w for device in cluster.devices) if accounting == "all-on" else None,
             terms=Terms.of(qoe, workload.batch, cluster, fleet),
             overlap=overlap,
@@ -92,6 +90,11 @@ class Problem:
     def network(self) -> Network:
         """The network of the cluster."""
         return Network.of(self.cluster)
+
+    @cached_property
+    def completion(self) -> Completion:
+        """What missing layers cost at least, by used devices; only for fleets whose codes can be listed."""
+        return completion_bounds(self.workload, self.cluster, self.table.least, self.fleet)
 
     @cached_property
     def stages_left(self) -> StagesLeft:

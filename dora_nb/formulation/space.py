@@ -70,13 +70,9 @@ class SearchSpace:
     def default(cls, workload: Workload, fleet: Fleet) -> SearchSpace:
         """All micro-batch sizes that divide the batch, depths 1 to 3, and the largest groups that stay interactive."""
         sizes = tuple(size for size in range(1, workload.batch + 1) if workload.batch % size == 0)
-        by_replicas = [0] * (int(fleet.available.sum()) + 1)
-        for group in fleet.groups(len(by_replicas) - 1):
-            replicas = len(group.devices)
-            by_replicas[replicas] += sum(share_vectors(size, replicas) for size in sizes)
         most, total = 1, 0
-        for replicas, sharings in enumerate(by_replicas):
-            total += sharings
+        for replicas, groups in enumerate(fleet.groups_by_size):
+            total += groups * sum(share_vectors(size, replicas) for size in sizes) if replicas else 0
             if total <= MOST_SHARINGS:
                 most = max(most, replicas)
         chunks = 1 if workload.mode == "stream" else MOST_CHUNKS

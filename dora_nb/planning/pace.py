@@ -22,6 +22,8 @@ from dora_nb.formulation.columns import build_columns
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning.deadline import Deadline
+from dora_nb.planning.large import check_large, is_large
+from dora_nb.planning.large_stream import fastest_large_stream
 from dora_nb.planning.scheduling import predicted
 from dora_nb.planning.search import Search, screen
 from dora_nb.planning.settle import settle_all
@@ -116,6 +118,9 @@ def fastest_stream(
     check_ends(workload, cluster)
     deadline = Deadline(time.monotonic() + time_limit_s)
     unhurried = Problem.of(workload, cluster, "participating", table=table, space=space)
+    if is_large(unhurried):
+        check_large(unhurried, ("stream",))
+        return Pace(*fastest_large_stream(unhurried, gap, deadline), unhurried.space.describe())
     least_s = workload.batch * float(unhurried.completion.load_s[0, -1])
     # One request after the other on any devices: no plan's loads are larger than all its operations together.
     best, _ = _keeping_up(unhurried, 1e6 * least_s, Deadline())

@@ -35,6 +35,7 @@ from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning.certify import AGREEMENT, check_by_program
 from dora_nb.planning.deadline import Deadline
+from dora_nb.planning.large import is_large, plan_large
 from dora_nb.planning.monolithic import all_columns, solve_jointly
 from dora_nb.planning.question import Question
 from dora_nb.planning.scheduling import predicted, scheduled
@@ -141,6 +142,19 @@ def plan(
     say = on_progress or (lambda _: None)
     problem = Problem.of(workload, cluster, qoe.energy_accounting, qoe=qoe, table=table, space=space, overlap=overlap)
     deadline = Deadline(started + time_limit_s, cancel)
+    if is_large(problem):
+        best = plan_large(problem, gap, deadline, say, on_event)
+        options = {"table": table, "space": problem.space, "overlap": problem.overlap, "gap": gap, "solver": solver}
+        return PlanSet(
+            workload,
+            cluster,
+            qoe,
+            (best,),
+            None,
+            time.monotonic() - started,
+            Coverage(None, most_plans),
+            options=options,
+        )
     hunt = _Hunt(problem, qoe, gap, deadline, say, most_plans, solver, algorithm == "monolithic", on_event, started)
     hunt.find_fast_plans()
     hunt.find_thrifty_plans()

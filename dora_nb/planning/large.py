@@ -1,0 +1,311 @@
+"""Planning for fleets and depths of layers too large for the label search, which lists sets of devices.
+
+Only what is asked for there is sought: the shortest makespan, on a network of one medium or switch (the largest rate of a
+stream: :mod:`~dora_nb.planning.large_stream`). Good plans come from annealing, proofs from chains of stages with priced devices; both look at
+devices by type and at groups of a few of them, so that neither grows with the number of sets of devices. The answer is
+a plan like any other, scheduled by list and predicted exactly; its certificate says how it was proven.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dora_nb import solvers
+from dora_nb.domain.plan import Certificate, Plan
+from dora_nb.domain.rating import qoe_value
+from dora_nb.errors import InfeasibleError, InputError, ObjectiveMismatchError
+from dora_nb.formulation.columns import Columns, stage_columns
+from dora_nb.formulation.decode import decode
+from dora_nb.formulation.group_times import GroupTimes
+from dora_nb.formulation.problem import Problem
+from dora_nb.formulation.round_trips import RoundTrips
+from dora_nb.planning.deadline import Deadline
+from dora_nb.planning.large_bound import LargeBound
+from dora_nb.planning.scheduling import fits_memory, predicted, quick_schedule, scheduled
+from dora_nb.planning.stage_annealing import Annealing, Figure, Partition, longest_path
+from dora_nb.units import format_seconds
+
+#: Sets of devices, and pairs of a group and a range of layers, up to which the label search is asked.
+MOST_CODES, MOST_PAIRS = 50_000, 500_000
+
+#: Steps of annealing: to compare numbers of stages, then depths, then for the best of them.
+SHORT_STEPS, MORE_STEPS, LONG_STEPS = 600, 3_000, 20_000
+
+#: Numbers of stages that are annealed for longer, and chains that annealing starts from.
+PROMISING = 3
+
+#: Part of the time that may be spent on good plans; the rest is for the proof.
+LOOKING = 0.35
+
+#: Times that the proof starts again from a better plan.
+ROUNDS = 2
+
+#: Partitions up to this many times the best makespan are scheduled; their figures are estimates.
+NEAR = 1.1
+
+METHOD = "annealing and chains of stages with priced device types"
+
+
+def is_large(problem: Problem) -> bool:
+    """Whether the label search is not worth trying: its arrays or its columns would be too many."""
+    fleet, layers = problem.fleet, len(problem.workload.layers)
+    groups = sum(fleet.groups_by_size[1 : problem.space.most_replicas + 1])
+    return fleet.codes > MOST_CODES or groups * layers * (layers + 1) / 2 > MOST_PAIRS
+
+
+def check_large(problem: Problem, modes: tuple[str, ...] = ("training", "inference")) -> None:
+    """Refuse what cannot be asked of a large fleet.
+
+    Raises
+    ------
+    InputError
+        That says which questions can.
+    """
+    terms, single = problem.terms, problem.network.single
+    asked = {
+        "objective": (problem.terms.qoe.objective, terms.is_plain and problem.terms.qoe.objective == "latency"),
+        "energy_j": (terms.energy_limit_j, math.isinf(terms.energy_limit_j)),
+        "battery_j": (terms.qoe.battery_j, not terms.qoe.battery_j),
+        "tied_parameters": (problem.workload.tied_parameters, not problem.workload.tied_parameters),
+        "mode": (problem.workload.mode, problem.workload.mode in modes),
+        "cluster": (problem.cluster.name, single is not None and single.kind in ("shared", "switch")),
+    }
+    for name, (value, possible) in asked.items():
+        if not possible:
+            raise InputError(
+                name,
+                value,
+                f"on {len(problem.cluster.devices)} devices of {len(problem.fleet.types)} types, too many for the exact "
+                "search: the lowest latency, without limits on energy, batteries or prices, of training or inference "
+                "without tied parameters on one medium or switch; or fewer devices, fewer replicas a stage",
+            )
+
+
+@dataclass
+class LargeHunt:
+    """The steps of an answer, in the order they are taken.
+
+    Attributes
+    ----------
+    problem, gap, deadline
+        What is asked, the relative gap that is good enough, and when to stop.
+    say
+        Told about each step.
+    on_bound
+        Told incumbent and bound as they change.
+    """
+
+    problem: Problem
+    gap: float
+    deadline: Deadline
+    say: Callable[[str], None] = lambda _: None
+    on_bound: Callable[[float, float], None] = lambda _, __: None
+    best: Plan | None = field(default=None, init=False)
+    best_s: float = field(default=math.inf, init=False)
+    bound_s: float = field(default=0.0, init=False)
+
+    def run(self) -> None:
+        """Find plans, then prove how good they are; both are in ``best``, ``best_s`` and ``bound_s``."""
+        sizes = self.problem.space.micro_batch_sizes
+        self.say(f"pricing {sum(self.problem.fleet.groups_by_size[1 : self.problem.space.most_replicas + 1]):,} groups")
+        times = self._times = {size: GroupTimes.of(self.problem, size) for size in sizes}
+        self._look(times)
+        if self.best is None:
+            return
+        self.on_bound(self.best_s, 0.0)
+        self.say(f"proving how good {format_seconds(self.best_s)} is")
+        bounds = {size: LargeBound(self._trips(each), self.deadline) for size, each in times.items()}
+        # A bound proven against a worse plan holds for a better one: chains met on the way lead to such plans.
+        for _ in range(ROUNDS):
+            before_s = self.best_s
+            self.bound_s = max(self.bound_s, min(self._proven(each) for each in bounds.values()))
+            self.on_bound(self.best_s, self.bound_s)
+            for size, each in bounds.items():
+                self._follow(times[size], each, size)
+            self.bound_s = min(self.bound_s, self.best_s)
+            if self.deadline.passed or self.best_s >= before_s or self.best_s - self.bound_s <= self.gap * self.best_s:
+                break
+        self.on_bound(self.best_s, self.bound_s)
+
+    def _proven(self, bound: LargeBound) -> float:
+        return bound.makespan_s(self.best_s, self.gap)
+
+    def _follow(self, times: GroupTimes, bound: LargeBound, micro_batch: int) -> None:
+        """Anneal from the last chains that the bound could not refute."""
+        if self.best_s - self.bound_s <= self.gap * self.best_s:
+            return
+        for chain in bound.chains[-PROMISING:]:
+            for depth in self._depths:
+                hunt = Annealing(times, lambda *_: 0.0, len(chain.stages), 0, chain.stages)
+                hunt.figure = self._figure(times, hunt.stages, depth)
+                self._finish(hunt.run(MORE_STEPS, self.deadline), micro_batch, depth)
+
+    def _trips(self, times: GroupTimes) -> RoundTrips:
+        return RoundTrips(times, max(self.problem.space.in_flight_depths), self.problem.workload.trains)
+
+    # ------------------------------------------------------------------ good plans
+
+    def _look(self, times: dict[int, GroupTimes]) -> None:
+        """Anneal every number of stages a little, and the best of them for longer."""
+        now = time.monotonic()
+        until_s = self.deadline.at_s if math.isinf(self.deadline.at_s) else now + LOOKING * (self.deadline.at_s - now)
+        deadline = Deadline(until_s, self.deadline.cancel)
+        kinds = [(size, stages) for size, each in times.items() for stages in self._numbers_of_stages(each)]
+        middle = sorted(self.problem.space.in_flight_depths)[len(self.problem.space.in_flight_depths) // 2]
+        found = []
+        for size, stages in kinds:
+            found.append((self._tried(times[size], stages, middle, SHORT_STEPS, deadline), size, stages))
+            if deadline.passed:
+                break
+        self.say(f"{len(found)} kinds of pipelines looked at, the best takes {format_seconds(self.best_s)}")
+        longer = []
+        for _, size, stages in sorted(found)[:PROMISING]:
+            for depth in self._depths:
+                longer.append((self._tried(times[size], stages, depth, MORE_STEPS, deadline), size, stages, depth))
+                self.on_bound(self.best_s, 0.0)
+        _, size, stages, depth = min(longer)
+        self._tried(times[size], stages, depth, LONG_STEPS, deadline)
+
+    @property
+    def _depths(self) -> tuple[int, ...]:
+        """In-flight depths that make a difference."""
+        depths = self.problem.space.in_flight_depths
+        return depths if self.problem.workload.trains else depths[:1]
+
+    def _tried(self, times: GroupTimes, stages: int, depth: int, steps: int, deadline: Deadline) -> float:
+        """The estimated figure of the best pipeline that annealing finds, which is finished."""
+        part = Annealing(times, self._figure(times, stages, depth), stages, steps).run(steps, deadline)
+        self._finish(part, times.micro_batch, depth)
+        return part.figure_s
+
+    def _numbers_of_stages(self, times: GroupTimes) -> list[int]:
+        """From one stage to twice as many as all devices fill; beyond, in growing steps."""
+        devices, most = int(times.available.sum()), max(len(group.devices) for group in times.groups)
+        largest = min(len(times.hop_s) - 1, devices, max(8, 2 * -(-devices // most)))
+        return sorted({min(largest, round(1.15**step)) for step in range(40)} | {*range(1, min(largest, 8) + 1)})
+
+    def _figure(self, times: GroupTimes, stages: int, depth: int) -> Figure:
+        trains, batches = self.problem.workload.trains, times.micro_batches
+        held = self.problem.space.in_flight(depth, stages, batches) if trains else (batches,) * stages
+        return longest_path(times, held, trains)
+
+    def _finish(self, part: Partition, micro_batch: int, depth: int) -> None:
+        """Decide the shares of a partition, schedule its transfers, and keep it if it is the best so far."""
+        if not part.figure_s < self.best_s * NEAR:
+            return
+        problem, times = self.problem, self._times[micro_batch]
+        groups = [times.group_of[_counts(kinds, len(times.available))] for kinds in part.kinds]
+        plan = as_plan(problem, times, list(zip(part.cuts, part.cuts[1:], groups, strict=False)), depth)
+        if plan is None:
+            return
+        for chunks in problem.space.chunk_counts:
+            split = plan.replace(chunks=chunks)
+            _, order = quick_schedule(split, problem)
+            done = predicted(split.replace(transfer_order=order), problem)
+            assert done.prediction is not None, "a predicted plan carries its prediction"
+            if done.prediction.makespan_s < self.best_s and fits_memory(done):
+                self.best, self.best_s = done, done.prediction.makespan_s
+
+    # ------------------------------------------------------------------ the answer
+
+    def answer(self) -> Plan:
+        """The best plan with its certificate.
+
+        Raises
+        ------
+        InfeasibleError
+            If no plan was found that fits, or none within the latency limit.
+        """
+        problem, limit_s = self.problem, self.problem.terms.makespan_limit_s
+        where = f"{problem.workload.name} on {problem.cluster.name}"
+        if self.best is None:
+            raise InfeasibleError(f"{where}: no plan was found that fits the devices' memory")
+        if self.best_s > limit_s:
+            proven = "impossible" if self.bound_s > limit_s else "not found"
+            raise InfeasibleError(
+                f"{where}: a latency of {format_seconds(limit_s)} is {proven}: the best plan takes "
+                f"{format_seconds(self.best_s)}, and none can take less than {format_seconds(self.bound_s)}"
+            )
+        if self.bound_s > self.best_s * (1 + 1e-9):
+            raise ObjectiveMismatchError(f"the bound {self.bound_s:.9g} is above the plan's own {self.best_s:.9g}")
+        assert self.best.prediction is not None, "the best plan is predicted"
+        reached = max(0.0, (self.best_s - self.bound_s) / self.best_s)
+        stopped = ("cancelled" if self.deadline.cancelled else "time limit") if self.deadline.passed else "feasible"
+        return scheduled(self.best, problem).replace(
+            label="latency-optimal",
+            certificate=Certificate(
+                objective="latency",
+                unit="s",
+                latency_limit_s=limit_s if np.isfinite(limit_s) else None,
+                limits=qoe_value(self.best.prediction, problem.terms.qoe).limits,
+                value=self.best_s,
+                bound=self.bound_s,
+                gap=reached,
+                status="optimal" if reached <= self.gap * (1 + 1e-6) else stopped,
+                scope=problem.space.describe(),
+                solver=METHOD,
+                solver_reason=(
+                    f"{len(problem.cluster.devices)} devices of {len(problem.fleet.types)} types are too many for the "
+                    "search that lists sets of devices; not checked by the partition program"
+                ),
+            ),
+        )
+
+
+def plan_large(
+    problem: Problem,
+    gap: float,
+    deadline: Deadline,
+    say: Callable[[str], None],
+    on_event: solvers.OnEvent | None = None,
+) -> Plan:
+    """The plan of least makespan that is found, with its certificate.
+
+    Raises
+    ------
+    InputError
+        If something is asked that only the exact search answers.
+    InfeasibleError
+        If no plan was found that fits, or none within the latency limit.
+    """
+    check_large(problem)
+    started_s = time.monotonic()
+
+    def on_bound(incumbent_s: float, bound_s: float) -> None:
+        if on_event is not None and math.isfinite(incumbent_s):
+            reached = solvers.relative_gap(incumbent_s, bound_s)
+            on_event(solvers.Event(time.monotonic() - started_s, incumbent_s, bound_s, reached, 0))
+
+    hunt = LargeHunt(problem, gap, deadline, say, on_bound)
+    hunt.run()
+    return hunt.answer()
+
+
+def as_plan(problem: Problem, times: GroupTimes, stages: Sequence[tuple[int, int, int]], depth: int = 1) -> Plan | None:
+    """The plan of some stages (first layer, stop layer, group), without a transfer order; None where memory lacks.
+
+    Samples are shared out so that a stage is as fast as it can be, of equals the first to sum its gradients.
+    """
+    batches = times.micro_batches
+    held = problem.space.in_flight(depth, len(stages), batches) if problem.workload.trains else (1,) * len(stages)
+    chosen = []
+    for (first, stop, group), count in zip(stages, held, strict=True):
+        some = stage_columns(problem, times.micro_batch, times.groups[group], first, stop)
+        fitting = np.flatnonzero(some.most_in_flight >= count)
+        if not len(fitting):
+            return None
+        both_s = some.forward_s + some.backward_s
+        order = np.lexsort((some.receive_s[fitting], some.sum_tail_s[fitting], both_s[fitting]))
+        chosen.append(some.take(fitting[order[:1]]))
+    columns = Columns.join(chosen)
+    places = [int(np.flatnonzero(columns.first == first)[0]) for first, _, _ in stages]
+    return decode(columns, places, held, problem)
+
+
+def _counts(kinds: Sequence[int], types: int) -> tuple[int, ...]:
+    return tuple(kinds.count(kind) for kind in range(types))
