@@ -282,8 +282,8 @@ def stage_columns(problem: Problem, micro_batch: int, group: Group, first: int, 
     builder = _Builder(problem, _everything, beaten=False)
     builder.first, builder.stop = np.array([first]), np.array([stop])
     parts = []
-    for algorithm, part, shares in builder.columns(micro_batch, group, hosts=False, skip_empty=False):
-        choices = tuple(Choice(group, tuple(int(share) for share in row), algorithm) for row in shares)
+    for made_as, part, shares in builder.columns(micro_batch, group, hosts=False, skip_empty=False):
+        choices = tuple(Choice(group, tuple(map(int, row)), *made_as) for row in shares)
         parts.append(Columns(**part, choices=choices, fleet=problem.fleet, batch=problem.workload.batch))  # type: ignore[arg-type]
     return Columns.join(parts)
 

@@ -40,7 +40,7 @@ class GroupTimes:
         Index of a range, shape (cuts, cuts); -1 where there is none.
     seconds
         Of one micro-batch, both ways in training, on the slowest replica when it is shared out best; infinite where a
-        replica's memory does not even hold one micro-batch. Shape (groups, ranges).
+        replica's memory does not even hold one micro-batch. What recomputing adds is left out. Shape (groups, ranges).
     forward_share
         Bounds on the part of these seconds that the forward pass takes: least and largest of any layer, device and
         number of samples. 1 where there is no backward pass.
@@ -64,8 +64,8 @@ class GroupTimes:
     directions: int
 
     @classmethod
-    def of(cls, problem: Problem, micro_batch: int, in_flight: int = 1) -> GroupTimes:
-        """The figures of a problem on one medium or switch, with room for so many micro-batches in flight."""
+    def of(cls, problem: Problem, micro_batch: int) -> GroupTimes:
+        """The figures of a problem on one medium or switch."""
         table, fleet, layers = problem.table, problem.fleet, len(problem.workload.layers)
         most = min(problem.space.most_replicas, micro_batch)
         members = [same[0] for same in fleet.types]
@@ -75,7 +75,7 @@ class GroupTimes:
         until_s = np.concatenate([np.zeros((1, *both_s.shape[1:])), np.cumsum(both_s, axis=0)])
         single_s = np.ascontiguousarray(np.moveaxis(until_s[stop] - until_s[first], 0, 2))  # (types, samples, ranges)
         alone, together = (
-            np.where(_fits(problem, members, samples, first, stop, in_flight, replicated), single_s, np.inf)
+            np.where(_fits(problem, members, samples, first, stop, replicated), single_s, np.inf)
             for replicated in (False, True)
         )
         groups = tuple(problem.fleet.groups(most))
@@ -109,16 +109,23 @@ class GroupTimes:
 
 
 def _fits(
-    problem: Problem, members: list[int], samples: Ints, first: Ints, stop: Ints, in_flight: int, replicated: bool
+    problem: Problem, members: list[int], samples: Ints, first: Ints, stop: Ints, replicated: bool
 ) -> NDArray[np.bool_]:
-    """Where a replica's memory suffices, shape (types, samples, ranges)."""
-    needed_bytes = MemoryModel(problem.workload).replica_bytes(
-        first[None],
-        stop[None],
-        samples=samples[:, None].astype(float),
-        in_flight=in_flight,
-        micro_batches=problem.workload.batch // (len(samples) - 1),
-        replicated=replicated,
+    """Where a replica's memory holds a micro-batch, recomputing if need be. Shape (types, samples, ranges)."""
+    memory = MemoryModel(problem.workload)
+    needed_bytes = np.minimum.reduce(
+        [
+            memory.replica_bytes(
+                first[None],
+                stop[None],
+                samples=samples[:, None].astype(float),
+                in_flight=1,
+                micro_batches=problem.workload.batch // (len(samples) - 1),
+                replicated=replicated,
+                recomputes=recomputes,
+            )
+            for recomputes in ((False, True) if problem.space.recomputation else (False,))
+        ]
     )
     return np.asarray(needed_bytes[None] <= problem.terms.most_bytes[members][:, None, None])
 
@@ -174,7 +181,7 @@ def _of_kinds(
 def _forward_share(problem: Problem, members: list[int]) -> tuple[float, float]:
     if not problem.workload.trains:
         return 1.0, 1.0
-    forward_s, backward_s = (each[:, members, 1:] for each in (problem.table.forward_s, problem.table.backward_s))
+    forward_s, backward_s = problem.table.forward_s[:, members, 1:], problem.table.backward_s[:, members, 1:]
     both_s = forward_s + backward_s
     shares = np.divide(forward_s, both_s, out=np.full_like(both_s, 0.5), where=both_s > 0)
     return float(shares.min()), float(shares.max())

@@ -1,26 +1,26 @@
 """A lower bound on makespans and periods that needs no list of device sets: cheapest paths over cuts, devices priced.
 
-Give every type of device a weight, all devices of the fleet together a weight of 1. A plan uses each device once, so its
-groups weigh at most 1. If the lightest chain of stages among those that *could* keep a makespan T weighs more than 1, no
-plan keeps T. Any weights give a valid bound; good ones are sought by :mod:`~dora_nb.planning.large_bound`.
+Give every type of device a weight, all devices of the fleet together a weight of 1. A plan uses each device once, so
+its groups weigh at most 1. If the lightest chain of stages among those that *could* keep a makespan T weighs more than
+1, no plan keeps T. Any weights give a valid bound; good ones are sought elsewhere.
 
 Which stages could keep T? With t the seconds of one micro-batch on a stage both ways, M micro-batches, U and D the
 round trip of one micro-batch through all stages in front and behind (hand-overs included), and Q = U + t + D, every
 stage with k micro-batches in flight has, whatever the order of transfers, when training:
 
-* ``U + M t <= T``: the first micro-batch comes down, the stage works off all, the last gradient goes up. With U = Q - D - t
-  this is ``(M - 1) t - D <= T - Q``;
-* ``Q + (M - 1) t - (k - 1) f <= T``, f the forward part of t: after the first micro-batch's round trip through the stage
-  all backward passes are left, and all forward passes but k, which 1F1B has run at most by then;
-* ``Q + n D + (M - 1 - n (k - 1)) t <= T`` where n k < M: each further round trip below the stage holds up the k-th next
-  micro-batch, since 1F1B runs it only after the backward pass.
+* ``U + M t <= T``: the first micro-batch comes down, the stage works off all, the last gradient goes up. With
+  U = Q - D - t this is ``(M - 1) t - D <= T - Q``;
+* ``Q + (M - 1) t - (k - 1) f <= T``, f the forward part of t: after the first micro-batch's round trip through the
+  stage all other backward passes are left, and all forward passes but k, which 1F1B has run at most by then;
+* ``Q + n D + (M - 1 - n (k - 1)) t <= T`` where n k < M: each further round trip below the stage holds up the k-th
+  next micro-batch, since 1F1B runs it only after the backward pass.
 
 Each is the length of a path through the operations of the plan, so none can be beaten. Without backward passes a single
 row is left: ``Q + (M - 1) t <= T``, for the forward pass alone.
 
-Q is not known, so it is guessed: for plans with Q in [q, q') the rows hold with q in place of Q, and D ends below q'. The
-narrower these classes, the tighter the bound. Chains are built from the last stage to the first, so that the number of
-stages behind, and with it k for the largest depth allowed (a smaller k only makes the rows longer), is known. D is
+Q is not known, so it is guessed: for plans with Q in [q, q') the rows hold with q in place of Q, and D ends below q'.
+The narrower these classes, the tighter the bound. Chains are built from the last stage to the first, so that the number
+of stages behind, and with it k for the largest depth allowed (a smaller k only makes the rows longer), is known. D is
 rounded down to a grid after every stage; the first row takes that into account. The textbook's ``fill + (M - 1) x
 slowest`` is not among the rows: with more micro-batches in flight it can be beaten.
 
@@ -29,7 +29,7 @@ Our own design; the weights are the multipliers of a Lagrangian relaxation of "e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -94,6 +94,7 @@ class RoundTrips:
     times: GroupTimes
     depth: int
     trains: bool
+    _known: dict[str, object] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def layers(self) -> int:
@@ -135,12 +136,31 @@ class RoundTrips:
         return _Layers(self, weights, makespan_s, *trip_s).lightest()
 
     def _entries(self, weights: Floats, most_s: float) -> _Entries:
+        every = self._all_entries(weights)
+        kept = np.flatnonzero(every.seconds <= most_s)
+        return _Entries(
+            first=every.first[kept],
+            group=every.group[kept],
+            seconds=every.seconds[kept],
+            weight=every.weight[kept],
+            begin=np.searchsorted(kept, every.begin),
+        )
+
+    def _all_entries(self, weights: Floats) -> _Entries:
+        """Kept for the last weights: they change more seldom than what is asked of them."""
+        if weights.tobytes() != self._known.get("weights"):
+            self._known.update(weights=weights.tobytes(), entries=self._find_entries(weights))
+        entries = self._known["entries"]
+        assert isinstance(entries, _Entries), "found with the weights"
+        return entries
+
+    def _find_entries(self, weights: Floats) -> _Entries:
         times = self.times
         order, seconds = times.by_seconds
         weight = (times.used @ weights)[order]
-        lighter = np.ones_like(weight, dtype=bool)
-        lighter[1:] = weight[1:] < np.minimum.accumulate(weight, axis=0)[:-1]
-        place, ranges = np.nonzero(lighter & (seconds <= most_s))
+        lighter = np.isfinite(seconds)
+        lighter[1:] &= weight[1:] < np.minimum.accumulate(weight, axis=0)[:-1]
+        place, ranges = np.nonzero(lighter)
         sorted_ = np.lexsort((times.first[ranges], times.stop[ranges]))
         place, ranges = place[sorted_], ranges[sorted_]
         return _Entries(

@@ -1,9 +1,10 @@
 """Planning for fleets and depths of layers too large for the label search, which lists sets of devices.
 
-Only what is asked for there is sought: the shortest makespan, on a network of one medium or switch (the largest rate of a
-stream: :mod:`~dora_nb.planning.large_stream`). Good plans come from annealing, proofs from chains of stages with priced devices; both look at
-devices by type and at groups of a few of them, so that neither grows with the number of sets of devices. The answer is
-a plan like any other, scheduled by list and predicted exactly; its certificate says how it was proven.
+Only what is asked for there is sought: the shortest makespan, on a network of one medium or switch (the largest rate of
+a stream: :mod:`~dora_nb.planning.large_stream`). Good plans come from annealing, proofs from chains of stages with
+priced devices; both look at devices by type and at groups of a few of them, so that neither grows with the number of
+sets of devices. The answer is a plan like any other, scheduled by list and predicted exactly; its certificate says how
+it was proven.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from dora_nb.units import format_seconds
 MOST_CODES, MOST_PAIRS = 50_000, 500_000
 
 #: Steps of annealing: to compare numbers of stages, then depths, then for the best of them.
-SHORT_STEPS, MORE_STEPS, LONG_STEPS = 600, 3_000, 20_000
+SHORT_STEPS, MORE_STEPS, LONG_STEPS = 1_500, 8_000, 30_000
 
 #: Numbers of stages that are annealed for longer, and chains that annealing starts from.
 PROMISING = 3
@@ -80,9 +81,9 @@ def check_large(problem: Problem, modes: tuple[str, ...] = ("training", "inferen
             raise InputError(
                 name,
                 value,
-                f"on {len(problem.cluster.devices)} devices of {len(problem.fleet.types)} types, too many for the exact "
-                "search: the lowest latency, without limits on energy, batteries or prices, of training or inference "
-                "without tied parameters on one medium or switch; or fewer devices, fewer replicas a stage",
+                f"on {len(problem.cluster.devices)} devices of {len(problem.fleet.types)} types, too many for the "
+                "exact search: the lowest latency, without limits on energy, batteries or prices, of training or "
+                "inference without tied parameters on one medium or switch; or fewer devices, fewer replicas a stage",
             )
 
 
@@ -184,9 +185,9 @@ class LargeHunt:
         return part.figure_s
 
     def _numbers_of_stages(self, times: GroupTimes) -> list[int]:
-        """From one stage to twice as many as all devices fill; beyond, in growing steps."""
+        """From one stage to some more than all devices fill; beyond eight in growing steps."""
         devices, most = int(times.available.sum()), max(len(group.devices) for group in times.groups)
-        largest = min(len(times.hop_s) - 1, devices, max(8, 2 * -(-devices // most)))
+        largest = min(len(times.hop_s) - 1, devices, max(8, 2 + 5 * devices // (4 * most)))
         return sorted({min(largest, round(1.15**step)) for step in range(40)} | {*range(1, min(largest, 8) + 1)})
 
     def _figure(self, times: GroupTimes, stages: int, depth: int) -> Figure:
@@ -296,7 +297,7 @@ def as_plan(problem: Problem, times: GroupTimes, stages: Sequence[tuple[int, int
     chosen = []
     for (first, stop, group), count in zip(stages, held, strict=True):
         some = stage_columns(problem, times.micro_batch, times.groups[group], first, stop)
-        fitting = np.flatnonzero(some.most_in_flight >= count)
+        fitting = np.flatnonzero((some.least_in_flight <= count) & (some.most_in_flight >= count))
         if not len(fitting):
             return None
         both_s = some.forward_s + some.backward_s

@@ -21,7 +21,7 @@ STEPS = 12
 HOPELESS = 0.1
 
 #: Halvings of the interval in which a bound lies.
-HALVINGS = 7
+HALVINGS = 14
 
 
 @dataclass
@@ -76,7 +76,8 @@ class LargeBound:
 
     def _largest(self, below_s: float, gap: float, refuted: Callable[[float], bool]) -> float:
         """The largest value below one in hand that is refuted: first that within the gap, then by halving."""
-        low_s, high_s = 0.0, below_s * (1 - gap)
+        enough_s = below_s * (1 - gap)
+        low_s, high_s = 0.0, enough_s
         for part in (0.75, 0.5, 0.25, 0.1):
             if self.deadline.passed:
                 return 0.0
@@ -85,9 +86,9 @@ class LargeBound:
                 break
             high_s = part * below_s
         for _ in range(HALVINGS):
-            if self.deadline.passed or high_s - low_s <= gap / 4 * below_s:
+            if self.deadline.passed or high_s - low_s <= gap / 4 * high_s:
                 break
-            middle_s = (low_s + high_s) / 2 if high_s - low_s > gap * below_s else high_s
+            middle_s = (low_s + high_s) / 2 if high_s - low_s > gap * high_s or high_s < enough_s else high_s
             low_s, high_s = (middle_s, high_s) if refuted(middle_s) else (low_s, middle_s)
         return low_s
 

@@ -1,8 +1,8 @@
 """Stages that keep a load with disjoint devices: a beam over cuts, guided by what devices weigh.
 
-With weights under which the lightest chain of stages just weighs as much as the fleet, a plan may only take stages whose
-own weight, with the lightest stages in front and behind, stays within the fleet's: few of the thousands of groups do.
-Beginnings are kept by the weight they leave, some thousands a cut.
+With weights under which the lightest chain of stages just weighs as much as the fleet, a plan may only take stages
+whose own weight, with the lightest stages in front and behind, stays within the fleet's: few of the thousands of groups
+do. The lightest beginnings are kept at every cut.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A state is a pipeline of a given number of stages with disjoint groups. A step moves a cut by one layer, swaps two
 devices of unlike types, or moves a device to another stage, to the idle ones or from them. The figure is the longest
-path of the pipeline's operations without waits for the network, computed from the seconds of :class:`~dora_nb.formulation.group_times.GroupTimes`; plans are finished and predicted exactly afterwards.
+path of the pipeline's operations without waits for the network, computed from the seconds of
+:class:`~dora_nb.formulation.group_times.GroupTimes`; plans are finished and predicted exactly afterwards.
 """
 
 from __future__ import annotations
@@ -48,22 +49,28 @@ def longest_path(times: GroupTimes, in_flight: Sequence[int], trains: bool) -> F
     shape = Shape(tuple(in_flight), times.micro_batches, trains, None, (0,) * stages)
     operations = operations_of(shape)
     forward = times.forward_share[1] if trains else 1.0
-    parts = {"forward": (0, forward), "backward": (0, 1 - forward), "activation": (1, 1.0), "gradient": (1, 1.0)}
-    nothing = (0, 0.0)  # optimizer steps, which are short
-    steps = [
-        (2 * kind.stage + parts.get(kind.kind, nothing)[0], parts.get(kind.kind, nothing)[1], before)
-        for kind, before in zip(operations.classes, operations.predecessors, strict=True)
-    ]
+    steps: list[tuple[int, int, int, int]] = []  # length, operation before on the stage, and over which hand-over
+    place: dict[int, int] = {}
+    over: dict[int, tuple[int, int]] = {}
+    for index, (kind, before) in enumerate(zip(operations.classes, operations.predecessors, strict=True)):
+        if kind.kind in ("activation", "gradient"):
+            over[index] = place[before[0]], kind.stage
+        elif kind.kind in ("forward", "backward"):
+            own = next((place[each] for each in before if each in place), -1)
+            far, hop = next((over[each] for each in before if each in over), (-1, 0))
+            place[index] = len(steps)
+            steps.append((2 * kind.stage + (kind.kind == "backward"), own, far, hop))
 
     def figure(seconds: Sequence[float], hop_s: Sequence[float]) -> float:
-        durations = [each for pair in zip(seconds, hop_s, strict=True) for each in pair]
+        durations = [part * each for each in seconds for part in (forward, 1 - forward)]
         done: list[float] = []
-        for which, part, before in steps:
-            start = 0.0
-            for earlier in before:
-                if done[earlier] > start:
-                    start = done[earlier]
-            done.append(start + part * durations[which])
+        for which, own, far, hop in steps:
+            start = done[own] if own >= 0 else 0.0
+            if far >= 0:
+                arrived = done[far] + hop_s[hop]
+                if arrived > start:
+                    start = arrived
+            done.append(start + durations[which])
         return max(done)
 
     return figure
