@@ -167,7 +167,7 @@ def _of_kinds(
     if kinds in best:
         return best[kinds]
     before, last = _of_kinds(kinds[:-1], size, step, together, micro_batch, best), together[kinds[-1]]
-    seconds = np.full_like(last, np.inf)
+    seconds: Floats = np.full_like(last, np.inf)
     missing = size - len(kinds)
     least = micro_batch if not missing else step * len(kinds)
     for samples in range(least, micro_batch - step * missing + 1, step):
