@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -46,6 +46,17 @@ class CostTable:
     step_s: Floats
     status: Literal["measured", "estimated"]
     token_s: Floats | None = None
+
+    def slower(self, factors: Floats) -> CostTable:
+        """The same with every device slower by a factor of its own. Shape (devices,)."""
+        each = factors[None, :, None]
+        return replace(
+            self,
+            forward_s=self.forward_s * each,
+            backward_s=self.backward_s * each,
+            step_s=self.step_s * factors,
+            token_s=None if self.token_s is None else self.token_s * each,
+        )
 
 
 def cost_table(workload: Workload, cluster: Cluster) -> CostTable:

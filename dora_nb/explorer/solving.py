@@ -15,7 +15,7 @@ from dora_nb.planning.ask import best
 from dora_nb.planning.baselines.comparison import compared_unless
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.explain import relaxations
-from dora_nb.planning.plan import plan
+from dora_nb.planning.plan import plan_question
 from dora_nb.planning.question import Question
 
 
@@ -124,17 +124,11 @@ def _check(question: Question, effort: Effort, talk: Talk) -> None:
     if talk.cancel.is_set():
         return
     try:
-        plans = plan(
-            question.workload,
-            question.cluster,
-            question.qoe,
+        plans = plan_question(
+            question,
             most_plans=effort.most_plans,
             gap=effort.gap,
             time_limit_s=effort.time_limit_s,
-            solver=question.solver,
-            overlap=question.overlap,
-            table=question.table,
-            space=question.space,
             cancel=talk.cancel,
         )
     except InfeasibleError:  # stopped before it found the plan that is known already

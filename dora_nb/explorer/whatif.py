@@ -141,11 +141,11 @@ def _scaled(table: CostTable, there: list[int], slower: np.ndarray[Any, Any], ba
     samples = slice(0, batch + 1)
     return replace(
         table,
-        forward_s=table.forward_s[:, there, samples] * slower[None, :, None],
-        backward_s=table.backward_s[:, there, samples] * slower[None, :, None],
-        step_s=table.step_s[:, there] * slower[None, :],
-        token_s=None if table.token_s is None else table.token_s[:, there, samples] * slower[None, :, None],
-    )
+        forward_s=table.forward_s[:, there, samples],
+        backward_s=table.backward_s[:, there, samples],
+        step_s=table.step_s[:, there],
+        token_s=None if table.token_s is None else table.token_s[:, there, samples],
+    ).slower(slower)
 
 
 def _space(asked: Question, workload: Workload) -> SearchSpace:

@@ -23,7 +23,8 @@ from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.scheduling import predicted
-from dora_nb.planning.search import Search, screen
+from dora_nb.planning.screening import screen
+from dora_nb.planning.search import Search
 from dora_nb.planning.settle import settle_all
 from dora_nb.planning.targets import Targets
 from dora_nb.units import format_seconds
