@@ -64,7 +64,7 @@ def test_the_thriftiest_devices_work_as_long_as_the_makespan_lets_them() -> None
     problem = Problem.of(workload(5, batch=1), cluster(devices), "participating")
     work = problem.stages_left.work
     # A layer takes 3 s and 3 J above idling on a, 0.75 s and 7.5 J on b, and each that takes part idles for 9 s: in
-    # that time a has done three layers, and b has helped with the others or done them all.
+    # that time a has done three layers, and b does the others.
     least_j = problem.energy_left.least_j(work, 1, 1, 9.0, 9.0)[0].tolist()
-    assert least_j == pytest.approx([0, 9 + 3, 9 + 6, 9 + 9, 9 + 30, 18 + 9 + 15])
+    assert least_j == pytest.approx([0, 9 + 3, 9 + 6, 9 + 9, 18 + 9 + 7.5, 18 + 9 + 15])
     assert np.isinf(problem.energy_left.least_j(work, 1, 1, 0.0, 1.0)[0, -1])
