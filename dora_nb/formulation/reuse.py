@@ -36,7 +36,7 @@ def columns_left(columns: Columns, before: Problem, after: Problem) -> Columns |
     counts = before.fleet.used[columns.code]
     left = np.zeros(len(before.fleet.types), dtype=np.int64)
     left[kinds] = after.fleet.available
-    kept = columns.take((counts <= left).all(axis=1))
+    kept = columns.take(np.flatnonzero((counts <= left).all(axis=1)))
     codes = before.fleet.used[:, kinds] @ np.array(after.fleet.radix)
     choices = tuple(_choice(choice, codes, kinds, after.fleet) for choice in columns.choices)
     return replace(kept, code=codes[kept.code], choices=choices, fleet=after.fleet)

@@ -54,8 +54,8 @@ def same_answer(planner: Planner, qoe: QoE, cold: tuple[Workload, Cluster]) -> N
     assert value(nearest, qoe) == pytest.approx(best_value, rel=2 * GAP)
 
 
-@settings(max_examples=examples(6), suppress_health_check=list(HealthCheck))
-@given(seeded)
+@settings(max_examples=examples(4), suppress_health_check=list(HealthCheck))
+@given(seeded(lambda dice: dice))
 def test_random_changes_are_answered_as_by_a_planner_that_knows_nothing(dice: Dice) -> None:
     work, place = random_question(dice, layers=(2, 4), batches=(2, 4), device_count=(2, 3))
     space = default_space(work, place)
