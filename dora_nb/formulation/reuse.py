@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from dora_nb.formulation.columns import Choice, Columns
-from dora_nb.formulation.fleet import Fleet, Group, Ints
+from dora_nb.formulation.fleet import Fleet, Group
 from dora_nb.formulation.problem import Problem
 
 
@@ -38,15 +38,15 @@ def columns_left(columns: Columns, before: Problem, after: Problem) -> Columns |
     left[kinds] = after.fleet.available
     kept = columns.take(np.flatnonzero((counts <= left).all(axis=1)))
     codes = before.fleet.used[:, kinds] @ np.array(after.fleet.radix)
-    choices = tuple(_choice(choice, codes, kinds, after.fleet) for choice in columns.choices)
+    choices = tuple(_choice(choice, kinds, after.fleet) for choice in columns.choices)
     return replace(kept, code=codes[kept.code], choices=choices, fleet=after.fleet)
 
 
-def _choice(choice: Choice, codes: Ints, kinds: list[int], fleet: Fleet) -> Choice:
+def _choice(choice: Choice, kinds: list[int], fleet: Fleet) -> Choice:
     """A choice with its group as the smaller fleet counts it; in no column where devices are missing."""
     counts = tuple(choice.group.counts[kind] for kind in kinds)
     devices = [member for members, count in zip(fleet.types, counts, strict=True) for member in members[:count]]
-    return choice._replace(group=Group(counts, tuple(devices), int(codes[choice.group.code])))
+    return choice._replace(group=Group(counts, tuple(devices), int(np.dot(counts, fleet.radix))))
 
 
 def _kinds(before: Problem, after: Problem) -> list[int] | None:

@@ -7,8 +7,8 @@ nothing about growth, so it is left out of the fit.
 
 Asked for: 30 layers on 8 unlike devices, joint optimum proven to 0.1 % within 1 s, a changed QoE limit within 0.15 s.
 On a machine that others kept busy, in processor seconds, which are then up to twice those of an idle one, the best
-plan alone (``Planner.best``) took 1.0-1.7 s. Afterwards a limit that leaves it the best took 0.02 s, one that is bounded
-from both sides 0.03 s, and a limit that rules the known plans out mostly 0.2-1.8 s: 3-6 s in three of 36 cases, two of
+plan alone (``Planner.best``) took 1.0-1.7 s. Then a limit that leaves it the best took 0.02 s, one that is bounded from
+both sides 0.03 s, and a limit that rules the known plans out mostly 0.2-1.8 s: 3-6 s in three of 36 cases, two of
 these with gaps left of 0.5 and 4 %.
 Not reached by this search, and not run here: groups of up to 4 among 16 unlike devices x 48 layers (its columns alone
 take longer than the limit), and 64 devices of 8 types (counts of 8 types have 43 million states, which it lists).
