@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from dora_nb.planning.pace import fastest_stream
     from dora_nb.planning.place import place
     from dora_nb.planning.plan import plan
+    from dora_nb.planning.planner import Planner
     from dora_nb.planning.share import share
     from dora_nb.render.timeline import timeline_svg
     from dora_nb.reproduction import reproduce
@@ -100,6 +101,7 @@ _HOMES = {
     "Placement": "domain.placement",
     "Plan": "domain.plan",
     "PlanSet": "domain.plan_set",
+    "Planner": "planning.planner",
     "Profile": "domain.profile",
     "QoE": "domain.qoe",
     "RunRecord": "domain.run_record",
@@ -180,6 +182,7 @@ __all__ = [
     "Placement",
     "Plan",
     "PlanSet",
+    "Planner",
     "Profile",
     "QoE",
     "RunRecord",

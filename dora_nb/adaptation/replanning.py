@@ -15,7 +15,9 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import DoraError
-from dora_nb.planning.plan import plan
+from dora_nb.planning.plan import plan_question
+from dora_nb.planning.question import Question
+from dora_nb.planning.session import Session
 
 #: Seconds that planning for the present state may take.
 TIME_LIMIT_S = 10.0
@@ -38,14 +40,15 @@ def planner_for(workload: Workload, cluster: Cluster, table: CostTable, qoe: QoE
     -------
     Planner
     """
+    """A planner that asks for the best plan in a state and for the fastest; beyond the limits if it must be."""
+    session = Session()  # what is known of one state helps in the next
 
     def make(condition: Condition) -> tuple[Plan, ...]:
         place = under(cluster, table, condition)
         for wanted in (qoe, QoE(energy_accounting=qoe.energy_accounting)):
             try:
-                found = plan(
-                    workload, place.cluster, wanted, table=place.table, time_limit_s=TIME_LIMIT_S, most_plans=2
-                )
+                question = Question.of(workload, place.cluster, wanted, place.table, session=session)
+                found = plan_question(question, time_limit_s=TIME_LIMIT_S, most_plans=2)
             except DoraError as error:
                 reason = error
                 continue

@@ -131,11 +131,14 @@ def slowness(here: Surroundings, there: Surroundings) -> float:
     Makespans are maxima of sums of durations: here they are at least this factor times what they are there.
     """
     factors = [np.ones(1)]
-    for ours, theirs in (
+    times = [
         (here.table.forward_s, there.table.forward_s),
         (here.table.backward_s, there.table.backward_s),
         (here.table.step_s, there.table.step_s),
-    ):
+    ]
+    if here.table.int8 is not None and there.table.int8 is not None:
+        times.append((here.table.int8.forward_s, there.table.int8.forward_s))
+    for ours, theirs in times:
         factors.append((ours[theirs > 0] / theirs[theirs > 0]).ravel())
     for domain, other in zip(here.cluster.domains, there.cluster.domains, strict=True):
         pairs = [(domain.rates_bytes_per_s, other.rates_bytes_per_s)]

@@ -86,6 +86,28 @@ class CostTable:
             token_s = np.minimum(token_s, self.int8.token_s)
         return replace(self, forward_s=np.minimum(self.forward_s, self.int8.forward_s), token_s=token_s)
 
+    def slower(self, factors: Floats) -> CostTable:
+        """The same with every device slower by a factor of its own. Shape (devices,)."""
+        each = factors[None, :, None]
+        return replace(
+            self,
+            forward_s=self.forward_s * each,
+            backward_s=self.backward_s * each,
+            step_s=self.step_s * factors,
+            token_s=None if self.token_s is None else self.token_s * each,
+            int8=None if self.int8 is None else self.int8.slower(factors),
+        )
+
+    def same_times(self, other: CostTable) -> bool:
+        """Whether all seconds are equal."""
+        if (self.int8 is None) != (other.int8 is None):
+            return False
+        pairs = [(self.forward_s, other.forward_s), (self.backward_s, other.backward_s), (self.step_s, other.step_s)]
+        if self.token_s is not None and other.token_s is not None:
+            pairs.append((self.token_s, other.token_s))
+        same = all(np.array_equal(ours, theirs) for ours, theirs in pairs)
+        return same and (self.int8 is None or other.int8 is None or self.int8.same_times(other.int8))
+
 
 def cost_table(workload: Workload, cluster: Cluster) -> CostTable:
     """The roofline estimate for a workload on a cluster.

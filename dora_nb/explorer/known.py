@@ -6,7 +6,6 @@ its transfers are scheduled anew. Figures of a case are computed once.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,11 +13,9 @@ from typing import Literal
 
 from dora_nb.costs.evaluate import evaluate
 from dora_nb.costs.table import CostTable, cost_table
-from dora_nb.domain.limit import Limit
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import QoE
-from dora_nb.domain.rating import qoe_value
 from dora_nb.errors import DoraError
 from dora_nb.explorer.whatif import WhatIf, check, question_under
 from dora_nb.planning.question import Question
@@ -234,30 +231,3 @@ def _rebatched(plan: Plan, batch: int) -> Plan:
     count = max(1, batch // plan.micro_batch)
     stages = tuple(stage.replace(in_flight=min(stage.in_flight, count)) for stage in plan.stages)
     return plan.replace(micro_batches=count, stages=stages, transfer_order=())
-
-
-def nearest(known: Sequence[Known], qoe: QoE) -> int:
-    """The plan that is best at the objective within the hard limits; where none is, the one that breaks them least.
-
-    Returns
-    -------
-    int
-        Its place; -1 where no plan is known.
-    """
-    ranks = [_rank(each.plan, qoe) for each in known]
-    return min(range(len(known)), key=lambda place: ranks[place], default=-1)
-
-
-def _rank(plan: Plan, qoe: QoE) -> tuple[float, float]:
-    assert plan.prediction is not None, "known plans are predicted"
-    rating = qoe_value(plan.prediction, qoe)
-    broken = [_beyond(limit) for limit in rating.broken if limit.price is None]
-    return max(broken, default=0.0), rating.value
-
-
-def _beyond(limit: Limit) -> float:
-    """By what share of a limit a plan breaks it."""
-    reached, allowed = limit.value, limit.limit
-    if limit.term == "throughput":
-        reached, allowed = allowed, reached
-    return reached / allowed - 1 if allowed > 0 else math.inf

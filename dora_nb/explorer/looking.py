@@ -16,13 +16,14 @@ from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.rating import Rating, qoe_value
 from dora_nb.errors import InputError
-from dora_nb.explorer.known import Known, Library, nearest
+from dora_nb.explorer.known import Known, Library
 from dora_nb.explorer.snippet import snippet
 from dora_nb.explorer.solving import Effort
 from dora_nb.explorer.views.cases import Case
 from dora_nb.explorer.views.difference import DifferenceView, difference_view
 from dora_nb.explorer.whatif import WhatIf
 from dora_nb.planning.alternatives import asked as asked_by
+from dora_nb.planning.nearest import nearest
 from dora_nb.planning.question import Question
 from dora_nb.render import words
 
@@ -210,7 +211,7 @@ class Looking(traitlets.HasTraits):
         for name in before:
             setattr(self, name, self._where(looked_at.get(name)))
         if self.selected < 0:
-            self.selected = nearest(self.known, self.qoe)
+            self.selected = nearest([each.plan for each in self.known], self.qoe)
 
     def _where(self, decisions: Plan | None) -> int:
         return next((place for place, each in enumerate(self.known) if each.decisions == decisions), -1)

@@ -16,7 +16,7 @@ from dora_nb.planning.ask import best
 from dora_nb.planning.baselines.comparison import compared_unless
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.explain import relaxations
-from dora_nb.planning.plan import plan
+from dora_nb.planning.plan import plan_question
 from dora_nb.planning.question import Question
 
 
@@ -140,17 +140,11 @@ def _check(question: Question, effort: Effort, talk: Talk) -> None:
 
 
 def _plan(question: Question, effort: Effort, talk: Talk, on_event: solvers.OnEvent | None = None) -> PlanSet:
-    return plan(
-        question.workload,
-        question.cluster,
-        question.qoe,
+    return plan_question(
+        question,
         most_plans=effort.most_plans,
         gap=effort.gap,
         time_limit_s=effort.time_limit_s,
-        solver=question.solver,
-        overlap=question.overlap,
-        table=question.table,
-        space=question.space,
         on_event=on_event,
         cancel=talk.cancel,
     )

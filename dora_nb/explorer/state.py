@@ -17,12 +17,13 @@ from dora_nb.errors import DoraError, InputError
 from dora_nb.explorer.asking import Asker, Ended
 from dora_nb.explorer.changes import answer_label, qoe_with, relaxed
 from dora_nb.explorer.effect import Effect, effect
-from dora_nb.explorer.known import Found, Kind, nearest
+from dora_nb.explorer.known import Found, Kind
 from dora_nb.explorer.looking import Looking
 from dora_nb.explorer.progress import Progress, SolveState
 from dora_nb.explorer.running import PlanRun, RunView
 from dora_nb.explorer.solving import Answered, Baselines, NoPlan, Planned, Proven, Relaxed, prove, seek_baselines, solve
 from dora_nb.explorer.whatif import WhatIf
+from dora_nb.planning.nearest import nearest
 from dora_nb.planning.plan import check_question
 
 #: Seconds that a question must stand before it is solved: a slider that is dragged asks many.
@@ -260,7 +261,7 @@ class ExplorerState(Looking):
         if what_if != self.changed:
             self.changed = what_if
             self._show_known()
-        self.selected = nearest(self.known, question.qoe)
+        self.selected = nearest([each.plan for each in self.known], question.qoe)
         known = [each.plan for each in self.known]
         # The trade-offs of a case stay as they are while limits move over them.
         effort = replace(self._effort, most_plans=1) if self._library.has_trade_offs(what_if) else self._effort

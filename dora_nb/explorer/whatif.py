@@ -129,23 +129,22 @@ def question_under(asked: Question, what_if: WhatIf) -> Question:
     if table is not None:
         ids = asked.cluster.device_ids
         slower = np.array([1 / what_if.speed.get(ids[index], 1.0) for index in there])
-        table = _scaled(table, there, slower, workload.batch)
+        table = _up_to(table.of_devices(np.array(there)), workload.batch).slower(slower)
     changed = replace(asked, workload=workload, cluster=cluster, qoe=qoe, table=table, space=_space(asked, workload))
     if asked.space != _default_space(asked):
         return changed
     return replace(changed, space=_default_space(changed))
 
 
-def _scaled(table: CostTable, there: list[int], slower: np.ndarray[Any, Any], batch: int) -> CostTable:
-    """Measured times of the devices that are there, each as much slower, for up to so many samples."""
+def _up_to(table: CostTable, batch: int) -> CostTable:
+    """Measured times of up to so many samples."""
     samples = slice(0, batch + 1)
     return replace(
         table,
-        forward_s=table.forward_s[:, there, samples] * slower[None, :, None],
-        backward_s=table.backward_s[:, there, samples] * slower[None, :, None],
-        step_s=table.step_s[:, there] * slower[None, :],
-        token_s=None if table.token_s is None else table.token_s[:, there, samples] * slower[None, :, None],
-        int8=None if table.int8 is None else _scaled(table.int8, there, slower, batch),
+        forward_s=table.forward_s[..., samples],
+        backward_s=table.backward_s[..., samples],
+        token_s=None if table.token_s is None else table.token_s[..., samples],
+        int8=None if table.int8 is None else _up_to(table.int8, batch),
     )
 
 

@@ -27,9 +27,12 @@ from dora_nb.formulation.fleet import Fleet, Group, Ints
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.space import share_step
 
+#: One for all stages, or one for each.
+Counts = int | Ints
+
 #: Which stages may still matter: (micro-batch, group code, first, stop, seconds both ways, seconds of steps after the
 #: first token, joules) -> mask. Arrays of one entry per layer range, or of one per share vector and range.
-Screen = Callable[[int, int, Ints, Ints, Floats, Floats, Floats], NDArray[np.bool_]]
+Screen = Callable[[Counts, Counts, Ints, Ints, Floats, Floats, Floats], NDArray[np.bool_]]
 
 
 class Choice(NamedTuple):
@@ -289,7 +292,13 @@ def stage_columns(problem: Problem, micro_batch: int, group: Group, first: int, 
 
 
 def _everything(
-    micro_batch: int, code: int, first: Ints, stop: Ints, both_s: Floats, decode_s: Floats, energy_j: Floats
+    micro_batch: Counts,
+    code: Counts,
+    first: Ints,
+    stop: Ints,
+    both_s: Floats,
+    decode_s: Floats,
+    energy_j: Floats,
 ) -> NDArray[np.bool_]:
     del micro_batch, code, first, stop, decode_s, energy_j
     return np.ones(both_s.shape, dtype=bool)

@@ -16,6 +16,7 @@ from dora_nb.domain.qoe import EnergyAccounting, QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.formulation.completion import Completion, completion_bounds
+from dora_nb.formulation.energy_left import EnergyLeft
 from dora_nb.formulation.fleet import Fleet, Ints
 from dora_nb.formulation.space import SearchSpace
 from dora_nb.formulation.stages_left import StagesLeft
@@ -86,6 +87,16 @@ class Problem:
             overlap=overlap,
         )
 
+    def with_terms(self, qoe: QoE) -> Problem:
+        """The same under another QoE that limits the same batteries; what does not depend on it is not made again."""
+        accounting = qoe.energy_accounting
+        idle_all_w = sum(device.idle_w for device in self.cluster.devices) if accounting == "all-on" else None
+        terms = Terms.of(qoe, self.workload.batch, self.cluster, self.fleet)
+        changed = replace(self, terms=terms, idle_all_w=idle_all_w)
+        same = ("network", "stages_left", "shared", "message_s", "byte_j")
+        changed.__dict__.update({name: self.__dict__[name] for name in same if name in self.__dict__})
+        return changed
+
     @cached_property
     def network(self) -> Network:
         """The network of the cluster."""
@@ -101,6 +112,11 @@ class Problem:
         """What missing stages cost at least, given how many devices a stage has at most."""
         most = min(self.space.most_replicas, max(self.space.micro_batch_sizes))
         return StagesLeft.of(self.table.least, self.fleet, most, self.workload.trains)
+
+    @cached_property
+    def energy_left(self) -> EnergyLeft:
+        """What missing stages draw at least, given how long a plan may take and how long it takes at least."""
+        return EnergyLeft.of(self.table, self.cluster, self.fleet, self.stages_left, self.idle_all_w is not None)
 
     @cached_property
     def shared(self) -> bool:

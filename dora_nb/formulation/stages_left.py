@@ -32,6 +32,10 @@ class StagesLeft:
     speed
         Work a second of the fastest stage that is left, of the second fastest, and so on; 0 where none is left. Shape
         (codes, stages).
+    device_speed
+        Work a second of one device of each type. Shape (types,).
+    most_replicas
+        How many devices a stage has at most.
     trains
         Whether there are backward passes.
     """
@@ -40,6 +44,8 @@ class StagesLeft:
     path_s: Floats
     work: Floats
     speed: Floats
+    device_speed: Floats
+    most_replicas: int
     trains: bool
 
     @classmethod
@@ -54,12 +60,14 @@ class StagesLeft:
         left = fleet.available - fleet.used
         # The unit of work is a second of the whole fleet, as in the bound on loads of completion_bounds.
         weight = 1.0 / ((1.0 / best_both_s) @ fleet.available)
-        speed = _stage_speeds((weight[:, None] / best_both_s).max(axis=0), left, most_replicas, len(weight))
+        device_speed = (weight[:, None] / best_both_s).max(axis=0)
         return cls(
             forward_s=_until_cut(_shared_by_few(best_forward_s, left, most_replicas)),
             path_s=_until_cut(_shared_by_few(best_both_s, left, most_replicas)),
             work=np.concatenate([[0.0], np.cumsum(weight)]),
-            speed=speed,
+            speed=stage_speeds(device_speed, left, most_replicas, len(weight)),
+            device_speed=device_speed,
+            most_replicas=most_replicas,
             trains=trains,
         )
 
@@ -115,10 +123,10 @@ def _shared_by_few(best_s: Floats, left: Ints, most: int) -> Floats:
     return seconds
 
 
-def _stage_speeds(speed: Floats, left: Ints, most: int, most_stages: int) -> Floats:
-    """Speeds of stages when the devices that are left are grouped from the fastest down. Shape (codes, stages)."""
+def stage_speeds(speed: Floats, counts: Ints, most: int, most_stages: int) -> Floats:
+    """Speeds of stages when devices, so many of each type, are grouped from the fastest down. Shape (codes, stages)."""
     order = np.argsort(-speed)
-    counts = left[:, order]
+    counts = counts[:, order]
     before = np.cumsum(counts, axis=1) - counts
     stages = min(-(-int(counts.sum(axis=1).max()) // most), most_stages)
     first = [np.clip(most * stage - before, 0, counts) @ speed[order] for stage in range(stages + 1)]

@@ -103,7 +103,8 @@ def asked(plans: PlanSet) -> tuple[Question, float]:
     options = plans.options
     table, space, overlap = options.get("table"), options.get("space"), options.get("overlap", True)
     solver = options.get("solver", "auto")
-    question = Question.of(plans.workload, plans.cluster, plans.qoe, table, space, overlap, solver)
+    session = options.get("session")
+    question = Question.of(plans.workload, plans.cluster, plans.qoe, table, space, overlap, solver, session)
     return question, options.get("gap", 1e-4)
 
 

@@ -18,17 +18,14 @@ from dora_nb.domain.plan import Certificate, Plan
 from dora_nb.domain.qoe import ROUNDING, Objective, QoE
 from dora_nb.domain.rating import Rating, qoe_value
 from dora_nb.errors import InputError, ObjectiveMismatchError
-from dora_nb.formulation.columns import build_columns
 from dora_nb.planning.certify import AGREEMENT
 from dora_nb.planning.deadline import Deadline
+from dora_nb.planning.proof import FEW, MANY, Proof, proven_by, remember_bounds
 from dora_nb.planning.question import Question
 from dora_nb.planning.scheduling import fits_memory, predicted, scheduled
-from dora_nb.planning.search import Search, larger_groups, screen
+from dora_nb.planning.search import Search
 from dora_nb.planning.settle import settle_all
 from dora_nb.planning.targets import Figure, Figures, Ladder, Targets, least_possible
-
-#: Labels per micro-batch size and number of stages, and partitions scheduled: few to find a plan, many to prove it.
-_FEW, _MANY = (300, 100), (100_000, 2_000)
 
 
 @dataclass(frozen=True)
@@ -81,30 +78,28 @@ def best(
     on_event
         Called with incumbent, bound and gap as they change.
     """
-    started, problem, nodes = time.monotonic(), question.problem, 0
+    started, problem, case = time.monotonic(), question.problem, question.case
     targets = _targets(question, figure or _own_figure(question), gap)
     (ladder,) = targets.asked
-    least = least_possible(problem, question.qoe, ladder.least)
+    proven = case.proven(question.qoe)
+    least = max(least_possible(problem, question.qoe, ladder.least), proven_by(proven, targets))
+    proof = Proof(question, targets, deadline, least)
 
     def tell(bound: float) -> None:
         if on_event is not None:
-            on_event(_event(time.monotonic() - started, float(ladder.best[0]), bound, nodes))
+            on_event(_event(time.monotonic() - started, float(ladder.best[0]), bound, proof.nodes))
 
-    for plan in known:
-        _offer(plan, question, targets)
+    for plan in _each_once((*known, *case.plans.values())):
+        offer(plan, question, targets)
     tell(least)
-    if ladder.plans[0] is None:
-        nodes += _search(question, targets, 1, _FEW, deadline).report.labels
-        for replicas in larger_groups(problem.space):
-            nodes += _search(question, targets, replicas, _FEW, deadline).report.labels
-        targets.forget_bounds()  # those of these searches hold for a part of the partitions only
+    if not proof.is_good:
+        proof.find_plans()
         tell(least)
-    search = _search(question, targets, problem.space.most_replicas, _MANY, deadline)
-    nodes += search.report.labels
-    tell(least if search.open else float(ladder.bounds[0]))
-    settle_all(problem, targets, search.open, solver=question.solver, deadline=deadline)
-    tell(float(ladder.bounds[0]))
-    found, value, bound = ladder.plans[0], float(ladder.best[0]), float(ladder.bounds[0])
+        proof.run(tell)
+    found, value, bound = ladder.plans[0], float(ladder.best[0]), min(proof.bound, float(ladder.best[0]))
+    remember_bounds(proven, targets, bound)
+    case.remember([] if found is None else [found], proof.candidates)
+    tell(bound)
     if found is None:
         return Answer(np.inf, bound, None)
     plan = scheduled(found, problem)
@@ -117,10 +112,10 @@ def feasible(question: Question, deadline: Deadline) -> Answer:
     problem = question.problem
     targets = _targets(question, "makespan_s", ROUNDING)
     until_found = _UntilFound(deadline.at_s, deadline.cancel, targets)
-    _search(question, targets, 1, _FEW, until_found)
+    _search(question, targets, 1, FEW, until_found)
     if targets.latency_plan is None:
         targets.forget_bounds()
-        search = _search(question, targets, problem.space.most_replicas, _MANY, until_found)
+        search = _search(question, targets, problem.space.most_replicas, MANY, until_found)
         settle_all(problem, targets, search.open, solver=question.solver, deadline=until_found)
     if targets.latency_plan is None:
         return Answer(np.inf, targets.latency_bound_s, None)
@@ -143,6 +138,10 @@ def figures(plan: Plan, qoe: QoE) -> Figures:
     assert plan.prediction is not None, "predict the plan first"
     makespan_s, energy_j = plan.prediction.makespan_s, plan.prediction.energy_j(qoe.energy_accounting)
     return Figures(*(np.array([each]) for each in (makespan_s, energy_j, rating(plan, qoe).value)))
+
+
+def _each_once(plans: Iterable[Plan]) -> list[Plan]:
+    return list({plan.decisions(): plan for plan in plans}.values())
 
 
 def _own_figure(question: Question) -> Figure:
@@ -178,10 +177,9 @@ class _UntilFound(Deadline):
 
 def _search(question: Question, targets: Targets, replicas: int, size: tuple[int, int], deadline: Deadline) -> Search:
     """Search all plans with so many replicas; in ``open`` are those whose schedules are still to be settled."""
-    problem = question.problem
-    columns = build_columns(problem, replicas, screen(problem, targets, deadline))
-    most_labels, schedules = size
-    search = Search(problem, columns, targets, most_labels, deadline, schedules, insists=False, every_cut=size == _FEW)
+    problem, (most_labels, schedules) = question.problem, size
+    columns = question.case.columns(problem, replicas, targets, deadline)
+    search = Search(problem, columns, targets, most_labels, deadline, schedules, insists=False, every_cut=size == FEW)
     search.run()
     return search
 
@@ -193,7 +191,8 @@ def _event(wall_s: float, incumbent: float, bound: float, nodes: int) -> solvers
     return solvers.Event(wall_s, best, proven, solvers.relative_gap(best, proven), nodes)
 
 
-def _offer(plan: Plan, question: Question, targets: Targets) -> None:
+def offer(plan: Plan, question: Question, targets: Targets) -> None:
+    """Take a plan from another question where it fits this one and improves an answer."""
     if not set(plan.devices) <= set(question.cluster.device_ids):
         return
     try:

@@ -19,8 +19,8 @@ from dora_nb.formulation.hand_overs import beyond_columns_j
 from dora_nb.formulation.partition import Objective, partition_model
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.deadline import Deadline
+from dora_nb.planning.partitions import Candidates
 from dora_nb.planning.scheduling import finish_all
-from dora_nb.planning.search import Candidates
 from dora_nb.planning.targets import Figure
 from dora_nb.solvers import SolverChoice
 

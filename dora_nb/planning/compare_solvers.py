@@ -16,7 +16,8 @@ from dora_nb.domain.solver_comparison import SolverComparison, SolverRow
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError, SolverError
 from dora_nb.formulation.space import SearchSpace
-from dora_nb.planning.plan import Progress, check_effort
+from dora_nb.planning.hunt import Progress
+from dora_nb.planning.plan import check_effort
 from dora_nb.planning.plan import plan as make_plan
 from dora_nb.planning.programs import Program, ProgramName, program_of
 from dora_nb.solvers import SolverOptions

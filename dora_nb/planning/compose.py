@@ -21,9 +21,10 @@ from dora_nb.formulation.mixture import Promise
 from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.generation import Generator
+from dora_nb.planning.hunt import Progress
 from dora_nb.planning.mixer import AGREEMENT, Bounds, Choice, Mixer
 from dora_nb.planning.palette import Palette
-from dora_nb.planning.plan import Progress, check_effort
+from dora_nb.planning.plan import check_effort
 from dora_nb.planning.shortlist import Shortlist
 from dora_nb.solvers import SolverChoice
 

@@ -22,8 +22,8 @@ from dora_nb.formulation.prices import Prices, bound_model, least_place, prices_
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.beside import beside
 from dora_nb.planning.deadline import Deadline
+from dora_nb.planning.hunt import Progress
 from dora_nb.planning.palette import Palette
-from dora_nb.planning.plan import Progress
 from dora_nb.planning.plan import plan as make_plans
 from dora_nb.planning.pricing import cheapest
 from dora_nb.planning.scheduling import settle

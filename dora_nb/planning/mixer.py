@@ -19,8 +19,8 @@ from dora_nb.errors import InfeasibleError, ObjectiveMismatchError
 from dora_nb.formulation.composition import mixing_model
 from dora_nb.formulation.mixture import Mixture, Promise
 from dora_nb.planning.deadline import Deadline
+from dora_nb.planning.hunt import Progress
 from dora_nb.planning.palette import Palette
-from dora_nb.planning.plan import Progress
 from dora_nb.solvers import SolverChoice
 from dora_nb.units import format_joules, format_seconds
 

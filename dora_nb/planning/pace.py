@@ -25,7 +25,8 @@ from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.large import check_large, is_large
 from dora_nb.planning.large_stream import fastest_large_stream
 from dora_nb.planning.scheduling import predicted
-from dora_nb.planning.search import Search, screen
+from dora_nb.planning.screening import screen
+from dora_nb.planning.search import Search
 from dora_nb.planning.settle import settle_all
 from dora_nb.planning.targets import Targets
 from dora_nb.units import format_seconds

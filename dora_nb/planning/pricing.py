@@ -13,8 +13,10 @@ from dora_nb.domain.qoe import QoE
 from dora_nb.formulation.columns import build_columns
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.deadline import Deadline
+from dora_nb.planning.partitions import Open
 from dora_nb.planning.scheduling import predicted
-from dora_nb.planning.search import Open, Search, screen
+from dora_nb.planning.screening import screen
+from dora_nb.planning.search import Search
 from dora_nb.planning.settle import settle_all
 from dora_nb.planning.targets import Figure, Ladder, Targets
 from dora_nb.solvers import SolverChoice

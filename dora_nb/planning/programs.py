@@ -32,7 +32,7 @@ from dora_nb.formulation.transfers import transfer_model
 from dora_nb.formulation.windows import Windows
 from dora_nb.planning.monolithic import MOST_SIZE
 from dora_nb.planning.scheduling import finish, operations_and_timing, predicted
-from dora_nb.planning.search import screen
+from dora_nb.planning.screening import screen
 from dora_nb.planning.targets import Ladder, Targets
 
 if TYPE_CHECKING:

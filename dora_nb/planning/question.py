@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,6 +14,7 @@ from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.space import SearchSpace
+from dora_nb.planning.session import Case, Session
 from dora_nb.solvers import SolverChoice
 
 
@@ -33,6 +34,8 @@ class Question:
         Whether stages compute while they send.
     solver
         For transfer schedules that bounds leave open.
+    session
+        What is kept between this and the questions made from it.
     """
 
     workload: Workload
@@ -42,6 +45,7 @@ class Question:
     space: SearchSpace
     overlap: bool = True
     solver: SolverChoice = "auto"
+    session: Session = field(default_factory=Session, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -53,14 +57,25 @@ class Question:
         space: SearchSpace | None = None,
         overlap: bool = True,
         solver: SolverChoice = "auto",
+        session: Session | None = None,
     ) -> Question:
         """A question about the given space, or the default one of this workload on this cluster."""
-        space = Problem.of(workload, cluster, qoe.energy_accounting, qoe=qoe, table=table, space=space).space
-        return cls(workload, cluster, qoe, table, space, overlap, solver)
+        if space is None:
+            space = Problem.of(workload, cluster, qoe.energy_accounting, qoe=qoe, table=table, overlap=overlap).space
+        return cls(workload, cluster, qoe, table, space, overlap, solver, session or Session())
+
+    @cached_property
+    def case(self) -> Case:
+        """What is known of this question's workload and cluster."""
+        return self.session.case(self)
 
     @cached_property
     def problem(self) -> Problem:
         """What a search reads."""
+        return self.case.problem_of(self.qoe)
+
+    def new_problem(self) -> Problem:
+        """The same, computed from the beginning."""
         return Problem.of(
             self.workload,
             self.cluster,
@@ -70,6 +85,23 @@ class Question:
             space=self.space,
             overlap=self.overlap,
         )
+
+    def covers(self, other: Question, gone: Collection[str]) -> bool:
+        """Whether every plan of another question, whose cluster some devices have left, is one of this one's.
+
+        The two may differ in rates and speeds, and the other may have less memory. Rates must all have changed alike:
+        else another device may lead a sum there.
+        """
+        if (self.workload, self.space, self.overlap) != (other.workload, other.space, other.overlap):
+            return False
+        if (self.table is None) != (other.table is None):
+            return False
+        left = self.cluster.without(gone) if gone else self.cluster
+        if len(left.devices) != len(other.cluster.devices) or len(left.domains) != len(other.cluster.domains):
+            return False
+        devices = zip(left.devices, other.cluster.devices, strict=True)
+        domains = zip(left.domains, other.cluster.domains, strict=True)
+        return all(_no_more(*pair) for pair in devices) and _alike(list(domains))
 
     def with_qoe(self, qoe: QoE) -> Question:
         """The same under other limits."""
@@ -140,6 +172,29 @@ class Question:
         """Other devices; ``like`` says after which present one each is modelled."""
         table = None if self.table is None else self.table.of_devices(np.array(like))
         return replace(self, cluster=self.cluster.replace(devices=tuple(members), domains=domains), table=table)
+
+
+def _no_more(ours: Device, theirs: Device) -> bool:
+    """Whether a device has at most another one's memory, and all else but its speed alike."""
+    speed = ("flops_per_s", "memory_bytes_per_s", "layer_overhead_s")
+    changing = (*speed, "memory_bytes", "usable_memory_fraction", "sources")
+    changed = theirs.replace(**{name: getattr(ours, name) for name in changing})
+    return changed == ours and theirs.usable_memory_bytes <= ours.usable_memory_bytes
+
+
+def _alike(domains: list[tuple[ContentionDomain, ContentionDomain]]) -> bool:
+    """Whether media differ in their rates only, and those by one factor."""
+    names = ("rates_bytes_per_s", "down_rates_bytes_per_s", "links_bytes_per_s")
+    if any(theirs.replace(**{name: getattr(ours, name) for name in names}) != ours for ours, theirs in domains):
+        return False
+    pairs = [(getattr(ours, name), getattr(theirs, name)) for ours, theirs in domains for name in names]
+    for links in [pair for pair in pairs if any(isinstance(rate, Mapping) for rate in pair[0].values())]:
+        pairs.extend((rates, links[1].get(name, {})) for name, rates in links[0].items())
+        pairs.remove(links)
+    if any(ours.keys() != theirs.keys() for ours, theirs in pairs):
+        return False
+    factors = [theirs[name] / rate for ours, theirs in pairs for name, rate in ours.items()]
+    return not factors or max(factors) <= min(factors) * (1 + 1e-12)
 
 
 def _with_another(domain: ContentionDomain, name: str, added: str) -> ContentionDomain:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.deadline import Deadline
+from dora_nb.planning.partitions import Open
 from dora_nb.planning.scheduling import settle
-from dora_nb.planning.search import Open
 from dora_nb.planning.streaming import settle_stream
 from dora_nb.planning.targets import Targets
 from dora_nb.solvers import SolverChoice

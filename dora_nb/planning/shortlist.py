@@ -32,7 +32,8 @@ from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.palette import Palette
 from dora_nb.planning.pricing import priced
 from dora_nb.planning.scheduling import finish
-from dora_nb.planning.search import Search, screen
+from dora_nb.planning.screening import screen
+from dora_nb.planning.search import Search
 from dora_nb.planning.targets import Figures, Ladder, Targets
 
 #: Partial pipelines kept per search: more are too many to list.

@@ -131,6 +131,8 @@ class Targets:
         Relative gap that is good enough: what cannot improve an answer by more is not looked at further.
     seek_latency
         Whether the shortest makespan is asked for.
+    floor_s
+        No plan within the limits is known to have a shorter makespan.
     further
         More questions.
     """
@@ -140,6 +142,7 @@ class Targets:
     makespan_limit_s: float = np.inf
     tolerance: float = 0.0
     seek_latency: bool = True
+    floor_s: float = 0.0
     further: tuple[Ladder, ...] = ()
     latency: Ladder = field(init=False)
     energy: Ladder = field(init=False)
@@ -151,7 +154,12 @@ class Targets:
         first = [self.latency] if self.seek_latency else []
         self.asked = [*first, *([self.energy] if len(self.latency_limits_s) else []), *self.further]
 
-    def _allowed(self, makespan_s: Floats, energy_j: Floats) -> NDArray[np.bool_]:
+    def sought(self, figures: Figures) -> list[Floats]:
+        """Of some figures those that are asked for, each once."""
+        return [getattr(figures, name) for name in dict.fromkeys(ladder.least for ladder in self.asked)]
+
+    def allowed(self, makespan_s: Floats, energy_j: Floats) -> NDArray[np.bool_]:
+        """Which lower bounds leave room for the limits of all questions."""
         allowed = energy_j <= self.energy_limit_j * (1 + ROUNDING)
         if np.isfinite(self.makespan_limit_s):
             allowed = allowed & (makespan_s <= self.makespan_limit_s * (1 + ROUNDING))
@@ -163,7 +171,7 @@ class Targets:
         keep = np.zeros(np.shape(makespan_s), dtype=bool)
         for ladder in self.asked:
             keep |= ladder.relevant(figures, self.tolerance)
-        return keep & self._allowed(makespan_s, energy_j)
+        return keep & self.allowed(makespan_s, energy_j)
 
     @property
     def longest_s(self) -> float:
@@ -172,7 +180,7 @@ class Targets:
 
     def set_aside(self, makespan_s: Floats, energy_j: Floats, value: Floats | None = None) -> None:
         """Remember the lower bounds of plans that are not looked at further: every answer's bound must stay true."""
-        allowed = self._allowed(makespan_s, energy_j)
+        allowed = self.allowed(makespan_s, energy_j)
         if not allowed.any():
             return
         figures = Figures(makespan_s, energy_j, makespan_s if value is None else value).take(allowed)
@@ -182,13 +190,13 @@ class Targets:
     def improves(self, makespan_s: float, energy_j: float, value: float = np.inf) -> bool:
         """Whether a plan with these figures would improve an answer."""
         figures = Figures(*(np.array([each]) for each in (makespan_s, energy_j, value)))
-        allowed = bool(self._allowed(figures.makespan_s, figures.energy_j)[0])
+        allowed = bool(self.allowed(figures.makespan_s, figures.energy_j)[0])
         return allowed and any(ladder.improved(figures).any() for ladder in self.asked)
 
     def offer(self, makespan_s: float, energy_j: float, plan: Plan, value: float = np.inf) -> None:
         """Take a plan with its exact figures where it improves an answer."""
         figures = Figures(*(np.array([each]) for each in (makespan_s, energy_j, value)))
-        if self._allowed(figures.makespan_s, figures.energy_j)[0]:
+        if self.allowed(figures.makespan_s, figures.energy_j)[0]:
             for ladder in self.asked:
                 ladder.offer(figures, plan)
 

@@ -19,10 +19,11 @@ from dora_nb.domain.qoe import QoE
 from dora_nb.errors import InputError, UnknownNameError
 from dora_nb.explorer.changes import answer_label, qoe_with, relaxed
 from dora_nb.explorer.effect import effect
-from dora_nb.explorer.known import Found, Known, Library, nearest
+from dora_nb.explorer.known import Found, Known, Library
 from dora_nb.explorer.whatif import WhatIf, check, question_under
 from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning.alternatives import asked
+from dora_nb.planning.nearest import nearest
 from dora_nb.planning.plan import plan
 from dora_nb.planning.question import Question
 
@@ -201,7 +202,7 @@ def test_the_nearest_breaks_limits_by_the_smallest_share(plans: PlanSet) -> None
     known = [Known(plan, Found(plan, WhatIf(), plans.qoe, "asked")) for plan in plans]
     assert nearest([], plans.qoe) == -1
     for qoe in (QoE(latency_s=20, energy_j=300), QoE(latency_s=1, energy_j=280), QoE(samples_per_s=100.0)):
-        chosen = known[nearest(known, qoe)].plan
+        chosen = known[nearest([each.plan for each in known], qoe)].plan
 
         def excess(plan: object, qoe: QoE = qoe) -> float:
             figures = plan.prediction  # type: ignore[attr-defined]

@@ -37,7 +37,8 @@ from dora_nb.formulation.columns import build_columns
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.plan import plan
-from dora_nb.planning.search import Search, screen
+from dora_nb.planning.screening import screen
+from dora_nb.planning.search import Search
 from dora_nb.planning.settle import settle_all
 from dora_nb.planning.targets import Targets
 

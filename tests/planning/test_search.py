@@ -15,33 +15,46 @@ from dora_nb.costs.operations import Shape
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.workload import Workload
-from dora_nb.formulation.columns import build_columns
+from dora_nb.formulation.columns import Columns, build_columns
 from dora_nb.formulation.decode import decode
 from dora_nb.formulation.list_schedule import list_schedule
 from dora_nb.formulation.problem import Problem
+from dora_nb.planning.bounds import Bounds
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.search import Search, _Labels
+from dora_nb.planning.family import Family
+from dora_nb.planning.labels import Labels
+from dora_nb.planning.partitions import Partitions, longest_paths
+from dora_nb.planning.search import Search
 from dora_nb.planning.targets import Ladder, Targets
 
 ANY = Plan.model_construct()  # a stand-in where only its identity matters
 
 
 @dataclass
-class Recording(Search):
-    """A search that keeps every pipeline with the bounds of all its unfinished parts."""
+class Recording(Partitions):
+    """Keeps every pipeline with the bounds of all its unfinished parts, and schedules none."""
 
-    found: list[tuple[list[int], list[float], list[float], object]] = field(default_factory=list)
+    found: list[tuple[list[int], list[float], list[float], Family]] = field(default_factory=list)
 
-    def _settle(self, labels: _Labels, complete: NDArray[np.bool_], history: list[_Labels]) -> None:
-        bounds = [self.bounds(level) for level in history]
+    def take(self, bounds: Bounds, complete: NDArray[np.bool_], history: list[Labels]) -> None:
+        levels = [bounds.of(level) for level in history]
         for label in np.flatnonzero(complete):
             chain, slowest, costliest, at = [], [], [], int(label)
             for depth in range(len(history) - 1, -1, -1):
                 chain.append(int(history[depth].column[at]))
-                slowest.append(float(bounds[depth][0][at]))
-                costliest.append(float(bounds[depth][1][at]))
+                slowest.append(float(levels[depth][0][at]))
+                costliest.append(float(levels[depth][1][at]))
                 at = int(history[depth].parent[at])
-            self.found.append((chain, slowest, costliest, self.c))
+            self.found.append((chain, slowest, costliest, bounds.family))
+
+
+def everything(problem: Problem, columns: Columns) -> list[tuple[list[int], list[float], list[float], Family]]:
+    """Every pipeline there is, with the bounds of its parts: nothing is pruned."""
+    targets = Targets(np.array([np.inf]))
+    search = Search(problem, columns, targets, 10**7, Deadline(), 0)
+    search.partitions = recording = Recording(problem, targets, Deadline(), 0, False)
+    search.run()
+    return recording.found
 
 
 @settings(max_examples=150, suppress_health_check=list(HealthCheck))
@@ -54,17 +67,15 @@ def test_no_bound_of_a_part_is_above_a_plan_that_continues_it(
     """Nothing is pruned here, so every bound is held against every pipeline below it."""
     problem = Problem.of(*question, accounting, space=default_space(*question))
     columns = build_columns(problem, problem.space.most_replicas)
-    targets = Targets(np.array([np.inf]))
-    search = Recording(problem, columns, targets, 10**7, Deadline(), 0)
-    search.run()
-    assert search.found
-    for chain, slowest, costliest, family in search.found:
-        batches = int(family.micro_batches[chain[0]])
+    found = everything(problem, columns)
+    assert found
+    for chain, slowest, costliest, family in found:
+        batches, family_columns = family.micro_batches, family.columns
         for depth in problem.space.in_flight_depths:
             held = problem.space.in_flight(depth, len(chain), batches)
-            plan = decode(family, chain, held, problem)
+            plan = decode(family_columns, chain, held, problem)
             makespan_s = list_schedule(*shape_and_timing(plan, problem)).makespan_s
-            idle_w, dynamic_j = float(family.idle_w[chain].sum()), float(family.energy_j[chain].sum())
+            idle_w, dynamic_j = float(family_columns.idle_w[chain].sum()), float(family_columns.energy_j[chain].sum())
             energy_j = dynamic_j + (idle_w if problem.idle_all_w is None else problem.idle_all_w) * makespan_s
             assert max(slowest) <= makespan_s * (1 + 1e-9), (plan, slowest)
             assert max(costliest) <= energy_j * (1 + 1e-9), (plan, costliest)
@@ -75,13 +86,10 @@ def test_no_bound_of_a_part_is_above_a_plan_that_continues_it(
 def test_longest_paths_of_many_partitions_are_those_of_their_plans(question: tuple[Workload, Cluster]) -> None:
     problem = Problem.of(*question, "participating", space=default_space(*question))
     columns = build_columns(problem, problem.space.most_replicas)
-    search = Recording(problem, columns, Targets(np.array([np.inf])), 10**7, Deadline(), 0)
-    search.run()
-    for chain, _, _, family in search.found[::7]:
-        search.c, search.micro_batches = family, int(family.micro_batches[chain[0]])
-        held = problem.space.in_flight(1, len(chain), search.micro_batches)
-        said = search._longest_paths(np.array([chain]), held, bool(family.hosts[chain[-1]]))
-        plan = decode(family, chain, held, problem)
+    for chain, _, _, family in everything(problem, columns)[::7]:
+        held = problem.space.in_flight(1, len(chain), family.micro_batches)
+        said = longest_paths(family, np.array([chain]), held, bool(family.columns.hosts[chain[-1]]))
+        plan = decode(family.columns, chain, held, problem)
         operations, timing = shape_and_timing(plan, problem)
         path_s, possible_s = float(operations.longest_path(timing.duration_s)), list_schedule(operations, timing)
         if max(Shape.of(plan, problem.workload).buckets) <= 1:

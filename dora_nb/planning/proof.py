@@ -1,0 +1,164 @@
+"""The best plan for one question, found and proven with what is known already.
+
+Good plans first (see :mod:`~dora_nb.planning.nearby`), then the proof in narrow windows: whether there is any plan
+between what is proven and a little more. In a narrow window almost everything is dropped at once: what takes longer,
+and what would draw too much if it takes as long as is proven. A window without plans raises the bound, whatever comes
+later.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from dora_nb.planning.deadline import Deadline
+from dora_nb.planning.nearby import MOST_LABELS, near
+from dora_nb.planning.partitions import Candidates
+from dora_nb.planning.proven import Proven
+from dora_nb.planning.question import Question
+from dora_nb.planning.search import Search
+from dora_nb.planning.settle import settle_all
+from dora_nb.planning.targets import Ladder, Targets
+
+#: Labels per micro-batch size and number of stages, and partitions scheduled: few to find a plan, many to prove it.
+FEW, MANY = (300, 100), (100_000, 2_000)
+
+#: How much more than what is proven a window lets in, and by how much the next one is wider.
+WINDOW, WIDER = 0.01, 1.5
+
+#: A known plan this far above what is proven is worth a search for others that are not close to known ones.
+FAR = 0.02
+
+
+@dataclass
+class Proof:
+    """One question being answered.
+
+    Attributes
+    ----------
+    question, targets, deadline
+        What is asked, with the best plan so far, and until when.
+    bound
+        No plan within the limits is below, in the figure that is asked for.
+    nodes
+        Labels looked at.
+    candidates
+        Complete partitions that were found.
+    """
+
+    question: Question
+    targets: Targets
+    deadline: Deadline
+    bound: float
+    nodes: int = 0
+    candidates: list[Candidates] = field(default_factory=list)
+
+    @property
+    def ladder(self) -> Ladder:
+        """The question among the targets."""
+        return self.targets.asked[0]
+
+    @property
+    def is_good(self) -> bool:
+        """Whether what is known is within the gap."""
+        return bool(self.bound >= self.ladder.best[0] * (1 - self.targets.tolerance))
+
+    def find_plans(self) -> None:
+        """Good plans, close to those that are known where there are any."""
+        self._look_nearby()
+        if self.ladder.best[0] > self.bound * (1 + FAR):
+            for replicas in self.question.case.replicas:
+                self._search(self.targets, replicas, FEW)
+            self._look_nearby()
+        self.targets.forget_bounds()  # those of these searches hold for a part of the partitions only
+
+    def _look_nearby(self) -> None:
+        self.candidates.extend(look_nearby(self.question, self.targets, self.candidates, self.deadline))
+
+    def run(self, tell: Callable[[float], None]) -> None:
+        """Raise the bound until the answer is good enough or time is up."""
+        width = WINDOW
+        while not self.is_good and not self.deadline.passed:
+            limit = self.bound * (1 + width)
+            # A window that ends just below a known plan would be looked at twice.
+            if self.ladder.least == "value" or not 0 < limit * (1 + width) < self.ladder.best[0]:
+                limit = math.inf
+            if not self._window(limit):
+                return
+            tell(self.bound)
+            width *= WIDER
+
+    def _window(self, limit: float) -> bool:
+        """Look for plans up to a limit; returns whether there may be better ones that were not looked at."""
+        targets = self.targets
+        window = Targets(
+            targets.latency_limits_s,
+            energy_limit_j=min(targets.energy_limit_j, limit if self.ladder.least == "energy_j" else math.inf),
+            makespan_limit_s=min(targets.makespan_limit_s, limit if self.ladder.least == "makespan_s" else math.inf),
+            tolerance=targets.tolerance,
+            seek_latency=targets.seek_latency,
+            floor_s=max(targets.floor_s, self.bound if self.ladder.least == "makespan_s" else 0.0),
+            further=tuple(Ladder(each.least, each.within, each.limits) for each in targets.further),
+        )
+        (own,) = window.asked
+        own.best[:] = self.ladder.best  # a plan beyond the limit is still what has to be beaten
+        own.plans[:] = self.ladder.plans
+        search = self._search(window, self.question.problem.space.most_replicas, MANY)
+        settle_all(self.question.problem, window, search.open, solver=self.question.solver, deadline=self.deadline)
+        self.ladder.best[:], self.ladder.plans[:] = own.best, own.plans
+        reached = float(own.bounds[0])
+        cut_short = own.floor[0] < own.best[0] * (1 - targets.tolerance)
+        self.bound = max(self.bound, min(reached, limit))
+        return math.isfinite(limit) and not cut_short and own.best[0] > limit
+
+    def _search(self, targets: Targets, replicas: int, size: tuple[int, int]) -> Search:
+        problem, (most_labels, schedules) = self.question.problem, size
+        columns = self.question.case.columns(problem, replicas, targets, self.deadline)
+        search = Search(problem, columns, targets, most_labels, self.deadline, schedules, False, size == FEW)
+        self.nodes += search.run().labels
+        self.candidates.extend(search.candidates)
+        return search
+
+
+def look_nearby(
+    question: Question, targets: Targets, candidates: Sequence[Candidates], deadline: Deadline
+) -> list[Candidates]:
+    """Look for better plans close to those that are known; returns the complete partitions that were found.
+
+    Parameters
+    ----------
+    question, targets, deadline
+        What is asked, with the best plans so far, and until when. The bounds in ``targets`` hold for a part of all
+        plans afterwards.
+    candidates
+        Partitions to look around, beside those that the question's case knows.
+    """
+    problem, case = question.problem, question.case
+    places = case.places(problem, targets, candidates)
+    if not len(places) or deadline.passed:
+        return []
+    columns = case.columns(problem, problem.space.most_replicas, targets, deadline)
+    search = Search(
+        problem, near(columns, places), targets, MOST_LABELS, deadline, FEW[1], insists=False, every_cut=True
+    )
+    search.run()
+    return search.candidates
+
+
+def proven_by(proven: Proven, targets: Targets) -> float:
+    """A bound on the first question that was proven before; also tells the targets how long every plan takes."""
+    targets.floor_s = max(targets.floor_s, proven.least_makespan_s(targets.energy_limit_j))
+    least = targets.asked[0].least
+    if least == "value":
+        return -math.inf
+    return targets.floor_s if least == "makespan_s" else proven.least_energy_j(targets.makespan_limit_s)
+
+
+def remember_bounds(proven: Proven, targets: Targets, bound: float) -> None:
+    """Keep what was proven of the first question."""
+    least = targets.asked[0].least
+    if least == "makespan_s":
+        proven.no_faster(min(bound, targets.makespan_limit_s), targets.energy_limit_j)
+    elif least == "energy_j":
+        proven.no_thriftier(min(bound, targets.energy_limit_j), targets.makespan_limit_s)
