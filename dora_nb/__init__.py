@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from dora_nb.simulation import Trace, World, load_trace, save_trace, simulate
     from dora_nb.simulation.generators import absences, visits, wander
     from dora_nb.solvers import SolverOptions
+    from dora_nb.sweeps import sweep
 
 __version__ = "0.1.0"
 
@@ -157,6 +158,7 @@ _HOMES = {
     "save_trace": "simulation",
     "share": "planning.share",
     "simulate": "simulation",
+    "sweep": "sweeps",
     "timeline_svg": "render.timeline",
     "visits": "simulation.generators",
     "wander": "simulation.generators",
@@ -238,6 +240,7 @@ __all__ = [
     "save_trace",
     "share",
     "simulate",
+    "sweep",
     "timeline_svg",
     "visits",
     "wander",

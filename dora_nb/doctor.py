@@ -17,7 +17,8 @@ PACKAGES = {
     "running plans": ("exec", ("torch", "safetensors")),
     "Hugging Face models": ("hf", ("transformers",)),
     "notebooks": ("explore", ("jupyterlab", "ipywidgets", "anywidget", "plotly")),
-    "sweeps": ("sweep", ("papermill", "joblib")),
+    "sweeps": ("sweep", ("papermill", "joblib", "ipykernel", "pyarrow")),
+    "sweeps on a cluster": ("dask", ("distributed",)),
     "measured energy": ("meters", ("nvidia-ml-py",)),
 }
 

@@ -36,7 +36,7 @@ def notebook(request: pytest.FixtureRequest) -> nbformat.NotebookNode:
 def test_it_says_what_it_shows_and_shows_it_offline(notebook: nbformat.NotebookNode) -> None:
     assert notebook.cells[0].cell_type == "markdown"
     shown = [text for output in _outputs(notebook) if (text := output.get("data", {}).get("text/html"))]
-    assert any("<svg" in text for text in shown), "no picture"
+    assert any("<svg" in text or 'class="dora-figure"' in text for text in shown), "no picture"
     assert [found.group() for text in shown for found in _FETCHES.finditer(text)] == []
 
 

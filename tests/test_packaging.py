@@ -57,7 +57,8 @@ def test_a_deployment_loads_from_the_installed_wheel_in_a_clean_environment(whee
 def test_conda_users_get_the_same_packages():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *(each for name in ("exec", "hf", "explore", "sweep") for each in extras[name])]
+    named = ("exec", "hf", "explore", "sweep", "dask")
+    wanted = [*project["dependencies"], *(each for name in named for each in extras[name])]
     listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     listed = [entry for entry in listed if isinstance(entry, str)] + listed[-1]["pip"]
     normal = {re.sub(r"\s+", "", entry) for entry in listed}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from dora_nb.units import format_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,9 +73,12 @@ class Talk:
 
     @contextmanager
     def bar(self, what: str) -> Iterator[Callable[[int, int, str], None]]:
-        """Show how much of many like things is done, on a terminal with a bar, else one line each."""
+        """Show how much of many like things is done and how long the rest will take: a bar, else one line each."""
+        pace = Pace()
         if not self.errors.is_terminal:
-            yield lambda done, total, text: self.errors.print(f"  {done} of {total} {what}: {text}", markup=False)
+            yield lambda done, total, text: self.errors.print(
+                f"  {done} of {total} {what}: {text}{pace.words(done, total)}", markup=False, soft_wrap=True
+            )
             return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -81,11 +87,13 @@ class Talk:
             MofNCompleteColumn(),
             TextColumn(what),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[last]}"),
+            TextColumn("{task.fields[last]}", markup=False),
         )
         with Progress(*columns, console=self.errors, transient=True) as bar:
             task = bar.add_task(what, total=None, last="")
-            yield lambda done, total, text: bar.update(task, completed=done, total=total, last=text)
+            yield lambda done, total, text: bar.update(
+                task, completed=done, total=total, last=text + pace.words(done, total)
+            )
 
     @contextmanager
     def progress(self, what: str) -> Iterator[Any]:
@@ -97,3 +105,21 @@ class Talk:
                 yield lambda text: status.update(Text(f"{what}: {text}"))
         else:
             yield lambda text: self.errors.print(f"  {what}: {text}", markup=False, soft_wrap=True)
+
+
+class Pace:
+    """How long what is left will take, from how long what was done since the first report took."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._first: tuple[int, float] | None = None
+
+    def words(self, done: int, total: int) -> str:
+        """The estimate as the end of a line; empty before there is one and when there is nothing left."""
+        now = self._clock()
+        if self._first is None:
+            self._first = done, now
+        already, since = self._first
+        if done <= already or done >= total:
+            return ""
+        return f"; about {format_seconds(max(1.0, round((total - done) * (now - since) / (done - already))))} left"

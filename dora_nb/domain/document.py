@@ -10,12 +10,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dora_nb.errors import DocumentError, InputError
+from dora_nb.errors import DocumentError, InputError, MissingDependencyError
 
 _Made = TypeVar("_Made")
 
 #: Files above this size are refused before they are read.
 LARGEST_BYTES = 64 * 2**20
+
+_YAML = (".yaml", ".yml")
 
 _LONGEST_VALUE = 200  # characters of a wrong value that a message repeats
 
@@ -28,15 +30,15 @@ def release() -> str:
         return "dora-nb, version unknown"
 
 
-def write_whole(path: str | Path, text: str) -> Path:
-    """Write a text file as a whole or not at all.
+def write_whole(path: str | Path, content: str | bytes) -> Path:
+    """Write a file as a whole or not at all.
 
     Parameters
     ----------
     path
         Where to; an existing file is replaced once the new one is complete.
-    text
-        Written as UTF-8.
+    content
+        Bytes, or text, which is written as UTF-8.
 
     Raises
     ------
@@ -47,8 +49,8 @@ def write_whole(path: str | Path, text: str) -> Path:
     draft = path.with_name(f".dora-nb-{secrets.token_hex(6)}.tmp")
     try:
         try:
-            with draft.open("x", encoding="utf-8", newline="\n") as file:
-                file.write(text)
+            with draft.open("xb") as file:
+                file.write(content.encode("utf-8") if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(draft, path)
@@ -87,6 +89,39 @@ def read_document(path: str | Path, what: str) -> dict[str, Any]:
         raise DocumentError(path, f"is not JSON that a {what} file may hold: {error}") from None
     if not isinstance(document, dict):
         raise DocumentError(path, f"is not a {what} of dora_nb: it holds JSON, but not an object in braces")
+    return document
+
+
+def read_fields(path: str | Path, what: str) -> dict[str, Any]:
+    """The fields by name in a JSON file, or in a YAML one (``.yaml``, ``.yml``).
+
+    Parameters
+    ----------
+    path
+        Where it is.
+    what
+        What it should be, e.g. ``problem``.
+
+    Raises
+    ------
+    DocumentError
+        If there are none.
+    MissingDependencyError
+        For YAML without the package pyyaml.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _YAML:
+        return read_document(path, what)
+    try:
+        import yaml  # type: ignore[import-untyped, unused-ignore]
+    except ImportError:
+        raise MissingDependencyError("pyyaml", f"a YAML {what} file", "yaml") from None
+    try:
+        document = yaml.safe_load(read_text(path, what))
+    except yaml.YAMLError as error:
+        raise DocumentError(path, f"is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise DocumentError(path, f"is not a {what} of dora_nb: it holds {type(document).__name__}, not fields by name")
     return document
 
 

@@ -6,14 +6,12 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from dora_nb.domain.document import check_format, from_fields, read_document, read_text, shortened, write_whole
+from dora_nb.domain.document import check_format, from_fields, read_fields, shortened, write_whole
 from dora_nb.domain.problem import MeasuredProblem
-from dora_nb.errors import DocumentError, MissingDependencyError
+from dora_nb.errors import DocumentError
 
 #: What the field ``format`` of a problem file says, and the version this release writes and reads.
 FORMAT, VERSION = "dora-nb/problem", 1
-
-_YAML = (".yaml", ".yml")
 
 
 class _ProblemFile(MeasuredProblem):
@@ -50,7 +48,7 @@ def load_problem(path: str | Path) -> MeasuredProblem:
         For YAML without the package pyyaml.
     """
     path = Path(path)
-    document = _read_yaml(path) if path.suffix.lower() in _YAML else read_document(path, "problem")
+    document = read_fields(path, "problem")
     check_format(path, document, "problem", FORMAT)
     version = document.get("version")
     if version != VERSION:
@@ -98,19 +96,3 @@ def problem_schema() -> dict[str, Any]:
         "(that names are known, that nothing waits in a circle, that options go together) is checked then too.",
     }
     return head | {key: value for key, value in schema.items() if key not in head}
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        import yaml  # type: ignore[import-untyped, unused-ignore]
-    except ImportError:
-        raise MissingDependencyError("pyyaml", "a YAML problem file", "yaml") from None
-    try:
-        document = yaml.safe_load(read_text(path, "problem"))
-    except yaml.YAMLError as error:
-        raise DocumentError(path, f"is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(document, dict):
-        raise DocumentError(
-            path, f"is not a problem of dora_nb: it holds {type(document).__name__}, not fields by name"
-        )
-    return document

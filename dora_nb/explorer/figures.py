@@ -90,12 +90,20 @@ class OfflineFigure(go.Figure):  # type: ignore[misc]
         display(self._repr_mimebundle_(), raw=True)  # type: ignore[no-untyped-call]
 
 
-def figure_html(figure: go.Figure) -> str:
+def figure_html(figure: go.Figure, *, with_library: bool = True) -> str:
     """A plotly figure as a fragment of HTML that draws itself offline.
 
     It carries the drawing library as compressed text, which a page with several figures unpacks once. A whole page is
     ``dora_nb.render.html.page(title, figure_html(figure))``.
+
+    Parameters
+    ----------
+    figure
+        What to draw.
+    with_library
+        False where a figure that stands before it on the same page has the library.
     """
+    packed = _packed_library() if with_library else ""
     name = f"dora-{uuid.uuid4().hex}"
     drawing = json.dumps(json.loads(figure.to_json()) | {"config": _CONFIG}).replace("</", r"<\/")
     height_px = figure.layout.height or _HEIGHT_PX
@@ -103,7 +111,7 @@ def figure_html(figure: go.Figure) -> str:
         f'<div id="{name}" class="dora-figure" role="img" aria-label="{attribute(_title(figure))}" '
         f'style="width:100%;height:{height_px:g}px"></div>\n'
         f"<script>(async () => {{\n"
-        f'const packed = "{_packed_library()}";\n'
+        f'const packed = "{packed}";\n'
         "const unpack = async () => {\n"
         "  const bytes = Uint8Array.from(atob(packed), (each) => each.charCodeAt(0));\n"
         '  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));\n'

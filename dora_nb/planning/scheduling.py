@@ -31,6 +31,9 @@ MOST_PAIRS, MOST_TRANSFERS = 1_500, 600
 #: Seconds a single transfer program gets.
 PROGRAM_S = 20.0
 
+#: Nodes it gets instead where planning has no deadline, so that the answer does not depend on how busy the machine is.
+PROGRAM_NODES = 2_000
+
 #: Relative disagreement that a solver's tolerances explain.
 AGREEMENT = 1e-5
 
@@ -184,9 +187,7 @@ def _by_program(
     if len(windows.undecided()) > MOST_PAIRS:
         return best
     program = transfer_model(windows, below_s)
-    left_s = deadline.remaining_s
-    limit_s = PROGRAM_S if left_s is None else min(left_s, PROGRAM_S)
-    options = solvers.Options(time_limit_s=limit_s, mip_gap=gap)
+    options = program_options(gap, deadline)
     outcome = solvers.solve(program.model, options, solver=solver, cancel=deadline.cancel)
     if outcome.status is solvers.Status.INFEASIBLE:
         return _bounded(best, below_s, outcome.solver)
@@ -204,6 +205,14 @@ def _by_program(
             f"the transfer program says {outcome.objective * program.unit_s:.9g} s, its order takes {makespan_s:.9g} s"
         )
     return Settled(best.bound_s, makespan_s, exact.replace(prediction=None), outcome.solver)
+
+
+def program_options(gap: float, deadline: Deadline) -> solvers.Options:
+    """Until when a transfer program is solved: seconds where planning has a deadline, nodes where it has none."""
+    left_s = deadline.remaining_s
+    if left_s is None:
+        return solvers.Options(node_limit=PROGRAM_NODES, mip_gap=gap)
+    return solvers.Options(time_limit_s=min(left_s, PROGRAM_S), mip_gap=gap)
 
 
 def _bounded(best: Settled, bound_s: float, solver: str = "") -> Settled:

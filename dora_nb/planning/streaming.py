@@ -19,7 +19,7 @@ from dora_nb.formulation.stream_schedule import (
     stream_model,
 )
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.scheduling import PROGRAM_S, Settled
+from dora_nb.planning.scheduling import Settled, program_options
 from dora_nb.solvers import SolverChoice
 
 
@@ -59,9 +59,7 @@ def settle_stream(
     if len(pairs_on_media(operations, timing)) > MOST_PAIRS or deadline.passed:
         return best
     latest_s = min(_latest_s(operations, timing, period_s), best.makespan_s)
-    left_s = deadline.remaining_s
-    limit_s = PROGRAM_S if left_s is None else min(left_s, PROGRAM_S)
-    options = solvers.Options(time_limit_s=limit_s, mip_gap=gap)
+    options = program_options(gap, deadline)
     model = stream_model(operations, timing, period_s, latest_s)
     outcome = solvers.solve(model, options, solver=solver, cancel=deadline.cancel)
     if outcome.status is solvers.Status.INFEASIBLE:

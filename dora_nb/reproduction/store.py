@@ -6,21 +6,16 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 
-import dora_nb
 from dora_nb.domain.document import write_whole
+from dora_nb.domain.fingerprint import code_digest, package_versions
 from dora_nb.errors import DocumentError, DoraError
 from dora_nb.reproduction.cell import Cell
 from dora_nb.reproduction.grid import Setting
 
 #: Rooms that cells do not depend on.
-_IRRELEVANT = ("render", "explorer", "executor", "cli", "doctor.py", "__main__.py")
-
-#: Packages whose version may change a result.
-_PACKAGES = ("numpy", "linopy", "highspy", "gurobipy")
+_IRRELEVANT = ("render", "explorer", "executor", "sweeps", "cli", "doctor.py", "__main__.py")
 
 
 def default_folder() -> Path:
@@ -59,8 +54,8 @@ class Store:
             "conditions": setting.conditions.digest(),
             "seeds": list(seeds),
             "solver": solver,
-            "code": _code_digest(),
-            "packages": {name: _version(name) for name in _PACKAGES},
+            "code": code_digest(_IRRELEVANT),
+            "packages": package_versions(),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -84,21 +79,3 @@ class Store:
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.json"
-
-
-@cache
-def _code_digest() -> str:
-    root = Path(dora_nb.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        inside = path.relative_to(root)
-        if inside.parts[0] not in _IRRELEVANT:
-            digest.update(inside.as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "none"

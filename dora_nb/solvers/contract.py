@@ -51,6 +51,8 @@ class Options:
     ----------
     time_limit_s
         Wall seconds for the whole call, the hand-over to the solver included; None: no limit.
+    node_limit
+        Nodes of the search tree after which to stop, so that the answer does not depend on the clock; None: no limit.
     mip_gap
         Relative gap at which an incumbent counts as optimal, ``|incumbent - bound| / |incumbent|``. The absolute gap of
         the solvers is switched off: it would end a model whose objective is small (seconds, joules) far too early.
@@ -68,6 +70,7 @@ class Options:
     """
 
     time_limit_s: float | None = None
+    node_limit: int | None = None
     mip_gap: float = 1e-4
     threads: int | None = None
     seed: int | None = None
@@ -76,6 +79,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.time_limit_s is not None and not (math.isfinite(self.time_limit_s) and self.time_limit_s >= 0):
             raise InputError("time_limit_s", self.time_limit_s, "seconds of 0 or more, or None for no limit")
+        if self.node_limit is not None and self.node_limit < 1:
+            raise InputError("node_limit", self.node_limit, "1 or more, or None for no limit")
         if not (math.isfinite(self.mip_gap) and self.mip_gap >= 0):
             raise InputError("mip_gap", self.mip_gap, "a relative gap of 0 or more, e.g. 0.001 for 0.1 %")
         if self.threads is not None and self.threads < 1:

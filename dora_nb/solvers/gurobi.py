@@ -169,6 +169,7 @@ def _parameters(options: Options, watch: Watch) -> dict[str, Any]:
         # As strict as HiGHS: with big-M rows a looser tolerance on integers is another model.
         "IntFeasTol": 1e-6,
         "TimeLimit": watch.remaining_s(options),
+        "NodeLimit": options.node_limit,
         "Threads": options.threads,
         "Seed": options.seed,
     }
@@ -193,7 +194,7 @@ def _raw(codes: Any, model: Any, x: Any) -> Raw:
             return Raw(Status.INFEASIBLE, nodes=nodes)
         case codes.UNBOUNDED | codes.INF_OR_UNBD:
             return Raw(None)
-        case codes.TIME_LIMIT | codes.INTERRUPTED:
+        case codes.TIME_LIMIT | codes.NODE_LIMIT | codes.INTERRUPTED:
             # A linear program that is stopped has a simplex iterate at best: neither a bound nor a kept promise.
             bound = model.ObjBound if model.IsMIP else None
             if model.IsMIP and model.SolCount:

@@ -95,6 +95,7 @@ def _options(options: Options, watch: Watch) -> dict[str, Any]:
         "mip_rel_gap": options.mip_gap,
         "mip_abs_gap": 0.0,  # the default 1e-6 ends a model with a small objective at any relative gap
         "time_limit": watch.remaining_s(options),
+        "mip_max_nodes": options.node_limit,
         "threads": options.threads,
         "random_seed": options.seed,
     }
@@ -158,7 +159,7 @@ def _raw(highs: Any, data: LinearData, scale: float) -> Raw | None:
             return Raw(Status.INFEASIBLE, nodes=nodes)
         case ends.kUnbounded | ends.kUnboundedOrInfeasible:
             return Raw(None)
-        case ends.kTimeLimit | ends.kInterrupt:
+        case ends.kTimeLimit | ends.kInterrupt | ends.kSolutionLimit:
             # A linear program that is stopped has a simplex iterate at best: neither a bound nor a kept promise.
             found = data.is_mip and info.primal_solution_status == int(highspy.SolutionStatus.kSolutionStatusFeasible)
             if found:

@@ -159,6 +159,16 @@ def test_time_limit_without_an_incumbent(solver: Backend, hard_to_satisfy: linop
     assert 0 < outcome.bound < 50
 
 
+def test_a_limit_on_nodes_gives_the_same_every_time(solver: Backend, hard_model: linopy.Model) -> None:
+    options = Options(node_limit=20, threads=1, time_limit_s=120)
+    first, second = (solver.solve(hard_model, options) for _ in range(2))
+    assert first.status is Status.FEASIBLE
+    assert (first.objective, first.bound) == (second.objective, second.bound)
+    assert first.bound is not None
+    assert first.objective is not None
+    assert -1e-6 <= first.bound <= first.objective
+
+
 def test_no_time_at_all(solver: Backend, hard_model: linopy.Model) -> None:
     outcome = solver.solve(hard_model, Options(time_limit_s=0))
     assert outcome.status in (Status.NO_INCUMBENT, Status.FEASIBLE)
