@@ -42,13 +42,13 @@ def sweep(
 ) -> None:
     """Run a notebook at many points and put their rows into one table; run again, it goes on with what is missing.
 
-    For example, with notebooks/sweep_point.ipynb and a file grid.yaml that says
+    Example: dora-nb sweep notebooks/sweep_point.ipynb --grid grid.yaml --out sweep --jobs 2
+
+    where grid.yaml says, for instance,
 
       fixed: {deployment: smart-home, model: vit-b-16}
 
       vary: {bandwidth_scale: {low: 0.25, high: 4, steps: 5, scale: log}}
-
-    run 'dora-nb sweep notebooks/sweep_point.ipynb --grid grid.yaml --out sweep --jobs 2', then 'dora-nb report sweep'.
     """
     from dora_nb.sweeps.grid import load_grid
     from dora_nb.sweeps.run import sweep as run_sweep
@@ -81,7 +81,10 @@ def report(
         Path | None, typer.Option("--out", help="The HTML file; report.html in the folder unless given.")
     ] = None,
 ) -> None:
-    """Make one HTML page of a sweep, with plots that need no network: trade-offs, heat maps, where plans change."""
+    """Make one HTML page of a sweep, with plots that need no network: trade-offs, heat maps, where plans change.
+
+    Example: dora-nb report sweep
+    """
     from dora_nb.sweeps.reporting import report as write_report
 
     check_folder(out)
