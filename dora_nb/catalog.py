@@ -299,6 +299,11 @@ def load_streams(name_or_path: str | Path) -> tuple[Stream, ...]:
     name_or_path
         Name in the catalogue, e.g. ``traffic-cameras``, or path of a JSON file.
 
+    Returns
+    -------
+    tuple of Stream
+        In the order of the file.
+
     Raises
     ------
     UnknownNameError

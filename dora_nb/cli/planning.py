@@ -197,7 +197,10 @@ def share(
     out: Annotated[Path | None, typer.Option("--out", help="Write plans and timetable to this file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Plan several streams of requests together: a plan for every camera and one timetable, with a bound and a gap."""
+    """Plan several streams of requests together: a plan for every camera and one timetable, with a bound and a gap.
+
+    Example: dora-nb share --cluster traffic-analytics --streams traffic-cameras
+    """
     from dora_nb import catalog
     from dora_nb.domain.sharing_file import save_sharing
     from dora_nb.planning.share import share as share_cluster

@@ -23,6 +23,11 @@ def save_sharing(path: str | Path, sharing: Sharing) -> Path:
     sharing
         What to write: plans, timetable, and what is proven of them.
 
+    Returns
+    -------
+    Path
+        Where it is now.
+
     Raises
     ------
     DocumentError
@@ -39,6 +44,11 @@ def load_sharing(path: str | Path) -> Sharing:
     ----------
     path
         Where it is.
+
+    Returns
+    -------
+    Sharing
+        As it was saved.
 
     Raises
     ------

@@ -316,6 +316,11 @@ def explore(
     options
         Of :func:`dora_nb.plan`: ``most_plans``, ``gap``, ``solver``, ``overlap``, ``table``, ``space``.
 
+    Returns
+    -------
+    Explorer
+        Whose first plans are provisional where the search went on.
+
     Raises
     ------
     InputError
