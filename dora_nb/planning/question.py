@@ -94,7 +94,7 @@ class Question:
         """
         if (self.workload, self.space, self.overlap) != (other.workload, other.space, other.overlap):
             return False
-        if (self.table is None) != (other.table is None):
+        if (self.table is None) != (other.table is None) or len(gone) == len(self.cluster.devices):
             return False
         left = self.cluster.without(gone) if gone else self.cluster
         if len(left.devices) != len(other.cluster.devices) or len(left.domains) != len(other.cluster.domains):
