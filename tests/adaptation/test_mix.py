@@ -45,7 +45,7 @@ def by_solver(case: Case) -> tuple[float, float]:
     return over, best
 
 
-@settings(max_examples=examples(25), deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(seeded(random_case))
 def test_the_mix_is_the_optimum_of_the_linear_program(case: Case) -> None:
     cost, figures, limits = case

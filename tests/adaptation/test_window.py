@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from builders import Dice, pipeline, seeded
+from builders import Dice, examples, pipeline, seeded
 from hypothesis import given, settings
 
 from dora_nb.adaptation.window import RunningWindow
@@ -18,7 +18,7 @@ def step(start_s: float, end_s: float, energy_j: float = 0.0) -> StepReport:
     return StepReport(pipeline((0, 1, {"a": 1})), start_s, start_s, end_s, None, energy_j, {}, {})
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(seeded(lambda dice: dice))
 def test_one_after_the_other_the_rest_makes_up_for_what_was(dice: Dice) -> None:
     window = RunningWindow(QoE(latency_s=4.0), 60.0)
@@ -93,7 +93,7 @@ def test_a_step_into_the_next_window_must_leave_both_to_be_kept() -> None:
     assert not behind.survives(50.0, 12.0, 2.0)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(seeded(lambda dice: dice))
 def test_windows_lost_ahead_are_those_of_the_ledger(dice: Dice) -> None:
     """Some steps, then a wait and steps of one kind: counted step by step, the same windows miss the limit."""

@@ -8,6 +8,7 @@ from builders import (
     Dice,
     cluster,
     device,
+    examples,
     layer,
     pipeline,
     random_plan,
@@ -74,7 +75,7 @@ def some_conditions(dice: Dice, place: Cluster) -> list[Condition]:
     ]
 
 
-@settings(max_examples=60, deadline=None, **QUICK)
+@settings(max_examples=examples(20), deadline=None, **QUICK)
 @given(seeded(lambda dice: (dice, *random_question(dice))))
 def test_on_the_mean_of_conditions_no_plan_is_slower_than_on_average(question: tuple[Dice, Workload, Cluster]) -> None:
     """What the bounds for several conditions at once rest on: Jensen's inequality, and that makespans scale."""

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 import pytest
-from builders import Dice, cluster, pipeline, questions, random_plan, random_question, workload
+from builders import Dice, cluster, examples, pipeline, questions, random_plan, random_question, workload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,7 +65,7 @@ def test_a_medium_is_held_for_its_airtime_and_a_replica_for_its_own_share() -> N
     assert evaluation.timeline[1].end_s - evaluation.timeline[1].start_s == pytest.approx(8.25)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(20))
 @given(questions(modes=("training", "inference", "generate")), st.integers(0, 2**32 - 1))
 def test_busy_seconds_add_up_to_the_prediction(question: tuple[Workload, Cluster], seed: int) -> None:
     work, place = question
@@ -124,7 +124,7 @@ def shortened(hold: Hold, factor: float) -> Hold:
     return Hold(held_s, factor * hold.duration_s, hold.size_bytes, hold.energy_j)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(12))
 @given(questions(kinds=("shared", "switch", "mixed"), device_count=(2, 4)), st.integers(0, 2**32 - 1))
 def test_the_critical_operations_decide_the_makespan(question: tuple[Workload, Cluster], seed: int) -> None:
     """Shortening one that is not critical changes nothing; shortening all that are does."""
@@ -138,7 +138,7 @@ def test_the_critical_operations_decide_the_makespan(question: tuple[Workload, C
     assert case.makespan_with(lambda each: 0.5 if critical[each] else 1.0) < case.makespan_s * (1 - 1e-9)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(12))
 @given(questions(kinds=("shared", "switch", "mixed"), device_count=(2, 4)), st.integers(0, 2**32 - 1))
 def test_an_operation_may_be_late_by_its_slack_and_no_more(question: tuple[Workload, Cluster], seed: int) -> None:
     case = Case(random_plan(Dice(seed), *question), *question)

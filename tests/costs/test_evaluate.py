@@ -7,7 +7,7 @@ import math
 from collections import defaultdict
 
 import pytest
-from builders import Dice, best_makespan, cluster, device, layer, pipeline, questions, random_plan, workload
+from builders import Dice, best_makespan, cluster, device, examples, layer, pipeline, questions, random_plan, workload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -264,7 +264,7 @@ def test_an_unknown_source_or_sink_is_refused(end: str) -> None:
 PLANS = questions(layers=(2, 5), batches=(1, 2, 3, 4, 6), device_count=(2, 4))
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(100))
 @given(PLANS, st.integers(0, 2**32 - 1))
 def test_every_timeline_keeps_resources_and_precedence(question: tuple[Workload, Cluster], seed: int) -> None:
     work, place = question
@@ -310,7 +310,7 @@ def test_every_timeline_keeps_resources_and_precedence(question: tuple[Workload,
     assert schedule.makespan_s == pytest.approx(makespan_s, rel=1e-9)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(50))
 @given(PLANS, st.integers(0, 2**32 - 1))
 def test_buckets_and_chunks_are_parts_of_a_whole(question: tuple[Workload, Cluster], seed: int) -> None:
     work, place = question
@@ -337,7 +337,7 @@ def test_buckets_and_chunks_are_parts_of_a_whole(question: tuple[Workload, Clust
             assert split.holds[kind].size_bytes * plan.chunks == pytest.approx(hold.size_bytes)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(50))
 @given(PLANS, st.integers(0, 2**32 - 1))
 def test_figures_of_random_plans_add_up(question: tuple[Workload, Cluster], seed: int) -> None:
     work, place = question
@@ -384,7 +384,7 @@ def test_figures_of_random_plans_add_up(question: tuple[Workload, Cluster], seed
     assert [each.device for each in figures.devices] == list(plan.devices)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(20))
 @given(questions(layers=(2, 3), batches=(1, 2, 3), device_count=(2, 3)), st.integers(0, 2**32 - 1))
 def test_no_order_beats_the_exhaustive_search(question: tuple[Workload, Cluster], seed: int) -> None:
     """The search that other tests rely on: never above the list schedule, never below the longest path."""

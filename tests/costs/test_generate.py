@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from builders import cluster, device, layer, pipeline, questions, random_plan, seeded, workload
+from builders import cluster, device, examples, layer, pipeline, questions, random_plan, seeded, workload
 from hypothesis import given, settings
 
 from dora_nb.catalog import load_workload
@@ -153,7 +153,7 @@ def test_a_workload_without_what_generating_takes(change: dict[str, Any], field:
         generating().replace(**change)
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(10))
 @given(questions(modes=("generate",)), seeded(lambda dice: dice))
 def test_a_random_plan_adds_up_in_plain_loops(question: tuple[Workload, Cluster], dice: Any) -> None:
     work, place = question

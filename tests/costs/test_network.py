@@ -6,7 +6,7 @@ import itertools
 import random
 
 import pytest
-from builders import cluster, device, workload
+from builders import cluster, device, examples, workload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -222,7 +222,7 @@ def test_what_is_contended_and_what_is_a_devices_own() -> None:
     assert mixture().contended == (*ports, "wifi", "cell/up", "cell/down")
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(30))
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(4, 12), st.randoms(use_true_random=False))
 def test_flows_of_a_hand_over_add_up_to_what_each_has(
     senders: int, receivers: int, samples: int, dice: random.Random

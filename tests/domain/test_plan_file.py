@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import jsonschema
 import pytest
-from builders import pipeline, random_plan, random_question, seeded, workload
+from builders import examples, pipeline, random_plan, random_question, seeded, workload
 from hypothesis import given, settings
 
 from dora_nb.catalog import data_dir, load_cluster, load_workload
@@ -109,7 +109,7 @@ def test_every_kind_of_architecture_survives(name: str, tmp_path: Path) -> None:
     assert load_plan(save_plan(tmp_path / "plan.json", plan, work, HOME)).workload == work
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(12))
 @given(case=seeded(lambda dice: (*(question := random_question(dice)), random_plan(dice, *question))))
 def test_any_plan_comes_back_to_the_last_bit(
     case: tuple[Workload, Cluster, Plan], tmp_path_factory: pytest.TempPathFactory

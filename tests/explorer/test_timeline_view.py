@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
-from builders import Dice, cluster, pipeline, questions, random_plan, workload
+from builders import Dice, cluster, examples, pipeline, questions, random_plan, workload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import made_up_run
@@ -92,7 +92,7 @@ def test_a_fast_replica_waits_for_the_slow_one_which_alone_is_critical() -> None
     assert net.busy_s == pytest.approx(2 * 2 * 4e-3)  # airtime, without latency
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(20))
 @given(questions(kinds=("shared", "switch", "cell", "links", "mixed"), device_count=(2, 4)), st.integers(0, 2**32 - 1))
 def test_lanes_of_random_plans(question: tuple[Workload, Cluster], seed: int) -> None:
     evaluation = evaluated(random_plan(Dice(seed), *question), *question)

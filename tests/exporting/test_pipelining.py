@@ -56,7 +56,7 @@ def own_words(each: object) -> tuple[str, int, int | None]:
     raise AssertionError(each)
 
 
-@settings(derandomize=True, max_examples=examples(20), deadline=None)
+@settings(derandomize=True, max_examples=examples(10), deadline=None)
 @given(st.integers(0, 10_000))
 def test_torch_reads_our_instruction_list(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     dice = Dice(seed)

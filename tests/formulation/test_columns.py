@@ -14,6 +14,7 @@ from builders import (
     default_space,
     device,
     every_plan,
+    examples,
     layer,
     questions,
     random_question,
@@ -211,7 +212,7 @@ def fits_with(plan: Plan, stage: int, held: int, problem: Problem) -> bool:
     )
 
 
-@settings(max_examples=100, **QUICK)
+@settings(max_examples=examples(30), **QUICK)
 @given(questions(layers=(2, 4)), ACCOUNTINGS, st.integers(0, 10**6))
 def test_every_figure_is_that_of_the_plan(question: Question, accounting: str, seed: int) -> None:
     problem = problem_of(question, accounting)
@@ -227,7 +228,7 @@ def scarce(dice: Dice) -> Question:
     return work, place.replace(devices=tuple(devices))
 
 
-@settings(max_examples=60, **QUICK)
+@settings(max_examples=examples(20), **QUICK)
 @given(seeded(scarce), st.booleans(), st.integers(0, 10**6))
 def test_every_figure_is_that_of_the_plan_where_memory_is_scarce(
     question: Question, recomputation: bool, seed: int
@@ -239,7 +240,7 @@ def test_every_figure_is_that_of_the_plan_where_memory_is_scarce(
         check_chain(columns, chain, problem)
 
 
-@settings(max_examples=60, **QUICK)
+@settings(max_examples=examples(20), **QUICK)
 @given(seeded(scarce), st.sampled_from((None, 0.0, 5.0)))
 def test_a_column_recomputes_exactly_where_more_fit_in_flight_than_without(
     question: Question, headroom_price: float | None
@@ -284,7 +285,7 @@ def test_where_memory_is_ample_no_column_recomputes() -> None:
 # ------------------------------------------------------------------------------------------ which columns there are
 
 
-@settings(max_examples=50, **QUICK)
+@settings(max_examples=examples(15), **QUICK)
 @given(questions(layers=(2, 3)))
 def test_every_stage_of_every_plan_has_a_column_as_good(question: Question) -> None:
     problem = problem_of(question)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from builders import cluster, default_space, device, every_plan, questions, workload
+from builders import cluster, default_space, device, every_plan, examples, questions, workload
 from hypothesis import HealthCheck, given, settings
 
 from dora_nb.domain.cluster import Cluster
@@ -13,7 +13,7 @@ from dora_nb.formulation.problem import Problem
 ROUNDING = 1 + 1e-9
 
 
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(20), suppress_health_check=list(HealthCheck))
 @given(questions(layers=(2, 4), batches=(1, 2, 3, 4)))
 def test_no_completion_of_any_plan_is_below_the_bounds(question: tuple[Workload, Cluster]) -> None:
     work, place = question

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from builders import cluster, default_space, device, every_plan, questions, shape_and_timing, workload
+from builders import cluster, default_space, device, every_plan, examples, questions, shape_and_timing, workload
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +19,7 @@ from dora_nb.formulation.problem import Problem
 ROUNDING = 1 + 1e-9
 
 
-@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(12), suppress_health_check=list(HealthCheck))
 @given(questions(layers=(2, 4), batches=(1, 2, 3, 4), device_count=(2, 3)), st.sampled_from((1, 2, 3)))
 def test_no_stages_before_a_cut_of_any_plan_draw_less(question: tuple[Workload, Cluster], replicas: int) -> None:
     work, place = question

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from builders import Dice, default_space, questions
+from builders import Dice, default_space, examples, questions
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +24,7 @@ ANY_NETWORK = questions(
 )
 
 
-@settings(max_examples=80, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=examples(25), suppress_health_check=list(HealthCheck), deadline=None)
 @given(ANY_NETWORK, st.integers(0, 10**6))
 def test_pairs_are_those_of_the_network(question: tuple[Workload, Cluster], seed: int) -> None:
     problem = Problem.of(*question, "participating", space=default_space(*question))

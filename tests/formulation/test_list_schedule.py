@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from builders import Dice, cluster, layer, pipeline, questions, random_plan, workload
+from builders import Dice, cluster, examples, layer, pipeline, questions, random_plan, workload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +28,7 @@ def recomputed(plan: Plan, work: Workload, place: Cluster) -> tuple[float, float
     return schedule.makespan_s, max(ends)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(100))
 @given(questions(layers=(2, 5), batches=(1, 2, 3, 4, 6, 8), device_count=(2, 5)), st.integers(0, 2**32 - 1))
 def test_the_clock_is_the_recurrence(question: tuple[Workload, Cluster], seed: int) -> None:
     work, place = question

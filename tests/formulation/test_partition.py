@@ -239,7 +239,7 @@ def test_the_optimum_where_hand_overs_depend_on_both_ends(
     check_optimum(question, accounting, objective, share)
 
 
-@settings(max_examples=examples(30), **QUICK)
+@settings(max_examples=examples(15), **QUICK)
 @given(questions(layers=(2, 3), batches=(1, 2, 3), device_count=(2, 2), kinds=("shared", "switch", *NETWORKS)))
 def test_no_schedule_of_any_chain_is_below_its_rows(question: Question) -> None:
     problem, columns, chains = small(question)

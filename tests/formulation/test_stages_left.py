@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from builders import cluster, default_space, device, every_plan, questions, shape_and_timing, workload
+from builders import cluster, default_space, device, every_plan, examples, questions, shape_and_timing, workload
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +21,7 @@ from dora_nb.formulation.problem import Problem
 ROUNDING = 1 + 1e-9
 
 
-@settings(max_examples=80, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(25), suppress_health_check=list(HealthCheck))
 @given(questions(layers=(2, 4), batches=(1, 2, 3, 4), device_count=(2, 3)), st.sampled_from((1, 2, 3)))
 def test_no_stages_before_a_cut_of_any_plan_are_below_the_bounds(
     question: tuple[Workload, Cluster], replicas: int
@@ -91,7 +91,7 @@ def test_the_fastest_stage_works_as_long_as_the_makespan_lets_it() -> None:
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=4))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 def test_packed_counts_say_what_fits_together(counts: list[int]) -> None:
     starts = np.cumsum([0, *counts])
     fleet = Fleet(tuple(tuple(range(start, stop)) for start, stop in itertools.pairwise(starts.tolist())))

@@ -9,6 +9,7 @@ import pytest
 from builders import (
     Dice,
     best_stream_latency,
+    examples,
     random_plan,
     random_question,
     seeded,
@@ -49,7 +50,7 @@ def streamed(dice: Dice) -> Streamed:
     return work.replace(requests_per_s=1 / period_s), place, plan, operations, timing
 
 
-@settings(max_examples=40, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=examples(12), suppress_health_check=list(HealthCheck), deadline=None)
 @given(seeded(streamed))
 def test_the_exact_schedule_is_the_best_of_all_and_the_simulation_reaches_it(case: Streamed) -> None:
     work, place, plan, operations, timing = case
@@ -73,7 +74,7 @@ def test_the_exact_schedule_is_the_best_of_all_and_the_simulation_reaches_it(cas
     assert latencies[-1] == pytest.approx(settled.makespan_s, rel=1e-6)
 
 
-@settings(max_examples=25, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=examples(10), suppress_health_check=list(HealthCheck), deadline=None)
 @given(seeded(streamed))
 def test_times_that_meet_on_a_medium_make_no_schedule(case: Streamed) -> None:
     """All operations at once: the order they mean may or may not repeat, but what it gives is a true schedule."""

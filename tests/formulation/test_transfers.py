@@ -49,7 +49,7 @@ def some(question: tuple[Workload, Cluster], seed: int, most_transfers: int = 14
     return plan, problem
 
 
-@settings(max_examples=examples(75), **QUICK)
+@settings(max_examples=examples(35), **QUICK)
 @given(QUESTIONS, SEEDS)
 def test_bounds_are_below_and_schedules_above_the_best(question: tuple[Workload, Cluster], seed: int) -> None:
     plan, problem = some(question, seed)
@@ -64,7 +64,7 @@ def test_bounds_are_below_and_schedules_above_the_best(question: tuple[Workload,
     assert exact <= better.makespan_s * (1 + 1e-9)
 
 
-@settings(max_examples=examples(30), **QUICK)
+@settings(max_examples=examples(15), **QUICK)
 @given(QUESTIONS, SEEDS)
 def test_the_program_finds_the_best_order(question: tuple[Workload, Cluster], seed: int) -> None:
     plan, problem = some(question, seed, most_transfers=10)
@@ -83,7 +83,7 @@ def test_the_program_finds_the_best_order(question: tuple[Workload, Cluster], se
     assert max(ends_s) == pytest.approx(best_s, rel=1e-6)
 
 
-@settings(max_examples=examples(30), **QUICK)
+@settings(max_examples=examples(15), **QUICK)
 @given(QUESTIONS, SEEDS, st.sampled_from((0.9, 0.99, 0.9999)))
 def test_nothing_below_the_best_is_possible(question: tuple[Workload, Cluster], seed: int, share: float) -> None:
     plan, problem = some(question, seed, most_transfers=10)
@@ -97,7 +97,7 @@ def test_nothing_below_the_best_is_possible(question: tuple[Workload, Cluster], 
         assert outcome.status is solvers.Status.INFEASIBLE
 
 
-@settings(max_examples=examples(30), **QUICK)
+@settings(max_examples=examples(15), **QUICK)
 @given(QUESTIONS, SEEDS)
 def test_a_settled_plan_carries_a_proof(question: tuple[Workload, Cluster], seed: int) -> None:
     plan, problem = some(question, seed, most_transfers=10)

@@ -106,7 +106,7 @@ SMALL = {"layers": (2, 3), "batches": (1, 2, 3, 4)}
 QUICK = {"suppress_health_check": list(HealthCheck)}
 
 
-@settings(max_examples=120, **QUICK)
+@settings(max_examples=examples(40), **QUICK)
 @given(questions(**SMALL), ACCOUNTINGS, st.sampled_from((0.0, 0.3, 0.7)), st.booleans())
 def test_no_plan_refutes_the_bounds_of_a_search(
     question: Question, accounting: EnergyAccounting, share: float, scarce: bool
@@ -130,7 +130,7 @@ def _short_of_memory(dice: Dice) -> Question:
     return work, place.replace(devices=tuple(devices))
 
 
-@settings(max_examples=examples(20), **QUICK)
+@settings(max_examples=examples(10), **QUICK)
 @given(seeded(_short_of_memory), ACCOUNTINGS, st.sampled_from((0.0, 0.3, 0.7)), st.booleans())
 def test_no_plan_refutes_the_bounds_where_stages_may_recompute(
     question: Question, accounting: EnergyAccounting, share: float, scarce: bool
@@ -158,7 +158,7 @@ def _much_to_read(dice: Dice) -> Question:
     return work.replace(layers=tuple(layers)), place.replace(devices=tuple(devices))
 
 
-@settings(max_examples=examples(20), **QUICK)
+@settings(max_examples=examples(10), **QUICK)
 @given(seeded(_much_to_read), ACCOUNTINGS, st.sampled_from((0.0, 0.3, 0.7)))
 def test_no_plan_refutes_the_bounds_where_weights_may_be_held_in_8_bits(
     question: Question, accounting: EnergyAccounting, share: float
@@ -173,7 +173,7 @@ def test_no_plan_refutes_the_bounds_where_weights_may_be_held_in_8_bits(
     check_answers(targets, plans)
 
 
-@settings(max_examples=examples(30), **QUICK)
+@settings(max_examples=examples(15), **QUICK)
 @given(questions(layers=(3, 3), batches=(2, 4), device_count=(3, 3), kinds=("switch",), tied=False), ACCOUNTINGS)
 def test_no_plan_refutes_the_bounds_on_a_switch(question: Question, accounting: EnergyAccounting) -> None:
     problem = Problem.of(*question, accounting, space=default_space(*question))
@@ -186,7 +186,7 @@ def test_no_plan_refutes_the_bounds_on_a_switch(question: Question, accounting: 
 NETWORKS = ("links", "cell", "mixed", "mixed")  # where hand-overs depend on both ends
 
 
-@settings(max_examples=examples(20), **QUICK)
+@settings(max_examples=examples(10), **QUICK)
 @given(questions(**SMALL, kinds=NETWORKS), ACCOUNTINGS, st.sampled_from((0.0, 0.3, 0.7)), st.booleans())
 def test_no_plan_refutes_the_bounds_on_any_network(
     question: Question, accounting: EnergyAccounting, share: float, scarce: bool
@@ -199,7 +199,7 @@ def test_no_plan_refutes_the_bounds_on_any_network(
     check_answers(targets, plans)
 
 
-@settings(max_examples=examples(30), **QUICK)
+@settings(max_examples=examples(15), **QUICK)
 @given(questions(**SMALL), ACCOUNTINGS, st.sampled_from(((5, 100.0, 3), (1, 100.0, 0), (1_000, -1.0, 0))))
 def test_a_search_that_stops_early_still_returns_true_bounds(
     question: Question, accounting: EnergyAccounting, stop: tuple[int, float, int]
@@ -234,7 +234,7 @@ def test_bounds_and_answers_where_memory_is_scarce(question: Question) -> None:
     check_answers(targets, plans)
 
 
-@settings(max_examples=40, **QUICK)
+@settings(max_examples=examples(12), **QUICK)
 @given(
     questions(**SMALL, kinds=("shared", "switch", *NETWORKS)),
     ACCOUNTINGS,

@@ -58,7 +58,7 @@ def figures(route: Route) -> tuple[list[float], float, float]:
 places = seeded(lambda dice: random_cluster(dice, devices=(2, 4), kinds=KINDS))
 
 
-@settings(max_examples=examples(50), **QUICK)
+@settings(max_examples=examples(25), **QUICK)
 @given(places)
 def test_who_leaves_takes_no_way_between_others_along(place: Cluster) -> None:
     before = Network.of(place)
@@ -74,7 +74,7 @@ def test_who_leaves_takes_no_way_between_others_along(place: Cluster) -> None:
     assert questions_about(place).without(others).cluster.device_ids == (first,)
 
 
-@settings(max_examples=examples(50), **QUICK)
+@settings(max_examples=examples(25), **QUICK)
 @given(places)
 def test_who_joins_reaches_everybody_like_the_one_it_is_like(place: Cluster) -> None:
     before = Network.of(place)
@@ -90,7 +90,7 @@ def test_who_joins_reaches_everybody_like_the_one_it_is_like(place: Cluster) -> 
         assert after.alike(added, like)
 
 
-@settings(max_examples=examples(50), **QUICK)
+@settings(max_examples=examples(25), **QUICK)
 @given(places)
 def test_rates_of_all_and_of_one(place: Cluster) -> None:
     before, question = Network.of(place), questions_about(place)

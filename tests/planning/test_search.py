@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from builders import default_space, pipeline, questions, shape_and_timing
+from builders import default_space, examples, pipeline, questions, shape_and_timing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -57,7 +57,7 @@ def everything(problem: Problem, columns: Columns) -> list[tuple[list[int], list
     return recording.found
 
 
-@settings(max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(50), suppress_health_check=list(HealthCheck))
 @given(
     questions(layers=(2, 3), batches=(1, 2, 3, 4), device_count=(2, 3)), st.sampled_from(("participating", "all-on"))
 )
@@ -81,7 +81,7 @@ def test_no_bound_of_a_part_is_above_a_plan_that_continues_it(
             assert max(costliest) <= energy_j * (1 + 1e-9), (plan, costliest)
 
 
-@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(12), suppress_health_check=list(HealthCheck))
 @given(questions(layers=(2, 3), batches=(2, 4), device_count=(2, 3)))
 def test_longest_paths_of_many_partitions_are_those_of_their_plans(question: tuple[Workload, Cluster]) -> None:
     problem = Problem.of(*question, "participating", space=default_space(*question))

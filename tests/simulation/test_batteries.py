@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from builders import Dice, cluster, device, layer, pipeline, random_plan, seeded, workload
+from builders import Dice, cluster, device, examples, layer, pipeline, random_plan, seeded, workload
 from hypothesis import HealthCheck, given, settings
 from worlds import Case, changing, random_case, scheduled
 
@@ -235,7 +235,7 @@ def test_an_empty_battery_gives_nothing_for_a_change() -> None:
 # ------------------------------------------------------------------ against predictions and the record
 
 
-@settings(max_examples=60, deadline=None, **QUICK)
+@settings(max_examples=examples(20), deadline=None, **QUICK)
 @given(seeded(lambda dice: (random_case(dice), dice.pick(("participating", "all-on")), dice.pick(("ordered", "fair")))))
 def test_a_step_draws_what_the_cost_model_counts_as_a_batterys(drawn: tuple[Case, str, str]) -> None:
     (work, place, plan), accounting, sharing = drawn
@@ -275,7 +275,7 @@ def test_a_step_draws_what_the_cost_model_counts_as_a_batterys(drawn: tuple[Case
     assert drawn_j(record, full_j) + network_j == pytest.approx(record.energy_j, rel=EXACT)
 
 
-@settings(max_examples=40, deadline=None, **QUICK)
+@settings(max_examples=examples(12), deadline=None, **QUICK)
 @given(seeded(lambda dice: (random_case(dice), dice.pick(("participating", "all-on")), dice.pick((0.6, 2.5, 7.0)))))
 def test_what_is_drawn_is_the_records_energy(drawn: tuple[Case, str, float]) -> None:
     """Nothing changes, and no battery is ever empty; the last step is cut off."""
@@ -318,7 +318,7 @@ def unruly(dice: Dice) -> tuple[Case, Plan, World, dict[str, float], dict[str, A
     return (work, place, plan), other, world, full_j, options
 
 
-@settings(max_examples=120, deadline=None, **QUICK)
+@settings(max_examples=examples(40), deadline=None, **QUICK)
 @given(seeded(unruly))
 def test_every_joule_and_every_second_is_accounted_for(
     drawn: tuple[Case, Plan, World, dict[str, float], dict[str, Any]],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from builders import Dice, cluster, device, layer, pipeline, seeded, workload
+from builders import Dice, cluster, device, examples, layer, pipeline, seeded, workload
 from hypothesis import HealthCheck, given, settings
 from worlds import Case, changing, random_case, scheduled
 
@@ -36,7 +36,7 @@ def two_stages(size_bytes: float = 1e6, rate: float = 1e6, latency_s: float = 0.
 # ------------------------------------------------------------------ when nothing changes
 
 
-@settings(max_examples=150, deadline=None, **QUICK)
+@settings(max_examples=examples(50), deadline=None, **QUICK)
 @given(seeded(random_case))
 def test_a_step_is_the_plans_own_schedule(case: Case) -> None:
     work, place, plan = case
@@ -53,7 +53,7 @@ def test_a_step_is_the_plans_own_schedule(case: Case) -> None:
         assert set(found[key].places) == set(entry.places)
 
 
-@settings(max_examples=80, deadline=None, **QUICK)
+@settings(max_examples=examples(25), deadline=None, **QUICK)
 @given(seeded(random_case))
 def test_busy_times_and_joules_are_those_predicted(case: Case) -> None:
     work, place, plan = case
@@ -102,7 +102,7 @@ def test_two_that_share_take_twice_as_long() -> None:
     assert [entry.end_s for entry in ordered.entries if entry.kind == "activation"] == pytest.approx([3.0, 5.0])
 
 
-@settings(max_examples=80, deadline=None, **QUICK)
+@settings(max_examples=examples(25), deadline=None, **QUICK)
 @given(seeded(lambda dice: (random_case(dice), dice.number(0, 99))))
 def test_the_queue_of_one_medium_is_progressive_filling(drawn: tuple[Case, int]) -> None:
     case, seed = drawn
@@ -114,7 +114,7 @@ def test_the_queue_of_one_medium_is_progressive_filling(drawn: tuple[Case, int])
     assert results[0].took_s == pytest.approx(results[1].took_s, rel=1e-6)
 
 
-@settings(max_examples=60, deadline=None, **QUICK)
+@settings(max_examples=examples(20), deadline=None, **QUICK)
 @given(seeded(random_case))
 def test_fairly_shared_media_carry_no_more_than_they_can(case: Case) -> None:
     """No step is shorter than its longest path, nor than what any one medium has to carry."""
@@ -134,7 +134,7 @@ def test_fairly_shared_media_carry_no_more_than_they_can(case: Case) -> None:
 # ------------------------------------------------------------------ changes
 
 
-@settings(max_examples=100, deadline=None, **QUICK)
+@settings(max_examples=examples(30), deadline=None, **QUICK)
 @given(seeded(lambda dice: (random_case(dice), dice.pick((0.25, 0.5, 3.0)), dice.pick(("ordered", "fair")))))
 def test_everything_at_another_speed_takes_as_much_longer(drawn: tuple[Case, float, str]) -> None:
     (work, place, plan), factor, sharing = drawn
@@ -149,7 +149,7 @@ def test_everything_at_another_speed_takes_as_much_longer(drawn: tuple[Case, flo
     assert result.end_s * factor == pytest.approx(usual.end_s, rel=1e-6)
 
 
-@settings(max_examples=100, deadline=None, **QUICK)
+@settings(max_examples=examples(30), deadline=None, **QUICK)
 @given(seeded(lambda dice: (random_case(dice), dice.number(0, 10**6), dice.pick(("ordered", "fair")))))
 def test_nothing_is_lost_or_done_twice_while_speeds_change(drawn: tuple[Case, int, str]) -> None:
     """All work of every channel is worked off, and a step is between what the least and the greatest speeds allow."""

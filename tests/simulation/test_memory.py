@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from builders import Dice, pipeline, random_plan, seeded
+from builders import Dice, examples, pipeline, random_plan, seeded
 from hypothesis import HealthCheck, given, settings
 from worlds import Case, random_case, scheduled, two_ways
 
@@ -36,7 +36,7 @@ def two_plans(dice: Dice) -> tuple[Case, Plan]:
     return (work, place, plan.replace(prediction=figures)), other
 
 
-@settings(max_examples=40, deadline=None, **QUICK)
+@settings(max_examples=examples(12), deadline=None, **QUICK)
 @given(seeded(lambda dice: (random_case(dice), dice.pick(("ordered", "fair")))))
 def test_one_plan_needs_what_it_is_predicted_to_need(drawn: tuple[Case, str]) -> None:
     (work, place, plan), sharing = drawn
@@ -49,7 +49,7 @@ def test_one_plan_needs_what_it_is_predicted_to_need(drawn: tuple[Case, str]) ->
         assert record.peak_memory_bytes == pytest.approx(known)
 
 
-@settings(max_examples=40, deadline=None, **QUICK)
+@settings(max_examples=examples(12), deadline=None, **QUICK)
 @given(seeded(two_plans))
 def test_two_plans_need_what_they_need_together_if_both_stay(drawn: tuple[Case, Plan]) -> None:
     (work, place, plan), other = drawn

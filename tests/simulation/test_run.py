@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from builders import Dice, cluster, device, layer, pipeline, seeded, workload
+from builders import Dice, cluster, device, examples, layer, pipeline, seeded, workload
 from hypothesis import HealthCheck, given, settings
 from worlds import Case, changing, random_case, scheduled
 
@@ -103,7 +103,7 @@ def test_replayed_steps_are_simulated_steps() -> None:
     assert same.energy_participating_j == pytest.approx(usual.energy_participating_j)
 
 
-@settings(max_examples=30, deadline=None, **QUICK)
+@settings(max_examples=examples(10), deadline=None, **QUICK)
 @given(seeded(lambda dice: (random_case(dice), dice.number(0, 10**6), dice.pick(("ordered", "fair")))))
 def test_the_same_world_twice_gives_the_same_record(drawn: tuple[Case, int, str]) -> None:
     (work, place, plan), seed, sharing = drawn
@@ -258,7 +258,7 @@ def test_a_source_that_is_away_is_waited_for() -> None:
     assert record.steps[0].start_s == 7.0
 
 
-@settings(max_examples=60, deadline=None, **QUICK)
+@settings(max_examples=examples(20), deadline=None, **QUICK)
 @given(seeded(lambda dice: (random_case(dice), dice.number(0, 10**6), dice.pick(("ordered", "fair")))))
 def test_every_second_is_accounted_for(drawn: tuple[Case, int, str]) -> None:
     """Devices come and go, media stand still: steps, losses, changes and waits neither overlap nor overrun."""

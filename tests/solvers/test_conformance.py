@@ -11,6 +11,7 @@ import time
 import linopy
 import numpy as np
 import pytest
+from builders import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -312,7 +313,7 @@ def test_what_is_not_linear_is_refused(solver: Backend) -> None:
         solver.solve(model, Options())
 
 
-@settings(derandomize=True, max_examples=30, deadline=None)
+@settings(derandomize=True, max_examples=examples(10), deadline=None)
 @given(
     st.lists(st.lists(st.integers(-9, 9), min_size=4, max_size=4), min_size=1, max_size=4),
     st.lists(st.integers(-9, 9), min_size=4, max_size=4),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from builders import cluster, device, layer, workload
+from builders import cluster, device, examples, layer, workload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -89,7 +89,7 @@ def by_definition(steps: Steps, hybrid: Hybrid) -> float:
     return estimate(listed(steps, hybrid), steps.micro_batches, steps.trains)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(12))
 @given(st.integers(0, 2**32 - 1), st.booleans())
 def test_the_estimate_is_the_one_of_the_pipeline(seed: int, trains: bool) -> None:
     steps = random_steps(seed, trains)

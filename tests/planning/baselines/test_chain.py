@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from builders import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,7 +43,7 @@ def every_chain(costs: Costs) -> Iterator[tuple[Chain, list[float]]]:
                 yield Chain(0.0, cuts, types), parts
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(25))
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(least_pass, sum), (least_bottleneck, max)]))
 def test_no_chain_is_better(seed: int, rule: tuple[Callable, Callable]) -> None:
     costs, (best_chain, value) = random_costs(seed), rule

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from builders import cluster, compositions, device, layer, workload
+from builders import cluster, compositions, device, examples, layer, workload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -85,7 +85,7 @@ def test_fewer_samples_than_devices_cannot_be_shared_out() -> None:
     assert proportional_shares(np.ones((3, 1)), np.full((3, 1), 9), 2).tolist() == [[0], [0], [0]]
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(20))
 @given(st.integers(0, 2**32 - 1))
 def test_proportional_shares_are_the_nearest_that_fit(seed: int) -> None:
     """Of all whole shares that fit, none is nearer to the exact proportion (sum of squares)."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import cluster, device, layer, workload
+from builders import cluster, device, examples, layer, workload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,7 +51,7 @@ def every_split(loads: Loads) -> Iterator[tuple[Split, list[float], list[float]]
                     yield Split(0.0, cuts, shared), *figures
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(40))
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0, 1, 2, 5]))
 def test_no_split_is_better(seed: int, micro_batches: int) -> None:
     """Zero micro-batches stand for PipeDream's value."""
