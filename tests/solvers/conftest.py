@@ -91,7 +91,7 @@ def highs() -> Backend:
     return HighsBackend()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def hard_model() -> linopy.Model:
     """Market split with slack: an incumbent at once, a root bound of 0, no proof within seconds."""
     rng = np.random.default_rng(0)
@@ -106,7 +106,7 @@ def hard_model() -> linopy.Model:
     return model
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def hard_to_satisfy() -> linopy.Model:
     """Market split without slack: no incumbent in the time that a test gives it."""
     rng = np.random.default_rng(0)
