@@ -365,7 +365,10 @@ def every_plan(problem: Problem) -> Iterator[Plan]:
                 for inner in itertools.combinations(range(start + 1, layers), count - 1):
                     cuts = (start, *inner, layers)
                     for groups in groupings(frozenset(place.device_ids), count, min(space.most_replicas, size)):
-                        yield from _with_shares(problem, size, batches, tied, cuts, groups)
+                        for plan in _with_shares(problem, size, batches, tied, cuts, groups):
+                            for split in space.token_groups:
+                                if batches % split == 0:
+                                    yield plan.replace(token_groups=split)
 
 
 def _with_shares(
@@ -533,6 +536,7 @@ def default_space(
     *,
     recomputation: bool = False,
     int8_weights: bool = False,
+    token_groups: tuple[int, ...] = (1,),
 ) -> SearchSpace:
     """The default space with fewer in-flight depths, and layers run in one way unless others are asked for."""
     default = SearchSpace.default(work, Fleet.of(work, place, cost_table(work, place)))
@@ -541,6 +545,7 @@ def default_space(
         in_flight_depths=depths if work.trains else (1,),
         recomputation=recomputation,
         int8_weights=int8_weights,
+        token_groups=token_groups,
     )
 
 

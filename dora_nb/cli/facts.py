@@ -58,6 +58,7 @@ def plan_facts(each: Plan, accounting: Any) -> dict[str, Any]:
         "tied": each.tied,
         "overlap": each.overlap,
         "chunks": each.chunks,
+        "token_groups": each.token_groups,
         "stages": [stage.model_dump() for stage in each.stages],
         "schedule": [transfer.model_dump() for transfer in each.prediction.schedule],
     }

@@ -213,14 +213,15 @@ def _expected_hand_overs(plan: Plan, predicted: PredictedTimeline) -> dict[tuple
 
 
 def _made_by(plan: Plan, kind: str, stage: int, micro_batch: int) -> tuple[str, int, int]:
-    """The pass that gives what is handed over; of a token, ``micro_batch`` is the step that needs it."""
+    """The pass that gives what is handed over; of a token, ``micro_batch`` is the round that needs it."""
     if kind == "activation":
         return "forward", stage, micro_batch
     if kind == "gradient":
         return "backward", stage + 1, micro_batch
     if stage < len(plan.stages) - 1:
         return "decode", stage, micro_batch
-    return ("decode", stage, micro_batch - 1) if micro_batch else ("forward", stage, plan.micro_batches - 1)
+    earlier = micro_batch - plan.token_groups
+    return ("decode", stage, earlier) if earlier >= 0 else ("forward", stage, plan.micro_batches - 1)
 
 
 def _sums(record: RunRecord, predicted: PredictedTimeline) -> Iterator[TransferComparison]:

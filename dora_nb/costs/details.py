@@ -63,7 +63,8 @@ def details_of(
     known: dict[tuple[OperationClass, int], tuple[float, ...]] = {}  # tokens by the thousand are of a few classes
     for entry in timeline:
         together = decode_steps if entry.kind in ("decode", "token") else 1
-        operation = Operation(entry.kind, entry.stage, 0 if together > 1 else entry.micro_batch, entry.part)
+        number = 0 if entry.kind in ("decode", "token") else entry.micro_batch
+        operation = Operation(entry.kind, entry.stage, number, entry.part)
         key = operation.cls, together
         if key not in known:
             known[key] = tuple(held_s[operation.cls][place] / together for place in entry.places)

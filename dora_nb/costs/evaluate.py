@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 
@@ -31,10 +31,11 @@ from dora_nb.costs.operations import (
 from dora_nb.costs.schedule import scheduled_transfers
 from dora_nb.costs.stream import Wait, steady_start_times, steady_waits
 from dora_nb.costs.table import CostTable, cost_table
+from dora_nb.costs.token_rounds import Leg, every_leg, rounds_s
 from dora_nb.domain.architecture import INTEGER_BYTES
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.fits import check_fits
-from dora_nb.domain.plan import HOSTED, DevicePrediction, IdlePrediction, Plan, Prediction, Stage, Transfer
+from dora_nb.domain.plan import HOSTED, DevicePrediction, IdlePrediction, Plan, Prediction, Replica, Stage, Transfer
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.units import format_joules, format_seconds
@@ -164,10 +165,33 @@ def evaluate(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable 
 def timing_of(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable) -> Timing:
     """Seconds of every class of the plan's operations."""
     network = Network.of(cluster)
-    return Timing(
+    alone = Timing(
         compute_s=dict(_compute_times(plan, workload, cluster, table)),
         holds=dict(transfer_holds(plan, workload, network)),
     )
+    if plan.token_groups == 1 or not workload.decode_steps:
+        return alone
+    own_s = sum(alone.duration_s[operation.cls] for operation in _token_chain(plan, workload))
+    all_s = rounds_s(_legs(plan, workload, alone), plan.token_groups, workload.decode_steps)
+    follow_s = max(all_s - own_s, 0.0)  # rounding apart, all groups are not quicker than one
+    return replace(alone, compute_s={**alone.compute_s, OperationClass("follow", len(plan.stages) - 1): follow_s})
+
+
+def _legs(plan: Plan, workload: Workload, timing: Timing) -> list[Leg]:
+    """A round of one group, a step of average length."""
+    steps, legs = workload.decode_steps, []
+    for kind in (operation.cls for operation in _token_chain(plan, workload)):
+        duration_s = timing.duration_s[kind] / steps
+        held_s = {f"stage {kind.stage}": duration_s}
+        if kind in timing.holds:
+            held_s = {name: seconds / steps for name, seconds in timing.holds[kind].seconds.items()}
+        legs.append(Leg(duration_s, held_s))
+    return legs
+
+
+def _token_chain(plan: Plan, workload: Workload) -> list[Operation]:
+    """What a group does in a round."""
+    return [each for each in generation(Shape.of(plan, workload)) if each.kind in ("decode", "token")]
 
 
 def _compute_times(
@@ -270,14 +294,19 @@ def pass_seconds(stage: Stage, device: int, samples: int, table: CostTable) -> t
 
 
 def _decode_s(plan: Plan, index: int, place: int, workload: Workload, cluster: Cluster, table: CostTable) -> float:
-    """Seconds of all steps after the first token on one replica, which takes its share of the whole batch."""
+    """Seconds of all steps after the first token on one replica, which takes its share of one group."""
     stage = plan.stages[index]
     replica, table = stage.replicas[place], table.with_weights(stage.weights)
     if table.token_s is None:
         raise InputError("table.token_s", None, "seconds of one further token, for a workload that generates")
-    device, samples = cluster.device_ids.index(replica.device), plan.micro_batches * replica.samples
+    device, samples = cluster.device_ids.index(replica.device), group_samples(plan, replica)
     step_s = table.token_s[stage.first_layer : stage.stop_layer, device, samples].sum()
     return workload.decode_steps * float(step_s)
+
+
+def group_samples(plan: Plan, replica: Replica) -> int:
+    """Samples of a replica whose tokens are generated together."""
+    return plan.micro_batches // plan.token_groups * replica.samples
 
 
 def _hosted_times(device_id: str, samples: int, table: CostTable, cluster: Cluster) -> _PassTimes:
@@ -346,8 +375,8 @@ def transfer_holds(plan: Plan, workload: Workload, network: Network) -> Iterable
 
 
 def _token_holds(plan: Plan, workload: Workload, network: Network) -> Iterable[tuple[OperationClass, Hold]]:
-    """Hand-overs of all steps after the first token: the whole batch moves at once."""
-    batches, steps, last = plan.micro_batches, workload.decode_steps, len(plan.stages) - 1
+    """Hand-overs of all steps after the first token of one group, which moves at once."""
+    batches, steps, last = plan.micro_batches // plan.token_groups, workload.decode_steps, len(plan.stages) - 1
     for index, (stage, following) in enumerate(itertools.pairwise(plan.stages)):
         size = batches * workload.token_bytes(stage.stop_layer)
         yield (
@@ -530,7 +559,8 @@ def _prediction(
                     energy_j=device.idle_w * horizon_s + (device.active_w - device.idle_w) * busy_s,
                 )
             )
-    transfers = [timing.holds[operations.classes[index]] for index in operations.transfers]
+    kinds = [operations.classes[index] for index in operations.transfers]
+    transfers = [timing.holds[kind].times(plan.token_groups if kind.kind == "token" else 1) for kind in kinds]
     network_bytes = sum(hold.size_bytes for hold in transfers)
     participating_j = sum(device.energy_j for device in devices) + sum(hold.energy_j for hold in transfers)
     idle = tuple(
@@ -562,7 +592,10 @@ def _token_times(
     after = [operation for operation in generation(Shape.of(plan, workload)) if operation.kind != "output"]
     output_s = timing.duration_s.get(OperationClass("output", len(plan.stages) - 1), 0.0)
     steps_s = sum(timing.duration_s[operations.classes[operations.index[operation]]] for operation in after)
-    return makespan_s - output_s - steps_s, steps_s / workload.decode_steps if after else None
+    first_token_s = makespan_s - output_s - steps_s
+    if not after:
+        return first_token_s, None
+    return first_token_s, steps_s / workload.decode_steps
 
 
 def memory_of(memory: MemoryModel, plan: Plan, index: int, samples: int) -> float:
@@ -595,7 +628,7 @@ def _busy_s(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable, 
     if workload.trains:
         busy_s += _step_s(plan, index, replica.device, workload, cluster, table)
     if workload.decode_steps:
-        busy_s += _decode_s(plan, index, place, workload, cluster, table)
+        busy_s += plan.token_groups * _decode_s(plan, index, place, workload, cluster, table)
     return busy_s
 
 
@@ -648,18 +681,16 @@ ONCE = {"all-reduce", "tied-reduce", "tied-exchange", "tied-broadcast", "token"}
 def _steps(
     plan: Plan, workload: Workload, operations: Operations, timing: Timing, start_s: list[float]
 ) -> Iterable[TimelineEntry]:
-    """The steps after the first token one by one, numbered like micro-batches; the operations hold them in sums."""
-    chain = [each for each in generation(Shape.of(plan, workload)) if each.kind != "output"]
+    """The rounds after the first token one by one, numbered like micro-batches; the operations hold them in sums."""
+    chain = _token_chain(plan, workload)
     if not chain:
         return
-    now_s = start_s[operations.index[chain[0]]]
-    for step in range(workload.decode_steps):
-        for operation in chain:
-            end_s = now_s + timing.duration_s[operation.cls] / workload.decode_steps
-            stage = plan.stages[operation.stage]
-            places = tuple(timing.holds[operation.cls].seconds) if operation.kind == "token" else stage.devices
-            yield TimelineEntry(*operation._replace(micro_batch=step), now_s, end_s, places)
-            now_s = end_s
+    begin_s, legs = start_s[operations.index[chain[0]]], _legs(plan, workload, timing)
+    for going in every_leg(legs, plan.token_groups, workload.decode_steps):
+        operation = chain[going.leg]._replace(micro_batch=going.step * plan.token_groups + going.group)
+        stage, from_s = plan.stages[operation.stage], begin_s + going.start_s
+        places = tuple(timing.holds[operation.cls].seconds) if operation.kind == "token" else stage.devices
+        yield TimelineEntry(*operation, from_s, from_s + legs[going.leg].duration_s, places)
 
 
 def timeline_of(
@@ -668,7 +699,7 @@ def timeline_of(
     """Every operation with its times, by start; tokens step by step."""
     entries = []
     for operation, kind, start in zip(operations.operations, operations.classes, start_s, strict=True):
-        if operation.kind in ("decode", "token"):
+        if operation.kind in ("decode", "token", "follow"):
             continue
         stage = plan.stages[operation.stage]  # HOSTED is -1: the last stage's devices run it
         places = tuple(timing.holds[kind].seconds) if kind in timing.holds else stage.devices

@@ -145,8 +145,8 @@ def _correct(table: CostTable, place: int, record: RunRecord, device: str, dilat
         seconds[:, place] *= factor(kind, index, float(seconds[own, place, samples].sum()), again_s)
         if hosts:
             seconds[0, place] = first_s
-    if table.token_s is not None:  # the whole batch gets a token at a time
-        known_s = float(table.token_s[own, place, plan.micro_batches * samples].sum())
+    if table.token_s is not None:  # a group gets a token at a time
+        known_s = float(table.token_s[own, place, plan.micro_batches // plan.token_groups * samples].sum())
         table.token_s[:, place] *= factor("decode", index, known_s)
 
 

@@ -20,7 +20,7 @@ from dora_nb.costs.network import Hold
 from dora_nb.domain.plan import HOSTED, Compute, Plan, TransferKind, compute_order
 from dora_nb.domain.workload import Workload
 
-Kind = Literal["forward", "backward", "step", "decode"] | TransferKind
+Kind = Literal["forward", "backward", "step", "decode", "follow"] | TransferKind
 
 
 class OperationClass(NamedTuple):
@@ -78,6 +78,8 @@ class Shape(NamedTuple):
     generates, decodes
         Whether the passes are those of a prompt, so that outputs leave at the very end; and whether tokens follow the
         first one.
+    token_groups
+        How many groups of the batch follow each other then.
     """
 
     in_flight: tuple[int, ...]
@@ -92,6 +94,7 @@ class Shape(NamedTuple):
     overlap: bool = True
     generates: bool = False
     decodes: bool = False
+    token_groups: int = 1
 
     @classmethod
     def of(cls, plan: Plan, workload: Workload) -> Shape:
@@ -109,6 +112,7 @@ class Shape(NamedTuple):
             overlap=plan.overlap,
             generates=workload.generates,
             decodes=workload.decode_steps > 0,
+            token_groups=plan.token_groups,
         )
 
 
@@ -181,7 +185,7 @@ class Operations:
         return np.asarray(np.max(np.stack(ends), axis=0))
 
 
-COMPUTE_KINDS = ("forward", "backward", "step", "decode")
+COMPUTE_KINDS = ("forward", "backward", "step", "decode", "follow")
 
 
 @lru_cache(maxsize=4096)
@@ -320,8 +324,10 @@ class _Precedence:
 def generation(shape: Shape) -> list[Operation]:
     """What follows the passes of the prompt, one after another; each operation stands for all steps together.
 
-    The whole batch travels as one unit, so nothing overlaps: the tokens chosen go back to the first stage, every
-    stage computes and hands on. Steps take equally long on average, so their sum may be put operation by operation.
+    The tokens chosen go back to the first stage, every stage computes and hands on. Where the whole batch travels as
+    one unit nothing overlaps. Steps take equally long on average, so their sum may be put operation by operation. With
+    several groups the operations are those of one group, and ``follow`` stands for how much longer all of them take
+    (:mod:`dora_nb.costs.token_rounds`).
     """
     last = len(shape.in_flight) - 1
     chain: list[Operation] = []
@@ -332,6 +338,8 @@ def generation(shape: Shape) -> list[Operation]:
             chain.append(Operation("decode", stage, 0))
             if stage < last:
                 chain.append(Operation("token", stage, 0))
+        if shape.token_groups > 1:
+            chain.append(Operation("follow", last, 0))
     if shape.outputs:
         chain.append(Operation("output", last, 0))
     return chain

@@ -40,6 +40,8 @@ def check_fits(plan: Plan, workload: Workload, cluster: Cluster) -> None:
             plan.micro_batches,
             f"micro-batches of {plan.micro_batch} that make up the batch of {workload.batch}",
         )
+    if plan.token_groups > 1 and not workload.generates:
+        raise InputError("plan.token_groups", plan.token_groups, f"1 in mode {workload.mode!r}")
     expected = tied_placements(workload, len(plan.stages))
     if plan.tied not in expected:
         raise InputError("plan.tied", plan.tied, " or ".join(repr(each) for each in expected))

@@ -195,7 +195,8 @@ class ScheduledTransfer(Record):
     Attributes
     ----------
     kind, stage, micro_batch, part
-        As in :class:`Transfer`; of a ``token``, ``micro_batch`` is the step.
+        As in :class:`Transfer`; of a ``token``, ``micro_batch`` is the step, or with several groups the round: all
+        groups' first steps, then all their second ones.
     senders, receivers
         Devices at the two ends.
     media
@@ -353,6 +354,10 @@ class Certificate(Record):
         return certificate_html(self)
 
 
+def _is_one(number: int) -> bool:
+    return number == 1
+
+
 class Plan(Record):
     """A complete set of decisions for one workload on one cluster.
 
@@ -370,6 +375,9 @@ class Plan(Record):
         Whether stages compute while they send. If not, a stage waits after every pass until what it sent has arrived.
     chunks
         In how many equal pieces activations and gradients travel; others may go between them.
+    token_groups
+        In how many groups of equally many micro-batches the batch follows itself through the stages while tokens are
+        generated; see :mod:`dora_nb.costs.token_rounds`. 1: it travels as one unit; a plan file then does not hold it.
     transfer_order
         Every transfer of one iteration, in the order in which they enter the network; in a stream, in the order in
         which they do so within one period, each with its lag.
@@ -384,6 +392,7 @@ class Plan(Record):
     tied: TiedPlacement = "none"
     overlap: bool = True
     chunks: int = Field(default=1, ge=1, le=MOST_CHUNKS)
+    token_groups: int = Field(default=1, ge=1, exclude_if=_is_one)
     transfer_order: tuple[Transfer, ...] = ()
     prediction: Prediction | None = None
     certificate: Certificate | None = None
@@ -421,6 +430,9 @@ class Plan(Record):
                     behind,
                     f"at most {ahead}, what the stage before may have sent it before a gradient comes back",
                 )
+        if self.micro_batches % self.token_groups:
+            allowed = f"a divisor of the {self.micro_batches} micro-batches"
+            raise InputError("token_groups", self.token_groups, allowed)
         if self.tied == "hosted" and len(self.stages) == 1:
             raise InputError("tied", self.tied, "'one-stage' when there is a single stage")
         return self

@@ -193,7 +193,7 @@ def _busiest_s(plan: Plan, compute_s: Mapping[OperationClass, float]) -> float:
         if kind.kind in ("forward", "backward") and kind.part == 0:  # parts are those of one micro-batch
             load_s[kind.stage % len(plan.stages)] += plan.micro_batches * seconds  # stage -1 is hosted by the last one
         elif kind.kind == "decode":
-            load_s[kind.stage] += seconds
+            load_s[kind.stage] += plan.token_groups * seconds
     return max(load_s.values())
 
 
@@ -202,8 +202,9 @@ def _most_held_s(plan: Plan, workload: Workload, timing: Timing) -> float:
     held_s: dict[str, float] = defaultdict(float)
     for operation in operations_of(Shape.of(plan, workload)).operations:
         if operation.kind in EXECUTED:
+            times = plan.token_groups if operation.kind == "token" else 1
             for resource, seconds in timing.holds[operation.cls].seconds.items():
-                held_s[resource] += seconds
+                held_s[resource] += times * seconds
     return max(held_s.values(), default=0.0)
 
 

@@ -99,14 +99,15 @@ class Backward:
 
 @dataclass(frozen=True)
 class Decode:
-    """Run the next token of every sample of the batch through a stage.
+    """Run the next token of every sample of a group through a stage.
 
     Attributes
     ----------
     stage
         Which one.
     micro_batch
-        The step: how many tokens there are behind the first one.
+        The round: of one group, how many tokens there are behind the first one; of G groups, every G-th round is a
+        group's own.
     before
         The stage that hands over what enters; None: the tokens chosen by this one.
     """
@@ -230,18 +231,21 @@ def _passes(plan: Plan, index: int, interval: tuple[int, int], trains: bool) -> 
 
 
 def _tokens(plan: Plan, index: int, interval: tuple[int, int], steps: int) -> list[Instruction]:
-    """What follows the prompt: the tokens chosen go back to the first stage, every stage computes and hands on."""
-    count = len(plan.stages)
+    """What follows the prompt: the tokens chosen go back to the first stage, every stage computes and hands on.
+
+    Groups take turns: their first steps, then their second ones.
+    """
+    count, rounds = len(plan.stages), range(plan.token_groups * steps)
     before, after = (index - 1) % count, (index + 1) % count
-    hand_over = [Send("token", index, step, _pieces(plan, after, interval)) for step in range(steps)]
+    hand_over = [Send("token", index, number, _pieces(plan, after, interval)) for number in rounds]
     if count == 1:  # what is chosen here is used here
-        return [Decode(index, step, None) for step in range(steps)]
-    is_last = index == count - 1
-    program: list[Instruction] = [*(hand_over[:1] if is_last else [])]
-    for step in range(steps):
-        program.append(Recv("token", before, step, _pieces(plan, before, interval)))
-        program.append(Decode(index, step, before))
-        program.extend(hand_over[step + 1 : step + 2] if is_last else hand_over[step : step + 1])
+        return [Decode(index, number, None) for number in rounds]
+    ahead = plan.token_groups if index == count - 1 else 0  # what is chosen at the end is the next step's
+    program: list[Instruction] = [*hand_over[:ahead]]
+    for number in rounds:
+        program.append(Recv("token", before, number, _pieces(plan, before, interval)))
+        program.append(Decode(index, number, before))
+        program.extend(hand_over[number + ahead : number + ahead + 1])
     return program
 
 

@@ -229,14 +229,14 @@ class Interpreter:
     def _decode(self, instruction: Decode) -> None:
         stage, step, before = instruction.stage, instruction.micro_batch, instruction.before
         entering = None if before is None else self._received.pop(("token", before, step))
-        leaving = self._replica.decode(stage, entering)
+        leaving = self._replica.decode(stage, step, entering)
         if leaving is not None:
             self._produced["token", stage, step] = leaving
 
     def _leaving(self, hand_over: Send) -> Tensor:
         """What a hand-over takes along; tokens chosen behind the last layer stay there as well."""
         produced = self._produced.pop(key_of(hand_over), None)
-        return self._replica.chosen if produced is None else produced
+        return self._replica.chosen(hand_over.micro_batch) if produced is None else produced
 
     def _backward(self, stage: int, micro_batch: int) -> None:
         gradient = self._received.pop(("gradient", stage, micro_batch), None)

@@ -107,7 +107,7 @@ def targets_of(
         token_table = table.with_weights(stage.weights).token_s
         assert token_table is not None, "tokens were timed"
         own = slice(stage.first_layer, stage.stop_layer)
-        token_s = float(token_table[own, device, plan.micro_batches * samples].sum())
+        token_s = float(token_table[own, device, plan.micro_batches // plan.token_groups * samples].sum())
         targets.append(Target(phase="decode", stage=index, seconds=token_s))
     if workload.trains:
         seconds = step_seconds(table, workload, device, stage.first_layer, stage.stop_layer, hosts_first_layer=hosts)
@@ -239,8 +239,8 @@ def samples_of(plan: Plan) -> list[int]:
 
 
 def decoded_of(plan: Plan) -> list[int]:
-    """The same where the whole batch gets a token at a time."""
-    return [plan.micro_batches * samples for samples in samples_of(plan)]
+    """The same where a group gets a token at a time."""
+    return [plan.micro_batches // plan.token_groups * samples for samples in samples_of(plan)]
 
 
 def busy_bound_s(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable) -> float:

@@ -92,6 +92,7 @@ class Replica:
                 task.layer_count,
                 samples=self.interval[1] - self.interval[0],
                 micro_batches=plan.micro_batches,
+                groups=plan.token_groups,
                 tokens=task.most_tokens,
             )
         names = tied_names(network)
@@ -195,7 +196,7 @@ class Replica:
                     entering = None if layers.start == 0 else torch.zeros_like(self._boundary(stage - 1))
                     leaving = self.forward(stage, index, entering, data)
                 if self.task.decode_steps:
-                    self.decode(stage, torch.zeros_like(self._tokens_behind((stage - 1) % len(self._plan.stages))))
+                    self.decode(stage, 0, torch.zeros_like(self._tokens_behind((stage - 1) % len(self._plan.stages))))
                 for index in range(self._in_flight if self._trains else 0):
                     self.backward(stage, index, None if leaving is None else torch.ones_like(leaving))
             self.begin(trains=False)
@@ -249,13 +250,15 @@ class Replica:
             self._passes[stage, micro_batch] = (first, x)
         return None if is_last else x.detach().cpu()
 
-    def decode(self, stage: int, entering: Tensor | None) -> Tensor | None:
-        """Run the next token of every sample through a stage.
+    def decode(self, stage: int, number: int, entering: Tensor | None) -> Tensor | None:
+        """Run the next token of every sample of a group through a stage.
 
         Parameters
         ----------
         stage
             This device's.
+        number
+            Of the round, in which groups take turns.
         entering
             What the stage before handed over, (samples of a micro-batch, micro-batches, ...): ids from the last stage,
             else (..., 1, hidden). None: the tokens chosen here.
@@ -265,25 +268,24 @@ class Replica:
         what the next stage gets; None behind the last layer, see :attr:`chosen`
         """
         assert self._generation is not None, "only a task that generates has tokens"
-        layers = self._layers_of[stage]
+        layers, group = self._layers_of[stage], number % self._plan.token_groups
         with torch.no_grad():
-            x = self._generation.next_tokens(self.chosen if entering is None else entering).to(self.device)
+            x = self._generation.next_tokens(self.chosen(number) if entering is None else entering).to(self.device)
             for index in layers:
-                x = self._passed(index, x, None)
+                x = self._passed(index, x, None, group)
         if layers.stop < self.task.layer_count:
             return self._generation.handed_over(x).cpu()
-        self._put_out(x, None)
+        self._put_out(x, None, group)
         return None
 
     def take_outputs(self, micro_batches: Iterable[int]) -> dict[int, Tensor]:
         """What the last layer gave of some micro-batches, which is not kept here any longer."""
         return {index: self.outputs.pop(index) for index in micro_batches}
 
-    @property
-    def chosen(self) -> Tensor:
-        """The tokens chosen last, behind the last layer: ids (samples of a micro-batch, micro-batches)."""
+    def chosen(self, number: int) -> Tensor:
+        """The tokens that a round begins with, behind the last layer: ids (samples of a micro-batch, micro-batches)."""
         assert self._generation is not None, "only a task that generates chooses tokens"
-        return self._generation.chosen
+        return self._generation.chosen(number % self._plan.token_groups)
 
     @property
     def tokens(self) -> Mapping[int, Tensor]:
@@ -327,18 +329,18 @@ class Replica:
             self._optimizer.step()
         self.completed += 1
 
-    def _passed(self, index: int, x: Tensor, micro_batch: int | None) -> Tensor:
+    def _passed(self, index: int, x: Tensor, micro_batch: int | None, group: int = 0) -> Tensor:
         """What a layer gives."""
         module = self._modules[index]
         if self._generation is not None:
-            return self._generation.passed(module, index, x, micro_batch)
+            return self._generation.passed(module, index, x, micro_batch, group)
         left: Tensor = module(x)
         return left
 
-    def _put_out(self, x: Tensor, micro_batch: int | None) -> None:
+    def _put_out(self, x: Tensor, micro_batch: int | None, group: int = 0) -> None:
         """Keep what the last layer gives, by micro-batch; of tokens, the last one's."""
         if self._generation is not None:
-            self.outputs |= self._generation.choose(x.cpu(), micro_batch)
+            self.outputs |= self._generation.choose(x.cpu(), micro_batch, group)
         elif micro_batch is not None:
             self.outputs[micro_batch] = x.cpu()
 
@@ -362,8 +364,8 @@ class Replica:
         return torch.empty((self.interval[1] - self.interval[0], *cut.shape), dtype=torch_dtype(cut.dtype))
 
     def _tokens_behind(self, stage: int) -> Tensor:
-        """An empty tensor for what a stage hands over of a token of every sample: ids behind the last layer."""
-        rows = (self.interval[1] - self.interval[0], self._plan.micro_batches)
+        """An empty tensor for what a stage hands over of a group's token: ids behind the last layer."""
+        rows = (self.interval[1] - self.interval[0], self._plan.micro_batches // self._plan.token_groups)
         layer = self._plan.stages[stage].stop_layer - 1
         if layer == self.task.layer_count - 1:
             return torch.empty(rows, dtype=torch.int64)

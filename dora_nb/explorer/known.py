@@ -6,6 +6,7 @@ its transfers are scheduled anew. Figures of a case are computed once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -230,4 +231,5 @@ def _rebatched(plan: Plan, batch: int) -> Plan:
     """As many micro-batches as make up another batch."""
     count = max(1, batch // plan.micro_batch)
     stages = tuple(stage.replace(in_flight=min(stage.in_flight, count)) for stage in plan.stages)
-    return plan.replace(micro_batches=count, stages=stages, transfer_order=())
+    groups = math.gcd(plan.token_groups, count)
+    return plan.replace(micro_batches=count, stages=stages, transfer_order=(), token_groups=groups)

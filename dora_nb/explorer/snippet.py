@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,8 +138,7 @@ def _space_argument(asked: Question) -> str:
     space = asked.space
     if space == problem.space:
         return ""
-    fields = ("micro_batch_sizes", "most_replicas", "in_flight_depths", "most_chunks", "recomputation", "int8_weights")
-    return f"space=dora.SearchSpace({_arguments({name: getattr(space, name) for name in fields})})"
+    return f"space=dora.SearchSpace({_arguments({each.name: getattr(space, each.name) for each in fields(space)})})"
 
 
 def _workload_call(workload: Workload) -> str | None:

@@ -30,9 +30,10 @@ from dora_nb.formulation.space import share_step
 #: One for all stages, or one for each.
 Counts = int | Ints
 
-#: Which stages may still matter: (micro-batch, group code, first, stop, seconds both ways, seconds of steps after the
-#: first token, joules) -> mask. Arrays of one entry per layer range, or of one per share vector and range.
-Screen = Callable[[Counts, Counts, Ints, Ints, Floats, Floats, Floats], NDArray[np.bool_]]
+#: Which stages may still matter: (micro-batch, groups of tokens, group code, first, stop, seconds both ways, seconds of
+#: steps after the first token, joules) -> mask. Arrays of one entry per layer range, or of one per share vector and
+#: range.
+Screen = Callable[[Counts, Counts, Counts, Ints, Ints, Floats, Floats, Floats], NDArray[np.bool_]]
 
 
 class Choice(NamedTuple):
@@ -65,8 +66,8 @@ class Columns:
 
     Attributes
     ----------
-    micro_batch, first, stop
-        Samples per micro-batch, and layers [first, stop).
+    micro_batch, token_groups, first, stop
+        Samples per micro-batch, groups of the batch while tokens are generated, and layers [first, stop).
     hosts
         Whether the stage also runs the network's first layer (last stages with tied parameters only).
     choice
@@ -89,11 +90,13 @@ class Columns:
     input_trip_s, label_trip_s, output_trip_s
         Seconds from their start to their arrival.
     decode_s
-        Seconds of all steps after the first token on the slowest replica; of a last stage, also of the outputs' way to
-        the sink, which follows.
+        Seconds of all steps after the first token of one group on the slowest replica; of a last stage, also of the
+        outputs' way to the sink, which follows.
+    steps_s
+        Seconds of all groups' steps after the first token on the slowest replica.
     token_receive_s, token_send_s
-        The stage's part of the airtime of these steps across its first and its last cut; across the two ends of the
-        network the tokens chosen go back. 0 of a stage that is the whole network.
+        The stage's part of the airtime of one group's steps across its first and its last cut; across the two ends of
+        the network the tokens chosen go back. 0 of a stage that is the whole network.
     sum_hold_s, sum_left_s, sum_tail_s
         Seconds that the replicas' all-reduce holds the medium; how many of them are left at least when the last
         backward pass ends, since buckets are summed as it fills them; and seconds from that end until all is summed.
@@ -131,6 +134,7 @@ class Columns:
     """
 
     micro_batch: Ints
+    token_groups: Ints
     first: Ints
     stop: Ints
     hosts: NDArray[np.bool_]
@@ -151,6 +155,7 @@ class Columns:
     label_trip_s: Floats
     output_trip_s: Floats
     decode_s: Floats
+    steps_s: Floats
     token_receive_s: Floats
     token_send_s: Floats
     sum_hold_s: Floats
@@ -227,11 +232,12 @@ class Columns:
         first_of = {joined.key(index): index for index in reversed(range(len(joined)))}
         return joined.take(np.array(sorted(first_of.values()), dtype=np.int64))
 
-    def key(self, column: int) -> tuple[int, int, int, bool, int, tuple[int, ...], str, bool, Weights | None]:
+    def key(self, column: int) -> tuple[int, int, int, int, bool, int, tuple[int, ...], str, bool, Weights | None]:
         """What tells a column from others of the same problem."""
         group, *how = self.choices[self.choice[column]]
-        place = int(self.micro_batch[column]), int(self.first[column]), int(self.stop[column])
-        return (*place, bool(self.hosts[column]), group.code, *how)
+        size = int(self.micro_batch[column]), int(self.token_groups[column])
+        place = int(self.first[column]), int(self.stop[column])
+        return (*size, *place, bool(self.hosts[column]), group.code, *how)
 
 
 def build_columns(
@@ -268,10 +274,11 @@ def build_columns(
     workload = problem.workload
     choices: list[Choice] = []
     parts: list[dict[str, NDArray[np.generic]]] = []  # the first may be empty: it says which figures there are
-    for micro_batch in problem.space.micro_batch_sizes:
+    for micro_batch, token_groups in problem.space.families(workload.batch):
         for group in problem.fleet.groups(min(most_replicas, problem.space.most_replicas, micro_batch)):
             for hosts in (False, True) if workload.trains and workload.tied_parameters else (False,):
-                for made_as, part, shares in builder.columns(micro_batch, group, hosts, skip_empty=bool(parts)):
+                found = builder.columns(micro_batch, token_groups, group, hosts, skip_empty=bool(parts))
+                for made_as, part, shares in found:
                     used, place = np.unique(part["choice"], return_inverse=True)
                     part["choice"] = place + len(choices)
                     choices.extend(Choice(group, tuple(map(int, shares[index])), *made_as) for index in used)
@@ -285,7 +292,7 @@ def stage_columns(problem: Problem, micro_batch: int, group: Group, first: int, 
     builder = _Builder(problem, _everything, beaten=False)
     builder.first, builder.stop = np.array([first]), np.array([stop])
     parts = []
-    for made_as, part, shares in builder.columns(micro_batch, group, hosts=False, skip_empty=False):
+    for made_as, part, shares in builder.columns(micro_batch, 1, group, hosts=False, skip_empty=False):
         choices = tuple(Choice(group, tuple(map(int, row)), *made_as) for row in shares)
         parts.append(Columns(**part, choices=choices, fleet=problem.fleet, batch=problem.workload.batch))  # type: ignore[arg-type]
     return Columns.join(parts)
@@ -293,6 +300,7 @@ def stage_columns(problem: Problem, micro_batch: int, group: Group, first: int, 
 
 def _everything(
     micro_batch: Counts,
+    token_groups: Counts,
     code: Counts,
     first: Ints,
     stop: Ints,
@@ -300,7 +308,7 @@ def _everything(
     decode_s: Floats,
     energy_j: Floats,
 ) -> NDArray[np.bool_]:
-    del micro_batch, code, first, stop, decode_s, energy_j
+    del micro_batch, token_groups, code, first, stop, decode_s, energy_j
     return np.ones(both_s.shape, dtype=bool)
 
 
@@ -333,6 +341,7 @@ class _Held(NamedTuple):
     first: Ints
     stop: Ints
     micro_batches: int
+    token_groups: int
     hosts: bool
     recomputes: bool
     weights: Weights | None
@@ -388,13 +397,13 @@ class _Builder:
         self.resources = self.network.contended
 
     def columns(
-        self, micro_batch: int, group: Group, hosts: bool, *, skip_empty: bool
+        self, micro_batch: int, token_groups: int, group: Group, hosts: bool, *, skip_empty: bool
     ) -> Iterator[tuple[tuple[Algorithm, bool, Weights | None], dict[str, NDArray[np.generic]], Ints]]:
         """Columns of one group by algorithm and way to run them, and the share vectors that their ``choice`` counts.
 
         With ``skip_empty`` nothing comes of a group that is in no column.
         """
-        eligible = self._may_matter(micro_batch, group)
+        eligible = self._may_matter(micro_batch, token_groups, group)
         if hosts:
             eligible &= (self.stop == self.layers) & (self.first >= 2)  # at least one stage is left between the ends
         first, stop = self.first[eligible], self.stop[eligible]
@@ -404,7 +413,7 @@ class _Builder:
         if len(first):
             shares = _share_vectors(group, micro_batch, ordered=self._is_separable(group))
         micro_batches = self.workload.batch // micro_batch
-        whole = _Held(group, shares, first, stop, micro_batches, hosts, recomputes=False, weights=None)
+        whole = _Held(group, shares, first, stop, micro_batches, token_groups, hosts, recomputes=False, weights=None)
         sought, least = np.ones((len(shares), len(first)), dtype=bool), np.ones((len(shares), len(first)))
         found = self._held_so(micro_batch, whole, sought, least, skip_empty=skip_empty)
         for algorithm, part in found.parts:
@@ -429,7 +438,7 @@ class _Builder:
         figures = self._compute(held)
         both_s = figures["forward_s"] + figures["backward_s"]
         dynamic_j, decode_s = figures["compute_j"], figures["decode_s"]
-        place = micro_batch, held.group.code, held.first, held.stop
+        place = micro_batch, held.token_groups, held.group.code, held.first, held.stop
         kept = sought & self.screen(*place, both_s, decode_s, dynamic_j)
         rows = np.asarray(kept.any(axis=1))  # share vectors that no range needs are not looked at again
         held, kept, least = held._replace(shares=held.shares[rows]), kept[rows], least[rows]
@@ -439,7 +448,7 @@ class _Builder:
         figures["least_in_flight"] = least
         figures["most_in_flight"] = self._most_in_flight(held, self.problem.terms.most_bytes)
         figures |= self._over_bytes(held)
-        figures |= self._network(held.group, held.shares, held.first, held.stop, held.micro_batches, held.hosts)
+        figures |= self._network(held)
         if self.workload.generates:
             figures = self._without_outputs(figures, held.micro_batches)
         fitting = kept & (figures["most_in_flight"] >= least)
@@ -508,6 +517,7 @@ class _Builder:
             part[name] = np.stack(numbered, axis=1) if numbered else np.zeros((len(choice), 0))
         part |= {
             "micro_batch": np.full(len(choice), micro_batch),
+            "token_groups": np.full(len(choice), held.token_groups),
             "first": held.first[place],
             "stop": held.stop[place],
             "hosts": np.full(len(choice), held.hosts),
@@ -528,7 +538,7 @@ class _Builder:
             return True
         return len({self.network.home(name).id for name in ids}) == 1 and bool(self.network.own_hops(ids[0]))
 
-    def _may_matter(self, micro_batch: int, group: Group) -> NDArray[np.bool_]:
+    def _may_matter(self, micro_batch: int, token_groups: int, group: Group) -> NDArray[np.bool_]:
         """Layer ranges that may matter on a group, however samples are shared out on it."""
         if self.screen is _everything:
             return np.ones(len(self.first), dtype=bool)
@@ -536,11 +546,12 @@ class _Builder:
         first, stop = self.first, self.stop
         both_s = micro_batch * (rest.path_s[group_only, stop] - rest.path_s[group_only, first])
         energy_j = self.workload.batch * (rest.energy_j[group_only, stop] - rest.energy_j[group_only, first])
-        decode_s = rest.decode_s[group_only, stop] - rest.decode_s[group_only, first]
-        return self.screen(micro_batch, group.code, first, stop, both_s, decode_s, energy_j)
+        own_s = rest.decode_s[token_groups]
+        decode_s = own_s[group_only, stop] - own_s[group_only, first]
+        return self.screen(micro_batch, token_groups, group.code, first, stop, both_s, decode_s, energy_j)
 
     def _compute(self, held: _Held) -> dict[str, Floats]:
-        group, shares, first, stop, micro_batches, hosts, recomputes, weights = held
+        group, shares, first, stop, micro_batches, token_groups, hosts, recomputes, weights = held
         forward_until = self.forward_until if weights is None else self.int8_until
         assert forward_until is not None, "weights in 8 bits are sought where their times are known"
         backward_until = self.again_until if recomputes else self.backward_until
@@ -565,9 +576,9 @@ class _Builder:
             own_step = self._step_s(d, first, stop, hosts)
             forward, backward = np.maximum(forward, own_forward), np.maximum(backward, own_backward)
             step = np.maximum(step, own_step)
-            own_decode = self._decode_s(d, micro_batches * samples, first, stop, weights)
+            own_decode = self._decode_s(d, micro_batches // token_groups * samples, first, stop, weights)
             decode = np.maximum(decode, own_decode)
-            own_j = (micro_batches * busy + own_step + own_decode) * (device.active_w - device.idle_w)
+            own_j = (micro_batches * busy + own_step + token_groups * own_decode) * (device.active_w - device.idle_w)
             energy += own_j
             if np.isfinite(terms.battery_j[d]):
                 cap = np.minimum(cap, terms.cap_s(d, own_j, device.idle_w))
@@ -580,6 +591,7 @@ class _Builder:
             "host_forward_s": host_forward,
             "host_backward_s": host_backward,
             "decode_s": decode,
+            "steps_s": token_groups * decode,
             "compute_j": energy,
             "cap_s": cap,
             **batteries,
@@ -606,10 +618,9 @@ class _Builder:
     def _is_whole(self, first: Ints, stop: Ints) -> NDArray[np.bool_]:
         return np.asarray((first == 0) & (stop == self.layers))
 
-    def _network(
-        self, group: Group, shares: Ints, first: Ints, stop: Ints, micro_batches: int, hosts: bool
-    ) -> dict[str, Floats]:
+    def _network(self, held: _Held) -> dict[str, Floats]:
         """Figures of the transfers the stage takes part in, each (shares or 1, ranges or 1), or that by resource."""
+        group, shares, first, stop, micro_batches, token_groups, hosts, *_ = held
         none = np.zeros((1, 1))
         figures = dict.fromkeys(_TRANSFERS, none) | dict.fromkeys(_AIRTIMES, np.zeros((1, 1, len(self.resources))))
         if not self.cluster.domains:
@@ -632,7 +643,7 @@ class _Builder:
             both = entering + leaving if self.workload.trains else np.maximum(entering, leaving)
             figures["port_s"] = micro_batches * airtime * both
         if self.workload.generates:
-            tokens, sent_bytes = self._tokens(airtime, first, stop, micro_batches)
+            tokens, sent_bytes = self._tokens(airtime, first, stop, micro_batches // token_groups)
             figures |= tokens
             network_bytes = network_bytes + sent_bytes
         ends_j = [figures.pop(f"{end}_j", none) for end in ("input", "label", "output")]
@@ -640,7 +651,7 @@ class _Builder:
         return figures
 
     def _tokens(self, airtime: Floats, first: Ints, stop: Ints, batches: int) -> tuple[dict[str, Floats], Floats]:
-        """What follows the prompt's passes: the stage's part of the airtime, and the bytes it sends."""
+        """What follows the prompt's passes: a stage's part of a group's airtime, and the bytes it sends of all."""
         workload = self.workload
         ends = float(INTEGER_BYTES)
         token_bytes = np.array([ends, *(workload.token_bytes(cut) for cut in range(1, self.layers)), ends])
@@ -853,7 +864,7 @@ _TELLING = "telling_"
 _SHARED_OUT = (
     *("sum_left_s", "energy_j", "receive_s", "forward_s", "send_s", "backward_s"),
     *("host_forward_s", "host_backward_s", "host_send_s", "input_s", "label_s", "output_s", "port_s", "sum_tail_s"),
-    *("decode_s", "token_receive_s", "token_send_s"),
+    *("decode_s", "steps_s", "token_receive_s", "token_send_s"),
 )
 
 #: So many of them are compared for all pairs; few pairs are left after that.

@@ -7,6 +7,7 @@ fractional figures hold for every grouping and every sharing out of the remainin
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +36,8 @@ class Completion:
     energy_j
         Joules per sample above idling. Shape (codes, cuts).
     decode_s
-        Seconds of all steps after the first token, for the whole batch; 0 if there are none. Shape (codes, cuts).
+        Seconds of all steps after the first token of one group, by how many groups of the batch there are; 0 if there
+        are none. Each of shape (codes, cuts).
     idle_w
         Idle draw of the thriftiest device left. Shape (codes,).
     next_byte_s
@@ -47,13 +49,15 @@ class Completion:
     path_s: Floats
     load_s: Floats
     energy_j: Floats
-    decode_s: Floats
+    decode_s: Mapping[int, Floats]
     idle_w: Floats
     next_byte_s: Floats
 
 
-def completion_bounds(workload: Workload, cluster: Cluster, table: CostTable, fleet: Fleet) -> Completion:
-    """The lower bounds for every set of used devices."""
+def completion_bounds(
+    workload: Workload, cluster: Cluster, table: CostTable, fleet: Fleet, token_groups: Collection[int] = (1,)
+) -> Completion:
+    """The lower bounds for every set of used devices, and these numbers of groups while tokens are generated."""
     samples = np.arange(1, workload.batch + 1)
     best_forward = np.maximum((table.forward_s[:, :, 1:] / samples).min(axis=2), INSTANT_S)
     best_both = np.maximum(((table.forward_s + table.backward_s)[:, :, 1:] / samples).min(axis=2), INSTANT_S)
@@ -64,20 +68,21 @@ def completion_bounds(workload: Workload, cluster: Cluster, table: CostTable, fl
     draw = np.array([device.active_w - device.idle_w for device in cluster.devices])
     idle = np.array([device.idle_w for device in cluster.devices])
     energy = best_both * draw
-    decode = np.zeros((fleet.codes, len(workload.layers)))
+    decode = dict.fromkeys(token_groups, np.zeros((fleet.codes, len(workload.layers))))
     if table.token_s is not None and workload.decode_steps:
         best_token = workload.decode_steps * np.maximum((table.token_s[:, :, 1:] / samples).min(axis=2), INSTANT_S)
         energy = energy + best_token * draw
         # However many devices share a layer out, each of them takes at least the time of one sample.
         one_sample = workload.decode_steps * table.token_s[:, :, 1]
         shared = workload.batch * _inverse(left @ (1.0 / best_token[:, members]).T)
-        decode = np.maximum(shared, _least(left, one_sample[:, members]))
+        alone = _least(left, one_sample[:, members])
+        decode = {groups: np.maximum(shared / groups, alone) for groups in token_groups}
     return Completion(
         forward_s=_until_cut(_inverse(forward_rate)),
         path_s=_until_cut(_inverse(both_rate)),
         load_s=_load(best_both[:, members], fleet.available.astype(float), left),
         energy_j=_until_cut(_least(left, energy[:, members])),
-        decode_s=_until_cut(decode),
+        decode_s={groups: _until_cut(each) for groups, each in decode.items()},
         idle_w=_least(left, idle[None, members])[:, 0],
         next_byte_s=_next_byte_s(cluster, members, left),
     )

@@ -32,6 +32,7 @@ def decode(columns: Columns, chosen: Sequence[int], in_flight: Sequence[int], pr
         micro_batches=workload.batch // micro_batch,
         stages=tuple(stages),
         tied=tied,
+        token_groups=int(columns.token_groups[chosen[0]]),
         overlap=problem.overlap,
     )
 

@@ -127,7 +127,7 @@ class HandOvers:
 def beyond_columns_j(plan: Plan, timing: Timing, problem: Problem) -> float:
     """Joules of a plan's transfers between stages above those that their columns count; 0 on one medium or switch."""
     times = {"activation": plan.micro_batches * plan.chunks, "gradient": plan.micro_batches * plan.chunks}
-    times |= {"tied-exchange": 1, "token": 1}
+    times |= {"tied-exchange": 1, "token": plan.token_groups}
     return sum(
         times.get(kind.kind, 0) * (hold.energy_j - problem.byte_j * hold.size_bytes)
         for kind, hold in timing.holds.items()

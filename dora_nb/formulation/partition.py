@@ -173,7 +173,7 @@ class _Program:
     # ------------------------------------------------------------------ which columns
 
     def flow(self) -> None:
-        """One chain of columns of one micro-batch size covers every layer once.
+        """One chain of columns of one micro-batch size, and one number of groups, covers every layer once.
 
         One last stage and one first stage; at every cut between them, the stage that starts there has one behind it
         that ends there. A hosted first layer takes the place of the stage before cut 1.
@@ -181,8 +181,8 @@ class _Program:
         self.add("flow", [self.total(self.last), self.total(self.first)], "=", 1)
         hosts: list[Form] = []
         meetings: list[Form] = []
-        for micro_batch in np.unique(self.c.micro_batch):
-            family = self.c.micro_batch == micro_batch
+        for size in np.unique(np.stack([self.c.micro_batch, self.c.token_groups]), axis=1).T:
+            family = (self.c.micro_batch == size[0]) & (self.c.token_groups == size[1])
             hosts.append(self.total(self.c.hosts, family) - self.total(self.places.behind_host, family))
             for position in self.positions:
                 starts = family & self.at(position) & ~self.first
@@ -238,19 +238,30 @@ class _Program:
                 rows.append(self.total(both_s, c.first == 0) + host_forward + host_backward + air + begin + finish)
         if self.problem.workload.generates:
             steps = self._steps()
+            if self.problem.space.token_groups != (1,):
+                steps = self._followed(steps)
             rows = [row + steps for row in rows]
         self.add("makespan", [row - self.makespan_s for row in rows], "<=")
         if np.isfinite(limit_s):
             self.add("QoE", [self.makespan_s], "<=", limit_s)
 
     def _steps(self) -> Form:
-        """Seconds of all steps after the first token, which overlap with nothing."""
+        """Seconds of all steps after the first token of one group, one after the other."""
         c = self.c
         hands_on = ~((c.first == 0) & (c.stop == self.layers))  # every stage of several sends once in a step
         messages = self.problem.workload.decode_steps * self.problem.message_s * hands_on
         if self.problem.shared:
             return self.total(c.decode_s + c.token_send_s + c.token_receive_s + messages)
         return total([self.total(c.decode_s + messages), *self.token_moves])
+
+    def _followed(self, round_s: Form) -> Form:
+        """At least the rounds of one group, and all that a stage or the medium has to do for all groups."""
+        c, all_s = self.c, over(self.rows.variables("tokens"))
+        loads = [round_s, *(self.total(c.steps_s, self.at(position)) for position in self.positions)]
+        if self.problem.shared:
+            loads.append(self.total(c.token_groups * (c.token_send_s + c.token_receive_s)))
+        self.add("tokens", [load - all_s for load in loads], "<=")
+        return all_s
 
     def _move(self, position: int) -> Form:
         """Seconds to move a micro-batch from the stage before a position (0: from a hosted first layer)."""
@@ -384,7 +395,7 @@ class _Program:
         c = self.c
         own_s = self.batches * (c.forward_s + c.backward_s + c.host_forward_s + c.host_backward_s)
         moves_s = 2 * self.batches * (c.send_s + c.receive_s + c.host_send_s + c.input_s + c.label_s + c.output_s)
-        own_s = own_s + c.decode_s + c.token_send_s + c.token_receive_s
+        own_s = own_s + c.token_groups * (c.decode_s + c.token_send_s + c.token_receive_s)
         tails_s = c.sum_hold_s + c.sum_tail_s + 2 * (c.tied_gather_s + c.tied_part_s + c.tied_spread_s) + c.step_s
         trips_s = c.input_trip_s + c.output_trip_s
         messages_s = (8 + self.problem.workload.decode_steps) * self.problem.message_s

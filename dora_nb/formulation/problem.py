@@ -105,7 +105,8 @@ class Problem:
     @cached_property
     def completion(self) -> Completion:
         """What missing layers cost at least, by used devices; only for fleets whose codes can be listed."""
-        return completion_bounds(self.workload, self.cluster, self.table.least, self.fleet)
+        groups = self.space.token_groups
+        return completion_bounds(self.workload, self.cluster, self.table.least, self.fleet, groups)
 
     @cached_property
     def stages_left(self) -> StagesLeft:

@@ -43,6 +43,10 @@ class SearchSpace:
         Whether a stage may hold its weights in 8 bits where that is faster or where memory does not hold them
         otherwise; see :attr:`~dora_nb.domain.plan.Stage.weights`. It changes what the network computes, by how much is
         not predicted; so only where asked for.
+    token_groups
+        Into how many groups of equally many micro-batches the batch may be split while tokens are generated, where its
+        micro-batches allow it; see :attr:`~dora_nb.domain.plan.Plan.token_groups`. Such plans are not simulated yet;
+        so one group unless more are asked for.
     """
 
     micro_batch_sizes: tuple[int, ...]
@@ -51,6 +55,7 @@ class SearchSpace:
     most_chunks: int = MOST_CHUNKS
     recomputation: bool = True
     int8_weights: bool = False
+    token_groups: tuple[int, ...] = (1,)
 
     @classmethod
     def of(cls, workload: Workload, cluster: Cluster, **changes: Any) -> SearchSpace:
@@ -97,6 +102,13 @@ class SearchSpace:
             raise InputError("most_chunks", self.most_chunks, f"1, 2 or {MOST_CHUNKS}")
         if self.int8_weights and workload.trains:
             raise InputError("int8_weights", True, "False in training, which changes the weights")
+        if not self.token_groups or min(self.token_groups) < 1:
+            raise InputError("token_groups", self.token_groups, "at least one number, each at least 1")
+        if self.token_groups != (1,) and not workload.generates:
+            raise InputError("token_groups", self.token_groups, f"(1,) in mode {workload.mode!r}")
+        if all((workload.batch // size) % groups for size in self.micro_batch_sizes for groups in self.token_groups):
+            allowed = "a number that divides the micro-batches of one of the sizes"
+            raise InputError("token_groups", self.token_groups, allowed)
         if self.most_chunks > 1 and workload.mode == "stream":
             raise InputError("most_chunks", self.most_chunks, "1 in mode 'stream', whose transfers travel whole")
 
@@ -104,6 +116,15 @@ class SearchSpace:
     def chunk_counts(self) -> tuple[int, ...]:
         """Numbers of chunks that are tried; every one is a special case of the largest."""
         return tuple(count for count in (1, 2, MOST_CHUNKS) if count <= self.most_chunks)
+
+    def families(self, batch: int) -> list[tuple[int, int]]:
+        """Micro-batch sizes with the numbers of groups that their micro-batches can be split into."""
+        return [
+            (size, groups)
+            for size in self.micro_batch_sizes
+            for groups in sorted(set(self.token_groups))
+            if (batch // size) % groups == 0
+        ]
 
     def in_flight(self, depth: int, stages: int, micro_batches: int) -> tuple[int, ...]:
         """In-flight counts of a pipeline, first stage to last."""
@@ -122,7 +143,14 @@ class SearchSpace:
             f"{self._shares()}, in-flight depth {depths}, transfers in up to {self.most_chunks} chunks"
             f"{', recomputation where memory is short' if self.recomputation else ''}"
             f"{', weights in 8 bits where that is faster or needed' if self.int8_weights else ''}"
+            f"{self._groups()}"
         )
+
+    def _groups(self) -> str:
+        if self.token_groups == (1,):
+            return ""
+        counts = ", ".join(map(str, sorted(set(self.token_groups))))
+        return f", {counts} groups behind each other, first come first served, while tokens are generated"
 
     def _shares(self) -> str:
         steps = {

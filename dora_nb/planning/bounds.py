@@ -8,7 +8,8 @@ Rows that bound the makespan from below (the textbook ``fill + (M - 1) x max`` i
   last transfer;
 * a resource of the stage's own (a switch port): everything it carries.
 
-What follows a prompt's passes, token by token, overlaps with nothing and is added to every row.
+What follows a prompt's passes, token by token, does not overlap with them and is added to every row: the rounds of one
+group, or where several follow each other all that a stage or the medium has to do for them, if that is more.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ class Bounds:
         makespan_s = self._open_rows(labels)
         makespan_s[complete] = self._complete_rows(labels.take(np.flatnonzero(complete)))
         if self.problem.workload.generates:
-            makespan_s = makespan_s + labels.decode_s + self._steps_left_s(labels, complete)
+            makespan_s = makespan_s + self._tokens_s(labels, complete)
         makespan_s[self._overloaded(labels, complete)] = np.inf
         makespan_s = np.where(makespan_s <= labels.cap_s, makespan_s, np.inf)  # a battery would be empty before
         rest = self.problem.completion
@@ -202,11 +203,21 @@ class Bounds:
         loads_s = np.maximum(loads_s, _busiest(labels.air_s + labels.sums_s + inputs_s))
         return self.problem.overloaded(loads_s)
 
+    def _tokens_s(self, labels: Labels, complete: NDArray[np.bool_]) -> Floats:
+        """What follows the prompt's passes: a group's rounds, or all groups' on the busiest stage or the medium."""
+        round_s = labels.decode_s + self._steps_left_s(labels, complete)
+        if self.family.token_groups == 1:
+            return round_s
+        back_s = np.where(complete, self.family.token_air_s(labels.last, labels.column), 0.0)
+        back_s = np.where(labels.column != labels.last, back_s, 0.0)
+        return np.asarray(np.maximum.reduce([round_s, labels.steps_s, labels.token_air_s + back_s]))
+
     def _steps_left_s(self, labels: Labels, complete: NDArray[np.bool_]) -> Floats:
         """What a pipeline's steps after the first token take on top of its label: stages to come, and the way back."""
         steps, message_s = self.problem.workload.decode_steps, self.problem.message_s
         back_s = np.where(labels.column != labels.last, self.family.token_s(labels.last, labels.column), 0.0)
-        to_come_s = self._rest(self.problem.completion.decode_s, labels) + 2 * steps * message_s
+        own_s = self.problem.completion.decode_s[self.family.token_groups]
+        to_come_s = self._rest(own_s, labels) + 2 * steps * message_s
         return np.where(complete, back_s, to_come_s)
 
     def _open_rows(self, labels: Labels) -> Floats:

@@ -1,4 +1,4 @@
-"""The stage columns of one micro-batch size, and what hand-overs between them take."""
+"""The stage columns of one micro-batch size and one number of groups, and what hand-overs between them take."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from dora_nb.formulation.problem import Problem
 
 @dataclass(frozen=True)
 class Family:
-    """Columns of one micro-batch size.
+    """Columns of one micro-batch size, and one number of groups while tokens are generated.
 
     Attributes
     ----------
-    problem, columns, micro_batch
-        What is planned, and with which columns of how many samples.
+    problem, columns, micro_batch, token_groups
+        What is planned, and with which columns of how many samples and groups.
     hand_overs
         What a hand-over takes between choices, where that depends on both; None where it is a part of each one's own.
     """
@@ -30,6 +30,7 @@ class Family:
     problem: Problem
     columns: Columns
     micro_batch: int
+    token_groups: int
     hand_overs: HandOvers | None
 
     @cached_property
@@ -70,14 +71,20 @@ class Family:
         return [np.flatnonzero((c.stop == cut) & ~c.hosts) for cut in range(self.layers + 1)]
 
     def token_s(self, ahead: Ints, behind: Ints) -> Floats:
-        """Seconds of the hand-overs between two columns in all steps after the first token."""
+        """Seconds of the hand-overs of one group between two columns in all steps after the first token."""
         c, steps = self.columns, self.problem.workload.decode_steps
         if not steps:
             return np.zeros(len(ahead))
         if self.hand_overs is not None:
-            moved_bytes = self.micro_batches * self._token_bytes[c.stop[ahead]]
+            moved_bytes = self.micro_batches // self.token_groups * self._token_bytes[c.stop[ahead]]
             return steps * self.hand_overs.between(c.choice[ahead], c.choice[behind], moved_bytes).there_s
         return self.hold_s(c.token_send_s[ahead], c.token_receive_s[behind]) + steps * self.problem.message_s
+
+    def token_air_s(self, ahead: Ints, behind: Ints) -> Floats:
+        """Airtime of all groups' hand-overs between two columns, on one shared medium; 0 elsewhere."""
+        c = self.columns
+        held_s = self.token_groups * (c.token_send_s[ahead] + c.token_receive_s[behind])
+        return held_s if self.problem.shared and self.hand_overs is None else np.zeros(len(ahead))
 
     def move(self, ahead: Ints, behind: Ints, *, hosted: bool = False) -> HandOver:
         """Hand-overs of a micro-batch between columns, or from a hosted first layer to columns."""

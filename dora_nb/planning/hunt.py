@@ -103,6 +103,8 @@ class Hunt:
             raise InputError(
                 "algorithm", "monolithic", "'decomposed' or 'auto' where limits or the objective have prices"
             )
+        if self.monolithic and self.problem.space.token_groups != (1,):
+            raise InputError("algorithm", "monolithic", "'decomposed' or 'auto' with several token_groups")
 
     def _targets(self, limits_s: Floats, new: bool = True) -> Targets:
         """Questions after the least energy within limits and, if ``new``, the fastest plan and the best value."""

@@ -23,7 +23,9 @@ class Labels:
     floor_s: Floats  # rows to which nothing is added: loads of stages and ports
     air_s: Floats  # airtime of activations and gradients by contended resource, shape (labels, resources)
     sums_s: Floats  # airtime of everything else, likewise
-    decode_s: Floats  # what follows the prompt's passes, one after another
+    decode_s: Floats  # what follows the prompt's passes, one after another, of one group
+    steps_s: Floats  # of all groups' steps after the first token, those of the busiest stage
+    token_air_s: Floats  # airtime of all groups' tokens on one shared medium
     energy_j: Floats
     idle_w: Floats
     cap_s: Floats  # longest makespan that batteries last

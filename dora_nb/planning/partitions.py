@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from dora_nb.costs.evaluate import timing_of
 from dora_nb.costs.operations import OperationClass, Shape, operations_of
 from dora_nb.costs.table import Floats
+from dora_nb.costs.token_rounds import least_rounds_s
 from dora_nb.domain.plan import HOSTED, Plan
 from dora_nb.formulation.columns import Columns
 from dora_nb.formulation.decode import decode
@@ -31,7 +32,7 @@ class Candidates:
     Attributes
     ----------
     columns
-        The columns of one micro-batch size.
+        The columns of one micro-batch size, and one number of groups.
     chosen
         Column of each stage, first to last, shape (partitions, stages).
     makespan_s, energy_j, value
@@ -227,6 +228,22 @@ def _over_bytes(columns: Columns, chosen: Ints, in_flight: tuple[int, ...]) -> F
     return np.asarray(np.sum(parts, axis=0))
 
 
+def _followed_s(family: Family, chosen: Ints) -> Floats:
+    """By how much the rounds of all groups take longer than those of one at least; see :func:`least_rounds_s`."""
+    c, stages, groups = family.columns, chosen.shape[1], family.token_groups
+    steps = family.problem.workload.decode_steps
+    chain_s, busiest_s, air_s = (np.zeros(len(chosen)) for _ in range(3))
+    for stage in range(stages):
+        ids, behind = chosen[:, stage], chosen[:, (stage + 1) % stages]
+        chain_s += c.steps_s[ids] / groups
+        busiest_s = np.maximum(busiest_s, c.steps_s[ids])
+        if stages > 1:
+            chain_s += family.token_s(ids, behind)
+            air_s += family.token_air_s(ids, behind)
+    last_s = c.steps_s[chosen[:, -1]]
+    return np.asarray(least_rounds_s(chain_s, busiest_s, air_s, last_s, groups, steps) - chain_s)
+
+
 def longest_paths(family: Family, chosen: Ints, in_flight: tuple[int, ...], hosts: bool) -> Floats:
     """Seconds of the longest path through the operations of many partitions.
 
@@ -257,6 +274,7 @@ def longest_paths(family: Family, chosen: Ints, in_flight: tuple[int, ...], host
         outputs=bool(c.output_s.any()),
         generates=workload.generates,
         decodes=workload.generates,
+        token_groups=family.token_groups,
     )
     duration_s: dict[OperationClass, Floats] = {}
 
@@ -290,4 +308,6 @@ def longest_paths(family: Family, chosen: Ints, in_flight: tuple[int, ...], host
     duration_s[OperationClass("input", first)] = c.input_trip_s[tail if hosts else head]
     duration_s[OperationClass("label", stages - 1)] = c.label_trip_s[tail]
     duration_s[OperationClass("output", stages - 1)] = c.output_trip_s[tail]
+    if family.token_groups > 1 and workload.decode_steps:
+        duration_s[OperationClass("follow", stages - 1)] = _followed_s(family, chosen)
     return operations_of(shape).longest_path(duration_s)

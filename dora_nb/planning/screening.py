@@ -19,7 +19,7 @@ def screen(problem: Problem, targets: Targets, deadline: Deadline | None = None)
     A stage's bound holds for every plan with that stage; the bounds of stages left out are remembered like any other.
     """
     rest, batch, terms = problem.completion, problem.workload.batch, problem.terms
-    layers = len(problem.workload.layers)
+    layers, counts = len(problem.workload.layers), sorted(problem.space.token_groups)
     # A hosted first layer runs on the last stage's devices, so it may not be counted as work for the others.
     maybe_hosted = 1 if problem.workload.trains and problem.workload.tied_parameters else 0
     own_idle_w = problem.fleet.used @ np.array(
@@ -28,6 +28,7 @@ def screen(problem: Problem, targets: Targets, deadline: Deadline | None = None)
 
     def may_matter(
         micro_batch: Counts,
+        token_groups: Counts,
         code: Counts,
         first: Ints,
         stop: Ints,
@@ -38,10 +39,14 @@ def screen(problem: Problem, targets: Targets, deadline: Deadline | None = None)
         def around(by_code: Floats) -> tuple[Floats, Floats]:
             return _around(by_code, code, first, stop, layers, maybe_hosted)
 
+        # One table for all numbers of groups, one below the other.
+        table, codes = np.concatenate([rest.decode_s[each] for each in counts]), problem.fleet.codes
+        own_code = np.searchsorted(counts, token_groups) * codes + code
+        steps_s = decode_s + sum(_around(table, own_code, first, stop, layers, maybe_hosted))
         before_s, after_s = around(rest.path_s)
         load_s, others_j = batch * sum(around(rest.load_s)), batch * sum(around(rest.energy_j))
         makespan_s = np.maximum(both_s + micro_batch * after_s, batch // micro_batch * both_s) + micro_batch * before_s
-        makespan_s = np.maximum(makespan_s, load_s) + decode_s + sum(around(rest.decode_s))
+        makespan_s = np.maximum(makespan_s, load_s) + steps_s
         total_j = problem.energy_j(energy_j + others_j, own_idle_w[code], makespan_s)
         loads_s = np.maximum(load_s, batch // micro_batch * both_s)
         possible = np.isfinite(makespan_s) & ~problem.overloaded(loads_s)
@@ -59,7 +64,8 @@ def screened(columns: Columns, problem: Problem, targets: Targets) -> Columns:
     """The same of columns that are there already, by their own figures."""
     c = columns
     both_s = c.forward_s + c.backward_s
-    kept = screen(problem, targets)(c.micro_batch, c.code, c.first, c.stop, both_s, c.decode_s, c.energy_j)
+    place = c.micro_batch, c.token_groups, c.code, c.first, c.stop
+    kept = screen(problem, targets)(*place, both_s, c.decode_s, c.energy_j)
     return columns.take(kept)
 
 

@@ -95,9 +95,10 @@ class Search:
         # On one medium or switch what a hand-over takes is a part of each column's own.
         by_pair = self.problem.network.single is None and len(self.problem.cluster.devices) > 1
         hand_overs = HandOvers(self.problem, self.columns.choices) if by_pair and len(self.columns) else None
-        for micro_batch in sorted(set(self.columns.micro_batch.tolist())):
-            columns = self.columns.take(self.columns.micro_batch == micro_batch)
-            self._grow(Family(self.problem, columns, micro_batch, hand_overs))
+        c = self.columns
+        for micro_batch, groups in sorted(set(zip(c.micro_batch.tolist(), c.token_groups.tolist(), strict=True))):
+            columns = c.take((c.micro_batch == micro_batch) & (c.token_groups == groups))
+            self._grow(Family(self.problem, columns, micro_batch, groups, hand_overs))
         self.report.partitions, self.report.schedules = self.partitions.count, self.partitions.schedules
         return self.report
 
@@ -136,6 +137,8 @@ class Search:
             air_s=np.zeros_like(c.sum_air_s[ids]),
             sums_s=(c.sum_air_s + batches * c.output_air_s)[ids],
             decode_s=c.decode_s[ids],
+            steps_s=c.steps_s[ids],
+            token_air_s=np.zeros(len(ids)),
             energy_j=c.energy_j[ids],
             idle_w=c.idle_w[ids],
             cap_s=c.cap_s[ids],
@@ -192,6 +195,8 @@ class Search:
             air_s=behind.air_s + batches * move.air_s,
             sums_s=behind.sums_s + c.sum_air_s[front],
             decode_s=behind.decode_s + c.decode_s[front] + self.family.token_s(front, behind.column),
+            steps_s=np.maximum(behind.steps_s, c.steps_s[front]),
+            token_air_s=behind.token_air_s + self.family.token_air_s(front, behind.column),
             energy_j=behind.energy_j + c.energy_j[front] + batches * move.extra_j,
             idle_w=behind.idle_w + c.idle_w[front],
             cap_s=np.minimum(behind.cap_s, c.cap_s[front]),

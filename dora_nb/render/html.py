@@ -72,7 +72,7 @@ def plan_set_html(plan_set: PlanSet) -> str:
 
 def plan_html(plan: Plan) -> str:
     """One plan as a fragment of HTML: its figures, and which layers run where."""
-    facts = [f"{words.count(plan.micro_batches, 'micro-batch')} of {words.count(plan.micro_batch, 'sample')}"]
+    facts = [words.split_words(plan)]
     if plan.prediction is not None:
         facts.append(f"latency {words.seconds_words(plan.prediction.makespan_s)}")
         facts.extend(filter(None, [words.pace_words(plan, "")]))
@@ -182,8 +182,7 @@ def _dash(cell: str) -> str:
 
 def _who(plan: Plan, plan_set: PlanSet) -> str:
     names = [layer.name for layer in plan_set.workload.layers]
-    split = f"{words.count(plan.micro_batches, 'micro-batch')} of {words.count(plan.micro_batch, 'sample')}"
-    title = f'<p>{attribute(plan.label or "plan")} <span class="dora-faint">({split})</span></p>'
+    title = f'<p>{attribute(plan.label or "plan")} <span class="dora-faint">({words.split_words(plan)})</span></p>'
     return title + _described(words.describe_stages(plan, names))
 
 

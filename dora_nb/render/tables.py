@@ -165,10 +165,7 @@ def describe_plan(plan: Plan, workload: Workload) -> str:
     workload
         What it is for; gives the layers their names.
     """
-    head = (
-        f"{plan.label or 'plan'}: {words.count(len(plan.stages), 'stage')}, "
-        f"{words.count(plan.micro_batches, 'micro-batch')} of {words.count(plan.micro_batch, 'sample')}"
-    )
+    head = f"{plan.label or 'plan'}: {words.count(len(plan.stages), 'stage')}, {words.split_words(plan)}"
     names = [layer.name for layer in workload.layers]
     return "\n".join([words.one_line(head), *(f"  {line}" for line in words.describe_stages(plan, names))])
 

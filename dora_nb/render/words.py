@@ -172,6 +172,12 @@ def solved_lines(plan_set: PlanSet) -> list[str]:
     return [*lines, f"{found} by {'; '.join(solvers)}." if solvers else f"{found}."]
 
 
+def split_words(plan: Plan) -> str:
+    """How a plan splits the batch."""
+    split = f"{count(plan.micro_batches, 'micro-batch')} of {count(plan.micro_batch, 'sample')}"
+    return split if plan.token_groups == 1 else f"{split}, tokens in {plan.token_groups} groups"
+
+
 def pace_lines(plan_set: PlanSet) -> list[str]:
     """Of plans that generate, when tokens come; of plans for a stream, how close together requests may be."""
     return [f"'{plan.label}': {pace}." for plan in plan_set.plans if (pace := pace_words(plan, plan_set.workload.mode))]

@@ -106,6 +106,9 @@ class StepModel:
             raise InputError(
                 "mode", "stream", "training, inference or generate: overlapping requests are not simulated yet"
             )
+        if self.plan.token_groups > 1:
+            allowed = "1: groups that follow each other while tokens are generated are not simulated yet"
+            raise InputError("plan.token_groups", self.plan.token_groups, allowed)
         check_fits(self.plan, self.workload, self.cluster)
 
     @cached_property

@@ -73,6 +73,15 @@ def test_tokens_equal_those_of_one_process_without_a_cache(lab, name, network):
             assert sum(each.size_bytes for each in caches) == 8 * elements * replica.samples * plan.micro_batches
 
 
+@pytest.mark.parametrize(("name", "groups"), [(name, groups) for name in STAGES for groups in (2, 4)])
+def test_groups_that_follow_each_other_generate_the_same(lab, name, groups):
+    plan, workload = generating(lab, STAGES[name], micro_batches=4)
+    small, plan = scale_down(plan.replace(token_groups=groups), workload)
+    assert plan.token_groups == groups
+    reference, _ = assert_same_text(lab, random_task(small, 3), plan)
+    assert len(torch.cat(reference.tokens).unique()) > NEW_TOKENS
+
+
 @pytest.mark.parametrize("new_tokens", [1, 2])
 def test_the_first_token_may_be_the_only_one(lab, new_tokens):
     plan, workload = generating(lab, STAGES["three stages"], new_tokens=new_tokens)
@@ -215,6 +224,24 @@ def test_the_record_tells_of_tokens(run, tmp_path):
     trace = json.loads(run.to_trace(tmp_path / "trace.json").read_text())
     decoded = [each["pid"] for each in trace["traceEvents"] if each.get("cat") == "decode"]
     assert decoded.count(1) == decoded.count(2) == 7 * len(run.plan.devices)  # predicted and measured
+
+
+def test_real_workers_generate_in_groups(lab, pool):
+    plan, workload = generating(lab, STAGES["two stages"], new_tokens=8, micro_batches=4)
+    plan = ordered(plan.replace(token_groups=2))
+    run = execute(plan, workload, lab.cluster([2e12, 1e12]), steps=1, workers=pool).wait()
+    assert run.differences.tokens == 0
+    assert run.differences.outputs <= 1e-12
+    decoded = [event for event in run.events if event.kind == "decode"]
+    assert len(decoded) == 2 * 7 * len(run.plan.devices)
+    predicted = [each for each in run.predicted.computations if each.kind == "decode"]
+    # While one group is handed over, the other one is computed.
+    moved = [each for each in run.predicted.transfers if each.kind == "token"]
+    assert any(a.start_s < b.end_s and b.start_s < a.end_s for a in moved for b in predicted)
+    assert run.predicted_tokens.first_token_s + 7 * run.predicted_tokens.token_s == pytest.approx(run.predicted_s)
+    found = dora.compare(run.plan, run)
+    assert [(each.stage, each.count) for each in found.stages if each.kind == "decode"] == [(0, 14), (1, 14)]
+    assert [(each.stage, each.count) for each in found.transfers if each.kind == "token"] == [(0, 14), (1, 14)]
 
 
 def test_what_was_measured_is_planned_with(run):

@@ -183,6 +183,25 @@ def test_no_plan_refutes_the_bounds_on_a_switch(question: Question, accounting: 
     check_answers(targets, plans)
 
 
+def _in_groups(dice: Dice) -> Question:
+    """Tokens that take a group about as long as handing them over, so that several groups can be worth it."""
+    work, place = random_question(dice, layers=(2, 3), batches=(2, 4), modes=("generate",), device_count=(2, 3))
+    return work.replace(new_tokens=dice.pick((2, 3, 9))), place
+
+
+@settings(max_examples=examples(30), **QUICK)
+@given(seeded(_in_groups), ACCOUNTINGS, st.sampled_from((0.0, 0.3, 0.7)))
+def test_no_plan_refutes_the_bounds_where_groups_follow_each_other(
+    question: Question, accounting: EnergyAccounting, share: float
+) -> None:
+    problem = Problem.of(*question, accounting, space=default_space(*question, token_groups=(1, 2, 4)))
+    plans = rated_plans(problem)
+    latency_s, _ = limits_of(plans, share)
+    targets = search(problem, (latency_s, np.inf))
+    check_bounds(targets, plans)
+    check_answers(targets, plans)
+
+
 NETWORKS = ("links", "cell", "mixed", "mixed")  # where hand-overs depend on both ends
 
 

@@ -241,7 +241,7 @@ def _moved_words(was: Sequence[str], will: Sequence[str], layers: Sequence[Layer
 
 
 def _pieces(plan: Plan) -> str:
-    return f"{words.count(plan.micro_batches, 'micro-batch')} of {words.count(plan.micro_batch, 'sample')}"
+    return words.split_words(plan)
 
 
 def _costs(before: Case, after: Case, ranges: Sequence[LayerRange], cost: Switch | None) -> Iterator[str]:
