@@ -39,6 +39,7 @@ def details_of(
     waits: Iterable[Wait],
     own_s: Mapping[OperationClass, Mapping[str, float]],
     decode_steps: int,
+    late_in_rounds_s: Mapping[Operation, float],
 ) -> TimelineDetails:
     """The details of a timeline.
 
@@ -55,6 +56,9 @@ def details_of(
     decode_steps
         Steps after the first token, each of which takes its share of an operation that stands for all of them. They
         follow one another, so they share its slack.
+    late_in_rounds_s
+        Where groups follow each other while tokens are generated: by how much each of their operations could start
+        later without a later end of these; empty elsewhere.
     """
     held_s = {kind: hold.seconds for kind, hold in timing.holds.items()} | dict(own_s)
     late_s = slack_of(operations, timing, start_s, waits)
@@ -69,7 +73,8 @@ def details_of(
         if key not in known:
             known[key] = tuple(held_s[operation.cls][place] / together for place in entry.places)
         busy_s.append(known[key])
-        slack_s.append(late_s[operations.index[operation]])
+        own_late_s = late_in_rounds_s.get(Operation(entry.kind, entry.stage, entry.micro_batch, entry.part), 0.0)
+        slack_s.append(late_s[operations.index[operation]] + own_late_s)
     return TimelineDetails(tuple(busy_s), tuple(slack_s))
 
 

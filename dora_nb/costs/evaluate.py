@@ -31,7 +31,7 @@ from dora_nb.costs.operations import (
 from dora_nb.costs.schedule import scheduled_transfers
 from dora_nb.costs.stream import Wait, steady_start_times, steady_waits
 from dora_nb.costs.table import CostTable, cost_table
-from dora_nb.costs.token_rounds import Leg, every_leg, rounds_s
+from dora_nb.costs.token_rounds import Leg, every_leg, rounds_s, slack_s
 from dora_nb.domain.architecture import INTEGER_BYTES
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.fits import check_fits
@@ -158,6 +158,7 @@ def evaluate(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable 
             waits_of(operations, timing, plan.transfer_order, workload.arrival_s),
             dict(compute_seconds(plan, workload, cluster, table)),
             workload.decode_steps,
+            _late_in_rounds(plan, workload, timing) if plan.token_groups > 1 and workload.decode_steps else {},
         ),
     )
 
@@ -187,6 +188,13 @@ def _legs(plan: Plan, workload: Workload, timing: Timing) -> list[Leg]:
             held_s = {name: seconds / steps for name, seconds in timing.holds[kind].seconds.items()}
         legs.append(Leg(duration_s, held_s))
     return legs
+
+
+def _late_in_rounds(plan: Plan, workload: Workload, timing: Timing) -> dict[Operation, float]:
+    """By how much each operation of a round, named as in the timeline, could start later."""
+    legs, groups, chain = _legs(plan, workload, timing), plan.token_groups, _token_chain(plan, workload)
+    late_s = slack_s(legs, list(every_leg(legs, groups, workload.decode_steps)))
+    return {chain[each.leg]._replace(micro_batch=each.step * groups + each.group): s for each, s in late_s.items()}
 
 
 def _token_chain(plan: Plan, workload: Workload) -> list[Operation]:

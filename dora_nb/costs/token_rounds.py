@@ -74,6 +74,32 @@ def every_leg(legs: Sequence[Leg], groups: int, steps: int) -> Iterator[Going]:
         yield play.go_on()
 
 
+def slack_s(legs: Sequence[Leg], goings: Sequence[Going]) -> dict[Going, float]:
+    """By how much each leg alone could start later without a later end of all rounds, in the same order.
+
+    Its group goes on after it, and who has next what it holds does; the last ones must be over by the end.
+
+    Parameters
+    ----------
+    legs
+        Of a round, in order.
+    goings
+        All of :func:`every_leg`, in its order.
+    """
+    end_s = max(each.start_s + legs[each.leg].duration_s for each in goings)
+    latest_s: dict[Going, float] = {}
+    behind: dict[int, float] = {}  # latest start of the group's next leg
+    after: dict[str, float] = {}  # and of the next one on what is held
+    for each in reversed(goings):
+        duration_s, held_s = legs[each.leg]
+        least = [behind.get(each.group, end_s) - duration_s]
+        least.extend(after[name] - seconds for name, seconds in held_s.items() if name in after)
+        latest_s[each] = behind[each.group] = min(least)
+        after.update(dict.fromkeys(held_s, latest_s[each]))
+    tiny_s = end_s * 1e-9
+    return {each: late if (late := latest_s[each] - each.start_s) > tiny_s else 0.0 for each in goings}
+
+
 def rounds_s(legs: Sequence[Leg], groups: int, steps: int) -> float:
     """Seconds until all groups have gone round so many times; the end of :func:`every_leg`."""
     play = _Play(legs, groups, steps)

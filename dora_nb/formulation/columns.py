@@ -232,12 +232,11 @@ class Columns:
         first_of = {joined.key(index): index for index in reversed(range(len(joined)))}
         return joined.take(np.array(sorted(first_of.values()), dtype=np.int64))
 
-    def key(self, column: int) -> tuple[int, int, int, int, bool, int, tuple[int, ...], str, bool, Weights | None]:
+    def key(self, column: int) -> tuple[int, int, int, bool, int, tuple[int, ...], int, str, bool, Weights | None]:
         """What tells a column from others of the same problem."""
-        group, *how = self.choices[self.choice[column]]
-        size = int(self.micro_batch[column]), int(self.token_groups[column])
-        place = int(self.first[column]), int(self.stop[column])
-        return (*size, *place, bool(self.hosts[column]), group.code, *how)
+        group, shares, *how = self.choices[self.choice[column]]
+        place = int(self.micro_batch[column]), int(self.first[column]), int(self.stop[column])
+        return (*place, bool(self.hosts[column]), group.code, shares, int(self.token_groups[column]), *how)
 
 
 def build_columns(

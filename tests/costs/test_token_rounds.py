@@ -14,7 +14,7 @@ from dora_nb.costs import Evaluation, evaluate
 from dora_nb.costs.evaluate import timing_of
 from dora_nb.costs.operations import Shape, operations_of
 from dora_nb.costs.table import cost_table
-from dora_nb.costs.token_rounds import Leg, every_leg, least_rounds_s, rounds_s
+from dora_nb.costs.token_rounds import Going, Leg, every_leg, least_rounds_s, rounds_s, slack_s
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.layer import NextToken
 from dora_nb.domain.plan import Plan
@@ -170,6 +170,30 @@ def test_rounds_by_another_clock(case: tuple[list[Leg], int, int]) -> None:
     assert float(least_rounds_s(*figures, groups, steps)) <= end_s * (1 + 1e-9)
     if groups == 1:
         assert end_s == pytest.approx(chain_s)
+
+
+@settings(max_examples=examples(60))
+@given(seeded(lambda dice: (random_legs(dice), dice.number(1, 4), dice.number(1, 4), dice)))
+def test_a_leg_that_starts_later_by_its_slack_delays_nothing(case: tuple[list[Leg], int, int, Dice]) -> None:
+    legs, groups, steps, dice = case
+    goings = list(every_leg(legs, groups, steps))
+
+    def end_s(late: Going | None, by_s: float) -> float:
+        free_s: dict[object, float] = {}
+        over_s = 0.0
+        for each in goings:  # in the same order, each as soon as it can
+            duration_s, held_s = legs[each.leg]
+            start_s = max(free_s.get(each.group, 0.0), *(free_s.get(name, 0.0) for name in held_s))
+            start_s += by_s if each == late else 0.0
+            free_s |= {name: start_s + seconds for name, seconds in held_s.items()} | {each.group: start_s + duration_s}
+            over_s = max(over_s, start_s + duration_s)
+        return over_s
+
+    whole_s, slack = end_s(None, 0.0), slack_s(legs, goings)
+    each = dice.pick(goings)
+    assert end_s(each, slack[each]) == pytest.approx(whole_s)
+    assert end_s(each, slack[each] + 1) == pytest.approx(whole_s + 1)
+    assert any(late == 0 for late in slack.values())
 
 
 def test_groups_are_of_equally_many_micro_batches() -> None:
