@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from builders import (
@@ -10,6 +12,7 @@ from builders import (
     best_stream_latency,
     cluster,
     default_space,
+    device,
     every_plan,
     examples,
     layer,
@@ -26,15 +29,21 @@ from hypothesis import strategies as st
 from dora_nb.catalog import load_cluster, load_workload
 from dora_nb.costs import evaluate
 from dora_nb.costs.operations import Operations, Timing
+from dora_nb.costs.table import cost_table
 from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.layer import NextToken
 from dora_nb.domain.plan import Plan
+from dora_nb.domain.plan_file import load_plan, save_plan
 from dora_nb.domain.qoe import EnergyAccounting, QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InfeasibleError, InputError
 from dora_nb.formulation.problem import Problem
+from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning.pace import fastest_stream
 from dora_nb.planning.plan import plan
-from dora_nb.render.tables import plan_text
+from dora_nb.render.html import plan_html
+from dora_nb.render.tables import describe_plan, plan_text
+from dora_nb.simulation.steps import StepModel
 
 Question = tuple[Workload, Cluster]
 ACCOUNTINGS = st.sampled_from(("participating", "all-on"))
@@ -231,3 +240,52 @@ def test_no_device_holds_the_network() -> None:
     huge = workload([layer("a", parameters=10**12)], mode="stream", requests_per_s=1)
     with pytest.raises(InfeasibleError, match="memory"):
         fastest_stream(huge, cluster(2))
+
+
+def test_the_planner_splits_the_batch_where_stages_would_wait_for_each_other(tmp_path: Path) -> None:
+    """Four equal layers whose tokens take long to compute and little to hand over; devices too small for all layers."""
+    token = NextToken(flops=1e8, read_parameters=0, output_elements=1_000)
+    chain = [layer(f"l{index}", parameters=100_000_000, next_token=token) for index in range(4)]
+    work = workload(chain, mode="generate", sequence=8, new_tokens=17, batch=4)
+    place = cluster([device(name, memory_bytes=1e9) for name in "ab"], 1e7)
+    makespan_s = {}
+    for groups in ((1,), (1, 2, 4)):
+        space = SearchSpace((1, 2), 1, (1,), token_groups=groups)
+        plans = plan(work, place, space=space, gap=1e-6)
+        best = plans.best
+        assert best.prediction is not None
+        assert best.certificate is not None
+        makespan_s[groups] = best.prediction.makespan_s
+        assert best.certificate.gap <= 1e-6
+        assert best.token_groups == max(groups)
+    assert makespan_s[1, 2, 4] < 0.7 * makespan_s[1,]
+    assert "1, 2, 4 groups behind each other" in best.certificate.scope
+    for shown in (describe_plan(best, work), plan_html(best)):
+        assert "tokens in 4 groups" in shown
+    kept = load_plan(save_plan(tmp_path / "plan.json", best, work, place))
+    assert kept.plan == best
+    again = evaluate(kept.plan, work, place).prediction
+    assert again.makespan_s == best.prediction.makespan_s
+    with pytest.raises(InputError, match="not simulated yet"):
+        StepModel(best, work, place, cost_table(work, place))
+    with pytest.raises(InputError, match="monolithic"):
+        plan(work, place, space=space, algorithm="monolithic")
+    # A plan without the field, as files of one group are, travels as one unit.
+    assert "token_groups" not in best.replace(token_groups=1, prediction=None, certificate=None).model_dump()
+
+
+@pytest.mark.parametrize(
+    ("groups", "mode", "allowed"),
+    [
+        ((), "generate", "at least one"),
+        ((0,), "generate", "at least one"),
+        ((3,), "generate", "divides"),
+        ((2,), "inference", r"\(1,\) in mode"),
+    ],
+)
+def test_groups_that_there_cannot_be(groups: tuple[int, ...], mode: str, allowed: str) -> None:
+    token = NextToken(flops=1e8, read_parameters=0, output_elements=1_000)
+    fields = {"sequence": 8, "new_tokens": 2} if mode == "generate" else {}
+    work = workload([layer("a", next_token=token if fields else None)], mode=mode, batch=4, **fields)
+    with pytest.raises(InputError, match=allowed):
+        plan(work, cluster(1), space=SearchSpace((1, 2), 1, (1,), token_groups=groups))
