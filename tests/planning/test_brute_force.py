@@ -189,7 +189,7 @@ def _in_groups(dice: Dice) -> Question:
     return work.replace(new_tokens=dice.pick((2, 3, 9))), place
 
 
-@settings(max_examples=examples(30), **QUICK)
+@settings(max_examples=examples(15), **QUICK)
 @given(seeded(_in_groups), ACCOUNTINGS, st.sampled_from((0.0, 0.3, 0.7)))
 def test_no_plan_refutes_the_bounds_where_groups_follow_each_other(
     question: Question, accounting: EnergyAccounting, share: float
