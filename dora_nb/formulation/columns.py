@@ -216,8 +216,10 @@ class Columns:
         return Columns(**arrays, choices=self.choices, fleet=self.fleet, batch=self.batch)
 
     @staticmethod
-    def join(parts: Sequence[Columns]) -> Columns:
-        """Columns of one problem together, each once."""
+    def beside(parts: Sequence[Columns]) -> Columns:
+        """Columns of one problem one after the other; none of them is in two parts."""
+        if len(parts) == 1:
+            return parts[0]
         choices: list[Choice] = []
         arrays: dict[str, list[NDArray[np.generic]]] = {}
         for part in parts:
@@ -228,7 +230,12 @@ class Columns:
             arrays["choice"][-1] = part.choice + len(choices)
             choices.extend(part.choices)
         merged = {name: np.concatenate(values) for name, values in arrays.items()}
-        joined = Columns(**merged, choices=tuple(choices), fleet=parts[0].fleet, batch=parts[0].batch)
+        return Columns(**merged, choices=tuple(choices), fleet=parts[0].fleet, batch=parts[0].batch)
+
+    @staticmethod
+    def join(parts: Sequence[Columns]) -> Columns:
+        """Columns of one problem together, each once."""
+        joined = Columns.beside(parts)
         first_of = {joined.key(index): index for index in reversed(range(len(joined)))}
         return joined.take(np.array(sorted(first_of.values()), dtype=np.int64))
 
@@ -240,7 +247,12 @@ class Columns:
 
 
 def build_columns(
-    problem: Problem, most_replicas: int, screen: Screen | None = None, *, beaten: bool = False
+    problem: Problem,
+    most_replicas: int,
+    screen: Screen | None = None,
+    *,
+    beaten: bool = False,
+    least_replicas: int = 1,
 ) -> Columns:
     """All columns of a problem whose memory suffices for at least one micro-batch in flight.
 
@@ -268,6 +280,8 @@ def build_columns(
         again with the columns' own figures.
     beaten
         Keep share vectors that others beat as well: on other durations they may beat those.
+    least_replicas
+        Fewest devices of a stage; at most what a micro-batch of the space can be shared out on.
     """
     builder = _Builder(problem, screen or _everything, beaten)
     workload = problem.workload
@@ -275,6 +289,8 @@ def build_columns(
     parts: list[dict[str, NDArray[np.generic]]] = []  # the first may be empty: it says which figures there are
     for micro_batch, token_groups in problem.space.families(workload.batch):
         for group in problem.fleet.groups(min(most_replicas, problem.space.most_replicas, micro_batch)):
+            if len(group.devices) < least_replicas:
+                continue
             for hosts in (False, True) if workload.trains and workload.tied_parameters else (False,):
                 found = builder.columns(micro_batch, token_groups, group, hosts, skip_empty=bool(parts))
                 for made_as, part, shares in found:

@@ -11,22 +11,18 @@ window of N requests in condition k, ``count[j, k]`` go to plan j. Two programs,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dora_nb.domain.qoe import ROUNDING
 from dora_nb.formulation.fleet import Ints
 from dora_nb.formulation.mixture import Mixture, Promise
-from dora_nb.formulation.rows import Form, Rows, over, total
-
-if TYPE_CHECKING:
-    import linopy
+from dora_nb.formulation.rows import Form, LinearProgram, Rows, over, total
 
 
 def mixing_model(
     mixture: Mixture, promise: Promise, *, most_plans: int, window: int, elastic: bool = False
-) -> linopy.Model:
+) -> LinearProgram:
     """Choose at most ``most_plans`` of the plans and whole counts for every condition.
 
     Variables: ``use`` (plans) binary; ``count`` (plans, conditions) integer; in training ``turn`` (home, other,
@@ -161,7 +157,7 @@ def _changes(rows: Rows, mixture: Mixture, count: Ints, window: int) -> dict[str
 # ---------------------------------------------------------------------------------------------- joint form
 
 
-def joint_model(mixture: Mixture, promise: Promise, *, slots: int, window: int) -> linopy.Model:
+def joint_model(mixture: Mixture, promise: Promise, *, slots: int, window: int) -> LinearProgram:
     """Slots that each choose one plan of a complete space, and weights of slots: the formal statement.
 
     The space of a slot is every plan of the mixture: for tiny cases all partitions, groups, shares and in-flight

@@ -24,7 +24,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,11 +46,8 @@ from dora_nb.formulation.columns import Columns
 from dora_nb.formulation.decode import stage_of
 from dora_nb.formulation.fleet import Ints
 from dora_nb.formulation.problem import Problem
-from dora_nb.formulation.rows import Form, Rows, over, total
+from dora_nb.formulation.rows import Form, LinearProgram, Rows, over, total
 from dora_nb.formulation.windows import followers
-
-if TYPE_CHECKING:
-    import linopy
 
 #: The largest makespan and energy of interest, in the program's own units: far above a solver's tolerances.
 _SCALE = 100.0
@@ -92,7 +89,7 @@ class JointModel:
         Transfers, by index of the operation, whose order each binary ``before`` decides.
     """
 
-    model: linopy.Model
+    model: LinearProgram
     unit: float
     columns: tuple[Ints, ...]
     operations: Operations

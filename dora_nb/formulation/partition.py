@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,7 @@ from dora_nb.costs.table import Floats
 from dora_nb.formulation.columns import Columns
 from dora_nb.formulation.fleet import Ints
 from dora_nb.formulation.problem import Problem
-from dora_nb.formulation.rows import Form, Rows, Sense, over, total
-
-if TYPE_CHECKING:
-    import linopy
-
+from dora_nb.formulation.rows import Form, LinearProgram, Rows, Sense, over, total
 
 #: What a program minimises; ``value`` is the objective of the QoE with what soft limits add.
 Objective = Literal["latency", "energy", "period", "value"]
@@ -43,7 +39,7 @@ class PartitionModel:
         Column and position from the end (1: last stage) of each binary.
     """
 
-    model: linopy.Model
+    model: LinearProgram
     column: Ints
     position: Ints
 

@@ -8,7 +8,6 @@ the first unit each has.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,11 +15,8 @@ from dora_nb.costs.table import Floats
 from dora_nb.domain.problem import MeasuredProblem
 from dora_nb.formulation.downsets import Units
 from dora_nb.formulation.kinds import kinds_of
-from dora_nb.formulation.rows import Rows, over, total
+from dora_nb.formulation.rows import LinearProgram, Rows, over, total
 from dora_nb.formulation.stage_table import unit_sums
-
-if TYPE_CHECKING:
-    import linopy
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,7 @@ class Assignment:
         return [int(device) for device in np.argmax(on, axis=1)]
 
 
-def assignment_model(assignment: Assignment, below_s: float) -> linopy.Model:
+def assignment_model(assignment: Assignment, below_s: float) -> LinearProgram:
     """The program that looks for a period of at most ``below_s``; its binaries are ``on``, shape (units, devices).
 
     Rows: every unit on one device; memory; per device the seconds put together as they overlap, at most the period; per

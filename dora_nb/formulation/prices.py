@@ -10,17 +10,13 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dora_nb.costs.table import Floats
 from dora_nb.formulation.fleet import Ints
 from dora_nb.formulation.mixture import Mixture, Promise
-from dora_nb.formulation.rows import Form, Rows, over, total
-
-if TYPE_CHECKING:
-    import linopy
+from dora_nb.formulation.rows import Form, LinearProgram, Rows, over, total
 
 #: Prices of limits are sought up to this many times what all requests cost, per limit: beyond, a limit cannot be kept.
 _DEAREST = 1e3
@@ -70,7 +66,7 @@ class Prices:
         return np.where(mixture.able, charged, np.inf)
 
 
-def prices_model(mixture: Mixture, promise: Promise, *, most_plans: int) -> linopy.Model:
+def prices_model(mixture: Mixture, promise: Promise, *, most_plans: int) -> LinearProgram:
     """The dual of the relaxed program (weights any fraction, plans resident in part, no memory, no changes).
 
     Primal: minimise sum p C y; sum over j of y[j, k] = 1; mean figures within limits; y[j, k] <= use[j]; sum of use
@@ -113,7 +109,7 @@ def prices_of(values: Mapping[str, Floats], promise: Promise) -> Prices:
     return Prices(values["request"], limit, max(float(values["place"].item()), 0.0))
 
 
-def bound_model(least: Mapping[tuple[int, ...], float], conditions: int, most_plans: int) -> linopy.Model:
+def bound_model(least: Mapping[tuple[int, ...], float], conditions: int, most_plans: int) -> LinearProgram:
     """The best bound that the cheapest plans for sets of conditions prove, at given prices of the limits.
 
     With the limits priced, a composition costs what its plans cost: relaxing ``y <= use`` and ``sum of use <= K`` as

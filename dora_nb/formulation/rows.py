@@ -1,24 +1,28 @@
-"""Linear programs: variables, linear forms of them, and rows by family, handed to linopy all at once.
+"""Linear programs: variables, linear forms of them, and rows by family.
 
-An expression of linopy a row takes a hundred times as long as one array for a whole family of rows.
+A program goes to a solver as plain arrays. A model of linopy, which has names for everything and writes files, is made
+of it where one is wanted: that takes a hundred times as long as making the arrays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dora_nb.costs.table import Floats
 from dora_nb.formulation.fleet import Ints
+from dora_nb.solvers.lineardata import LinearData
 
 if TYPE_CHECKING:
     import linopy
 
 Sense = Literal["<=", ">=", "="]
+
+Kind = Literal["real", "integer", "binary"]
 
 #: One for each variable, or one for all.
 Weights = Floats | Ints | NDArray[np.bool_] | float
@@ -88,14 +92,123 @@ def total(forms: Iterable[Form]) -> Form:
     return Form(at, np.concatenate([np.zeros(0), *(form.weight for form in added)]), sum(f.constant for f in added))
 
 
+class Block(NamedTuple):
+    """Variables of one name.
+
+    Attributes
+    ----------
+    shape
+        Of the block; its variables are numbered one after the other.
+    lower, upper
+        Bounds, one for each variable, flat.
+    kind
+        Of all of them.
+    """
+
+    shape: tuple[int, ...]
+    lower: Floats
+    upper: Floats
+    kind: Kind
+
+
+class Family(NamedTuple):
+    """Rows of one name; every variable comes once a row, and a row's terms lie together.
+
+    Attributes
+    ----------
+    row, at, weight
+        Of every term.
+    sense, bound
+        Of every row.
+    """
+
+    row: Ints
+    at: Ints
+    weight: Floats
+    sense: NDArray[np.str_]
+    bound: Floats
+
+
+@dataclass(frozen=True)
+class LinearProgram:
+    """A program that is complete.
+
+    Attributes
+    ----------
+    blocks, families
+        Variables and rows by name.
+    objective, sense
+        What is optimised; a constant is left out.
+    """
+
+    blocks: dict[str, Block]
+    families: dict[str, Family]
+    objective: Form
+    sense: Literal["min", "max"]
+
+    @property
+    def nvars(self) -> int:
+        """Number of variables."""
+        return sum(len(block.lower) for block in self.blocks.values())
+
+    @property
+    def ncons(self) -> int:
+        """Number of rows."""
+        return sum(len(family.bound) for family in self.families.values())
+
+    def linear_data(self) -> LinearData:
+        """The program as a solver takes it."""
+        from scipy.sparse import csr_array  # type: ignore[import-untyped]  # not needed to describe a problem
+
+        blocks, families = list(self.blocks.values()), list(self.families.values())
+        above = np.cumsum([0, *(len(family.bound) for family in families)])
+        rows = [family.row + start for family, start in zip(families, above.tolist(), strict=False)]
+        terms = [np.concatenate([np.zeros(0), *parts]) for parts in ([f.weight for f in families], rows)]
+        at = np.concatenate([np.zeros(0, dtype=np.int64), *(family.at for family in families)])
+        whole = np.repeat([block.kind != "real" for block in blocks], [len(block.lower) for block in blocks])
+        columns, start = {}, 0
+        for name, block in self.blocks.items():
+            columns[name] = start + np.arange(len(block.lower)).reshape(block.shape)
+            start += len(block.lower)
+        return LinearData(
+            cost=np.bincount(self.objective.at, self.objective.weight, minlength=start).astype(float),
+            offset=0.0,
+            maximise=self.sense == "max",
+            lower=np.concatenate([block.lower for block in blocks]),
+            upper=np.concatenate([block.upper for block in blocks]),
+            integer=whole.astype(bool),
+            matrix=csr_array((terms[0], (terms[1].astype(np.int64), at)), shape=(self.ncons, start)),
+            sense=np.concatenate([np.zeros(0, dtype="U1"), *(family.sense.astype("U1") for family in families)]),
+            rhs=np.concatenate([np.zeros(0), *(family.bound for family in families)]),
+            columns=columns,
+            column_scale=np.ones(start),
+        )
+
+    def linopy(self) -> linopy.Model:
+        """The program as a model with names."""
+        import linopy  # heavy, and only needed here
+
+        model = linopy.Model()
+        for name, (shape, lower, upper, kind) in self.blocks.items():
+            coords, dims = [range(length) for length in shape], [f"{name}_{axis}" for axis in range(len(shape))]
+            if kind == "binary":
+                model.add_variables(binary=True, coords=coords, dims=dims, name=name)
+                continue
+            bounds = lower.reshape(shape), upper.reshape(shape)
+            model.add_variables(*bounds, coords=coords, dims=dims, name=name, integer=kind == "integer")
+        for name, family in self.families.items():
+            _add_family(model, name, family)
+        model.add_objective(_expression(model, self.objective.at, self.objective.weight, ("_term",)), sense=self.sense)
+        return model
+
+
 class Rows:
     """A program under construction; rows are found under the name of their family."""
 
     def __init__(self) -> None:
-        import linopy  # heavy, and only needed here
-
-        self._model: linopy.Model = linopy.Model()
+        self._blocks: dict[str, Block] = {}
         self._families: dict[str, list[tuple[Form, Sense, Floats]]] = {}
+        self._count = 0
 
     def variables(
         self,
@@ -104,20 +217,17 @@ class Rows:
         *,
         lower: Floats | float = 0.0,
         upper: Floats | float = np.inf,
-        kind: Literal["real", "integer", "binary"] = "real",
+        kind: Kind = "real",
     ) -> Ints:
         """Add a block of variables; returns what forms call them, in the block's shape."""
         shape = (shape,) if isinstance(shape, int) else shape
         if 0 in shape:
             return np.zeros(shape, dtype=np.int64)
-        coords, dims = [range(length) for length in shape], [f"{name}_{axis}" for axis in range(len(shape))]
-        if kind == "binary":
-            added = self._model.add_variables(binary=True, coords=coords, dims=dims, name=name)
-        else:
-            least, most = (np.array(np.broadcast_to(bound, shape), dtype=float) for bound in (lower, upper))
-            whole = kind == "integer"
-            added = self._model.add_variables(least, most, coords=coords, dims=dims, name=name, integer=whole)
-        return np.asarray(added.labels.values, dtype=np.int64)
+        bounds = (0.0, 1.0) if kind == "binary" else (lower, upper)
+        least, most = (np.array(np.broadcast_to(bound, shape), dtype=float).ravel() for bound in bounds)
+        self._blocks[name] = Block(shape, least, most, kind)
+        self._count += len(least)
+        return np.arange(self._count - len(least), self._count).reshape(shape)
 
     def add(self, family: str, form: Form, sense: Sense, bound: Floats | float = 0.0) -> None:
         """Add the row ``form (<=, >=, =) bound``, or one for each of several forms."""
@@ -126,42 +236,45 @@ class Rows:
         if len(at):
             self._families.setdefault(family, []).append((Form(at, weight), sense, bounds))
 
-    def build(self, objective: Form, sense: Literal["min", "max"] = "min") -> linopy.Model:
-        """The program as a model; a constant of the objective is left out."""
-        for family, blocks in self._families.items():
-            self._hand_over(family, blocks)
-        self._model.add_objective(self._expression(objective.at, objective.weight, ("_term",)), sense=sense)
-        return self._model
+    def build(self, objective: Form, sense: Literal["min", "max"] = "min") -> LinearProgram:
+        """The program; a constant of the objective is left out."""
+        families = {name: _family(blocks) for name, blocks in self._families.items()}
+        return LinearProgram(self._blocks, families, objective, sense)
 
-    def _hand_over(self, family: str, blocks: list[tuple[Form, Sense, Floats]]) -> None:
-        import xarray as xr
 
-        heights, widths = (np.array([form.at.shape[axis] for form, _, _ in blocks]) for axis in (0, 1))
-        count = int(heights.sum())
-        at = np.concatenate([form.at.ravel() for form, _, _ in blocks])
-        weight = np.concatenate([form.weight.ravel() for form, _, _ in blocks])
-        row = np.repeat(np.arange(count), np.repeat(widths, heights))
-        # Every variable once a row: a row's terms lie together, in the order of the variables.
-        size = int(at.max(initial=0)) + 1
-        terms, term = np.unique(row * size + at, return_inverse=True)
-        weight = np.bincount(term, weight, minlength=len(terms))
-        terms, weight = terms[weight != 0], weight[weight != 0]
-        row, at = np.divmod(terms, size)
-        lengths = np.bincount(row, minlength=count)
-        column = np.arange(len(row)) - (np.cumsum(lengths) - lengths)[row]
-        shape = (count, max(int(lengths.max(initial=0)), 1))
-        variables, weights = np.full(shape, -1), np.full(shape, np.nan)
-        variables[row, column], weights[row, column] = at, weight
+def _family(blocks: list[tuple[Form, Sense, Floats]]) -> Family:
+    heights, widths = (np.array([form.at.shape[axis] for form, _, _ in blocks]) for axis in (0, 1))
+    at = np.concatenate([form.at.ravel() for form, _, _ in blocks])
+    weight = np.concatenate([form.weight.ravel() for form, _, _ in blocks])
+    row = np.repeat(np.arange(int(heights.sum())), np.repeat(widths, heights))
+    size = int(at.max(initial=0)) + 1
+    terms, term = np.unique(row * size + at, return_inverse=True)
+    weight = np.bincount(term, weight, minlength=len(terms))
+    row, at = np.divmod(terms[weight != 0], size)
+    sense = np.repeat(np.array([sense for _, sense, _ in blocks]), heights)
+    return Family(row, at, weight[weight != 0], sense, np.concatenate([bounds for _, _, bounds in blocks]))
 
-        sign = xr.DataArray(np.repeat(np.array([sense for _, sense, _ in blocks]), heights), dims=["row"])
-        bound = xr.DataArray(np.concatenate([bounds for _, _, bounds in blocks]), dims=["row"])
-        expression = self._expression(variables, weights, ("row", "_term"))
-        self._model.add_constraints(expression, sign, bound, name=family)
 
-    def _expression(self, at: Ints, weight: NDArray[np.float64], dims: tuple[str, ...]) -> linopy.LinearExpression:
-        import linopy
-        import xarray as xr
+def _add_family(model: linopy.Model, name: str, family: Family) -> None:
+    """Add a family to a model of linopy, as one array."""
+    import xarray as xr
 
-        coords = {"row": range(len(at))} if "row" in dims else {}
-        data = xr.Dataset({"coeffs": (dims, weight), "vars": (dims, at)}, coords=coords)
-        return linopy.LinearExpression(data, self._model)
+    count = len(family.bound)
+    lengths = np.bincount(family.row, minlength=count)
+    column = np.arange(len(family.row)) - (np.cumsum(lengths) - lengths)[family.row]
+    shape = (count, max(int(lengths.max(initial=0)), 1))
+    variables, weights = np.full(shape, -1), np.full(shape, np.nan)
+    variables[family.row, column], weights[family.row, column] = family.at, family.weight
+    sign, bound = xr.DataArray(family.sense, dims=["row"]), xr.DataArray(family.bound, dims=["row"])
+    model.add_constraints(_expression(model, variables, weights, ("row", "_term")), sign, bound, name=name)
+
+
+def _expression(
+    model: linopy.Model, at: Ints, weight: NDArray[np.float64], dims: tuple[str, ...]
+) -> linopy.LinearExpression:
+    import linopy
+    import xarray as xr
+
+    coords = {"row": range(len(at))} if "row" in dims else {}
+    data = xr.Dataset({"coeffs": (dims, weight), "vars": (dims, at)}, coords=coords)
+    return linopy.LinearExpression(data, model)

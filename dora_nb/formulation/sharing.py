@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -22,10 +22,7 @@ from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.qoe import EnergyAccounting
 from dora_nb.formulation.fleet import Ints
 from dora_nb.formulation.paths import Path, Paths, Step
-from dora_nb.formulation.rows import Form, Rows, over, total
-
-if TYPE_CHECKING:
-    import linopy
+from dora_nb.formulation.rows import Form, LinearProgram, Rows, over, total
 
 #: What is minimised: mean seconds of a request that never waits, mean watts, or the highest load of any place, which
 #: then may exceed 1 and knows no deadlines.
@@ -87,7 +84,7 @@ class ChoiceProgram:
         """Whether every group has a stage left at all."""
         return {number for number, _ in self.stages} == set(range(len(self.groups)))
 
-    def model(self, without: Sequence[Sequence[Path]] = (), most_load: float = 1.0) -> linopy.Model:
+    def model(self, without: Sequence[Sequence[Path]] = (), most_load: float = 1.0) -> LinearProgram:
         """The program.
 
         Parameters

@@ -12,7 +12,6 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,10 +20,7 @@ from dora_nb.costs.operations import Operations, Timing
 from dora_nb.costs.stream import ROUNDING, Wait, passes_by_stage, steady_start_times, waits_within
 from dora_nb.domain.plan import Transfer
 from dora_nb.formulation.list_schedule import list_schedule
-from dora_nb.formulation.rows import Rows, each, over
-
-if TYPE_CHECKING:
-    import linopy
+from dora_nb.formulation.rows import LinearProgram, Rows, each, over
 
 #: Largest number of integers in an exact program; beyond, the greedy schedule stands.
 MOST_PAIRS = 400
@@ -206,7 +202,7 @@ def pairs_on_media(operations: Operations, timing: Timing) -> list[tuple[int, in
     return pairs
 
 
-def stream_model(operations: Operations, timing: Timing, period_s: float, latest_s: float) -> linopy.Model:
+def stream_model(operations: Operations, timing: Timing, period_s: float, latest_s: float) -> LinearProgram:
     """The least latency of one plan, times in periods. Variables: ``start`` of every operation, ``latency``.
 
     Two transfers i and j that share a medium are an integer number k of periods apart, up to the time they hold it:

@@ -12,18 +12,14 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dora_nb.costs.sharing import Tasks
 from dora_nb.costs.stream import ROUNDING
 from dora_nb.formulation.paths import Link
-from dora_nb.formulation.rows import Rows, each, over
+from dora_nb.formulation.rows import LinearProgram, Rows, each, over
 from dora_nb.formulation.stream_schedule import free_from
-
-if TYPE_CHECKING:
-    import linopy
 
 #: Phases of a camera that are tried.
 _MOST_PHASES = 60
@@ -152,7 +148,7 @@ def pairs_of(tasks: Tasks) -> list[tuple[int, int, float, float]]:
 
 def timetable_model(
     tasks: Tasks, phases_s: Sequence[float | None], deadlines_s: Sequence[float], latest_s: float
-) -> linopy.Model:
+) -> LinearProgram:
     """The least mean latency of given paths, times in rounds. Variables: ``start`` of every task, ``phase``.
 
     ``held_i <= start_j - start_i + k round <= round - held_j`` for every two tasks that share a device or a medium, k

@@ -14,17 +14,13 @@ beforehand, and the windows, are described in :mod:`dora_nb.formulation.windows`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dora_nb.costs.operations import Operation
 from dora_nb.costs.table import Floats
-from dora_nb.formulation.rows import Rows, each, over
+from dora_nb.formulation.rows import LinearProgram, Rows, each, over
 from dora_nb.formulation.windows import Windows
-
-if TYPE_CHECKING:
-    import linopy
 
 #: The makespan to beat in the program's own unit of time: far above a solver's absolute tolerances.
 _SCALE = 100.0
@@ -47,7 +43,7 @@ class TransferModel:
         Seconds of one unit of time.
     """
 
-    model: linopy.Model
+    model: LinearProgram
     windows: Windows
     unit_s: float
 

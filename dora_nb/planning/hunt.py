@@ -17,6 +17,7 @@ from dora_nb.domain.plan import Plan, Prediction
 from dora_nb.domain.qoe import ROUNDING, Objective
 from dora_nb.domain.rating import Rating, qoe_value
 from dora_nb.errors import InputError, SolverError, SolverUnavailableError
+from dora_nb.formulation.columns import Columns
 from dora_nb.planning.certify import check_by_program
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.monolithic import all_columns, solve_jointly
@@ -200,9 +201,13 @@ class Hunt:
 
     def prove(self) -> None:
         """The whole search space: better plans where there are any, and true bounds."""
+        before = self.case.replicas[0]
         for most in self.case.replicas[1:]:
-            self.say(f"looking for good plans with up to {most} replicas")
-            self._search(self.targets, most, FEW)
+            columns = self.case.columns(self.problem, most, self.targets, self.deadline)
+            if (self.problem.fleet.used[columns.code].sum(axis=1) > before).any():
+                self.say(f"looking for good plans with up to {most} replicas")
+                self._search_among(columns, self.targets, FEW)
+                before = most
         self.say("looking around the best partitions")
         self.candidates.extend(look_nearby(self.question, self.targets, self.candidates, self.deadline))
         self.say("bounding every partition, replicas included")
@@ -380,7 +385,9 @@ class Hunt:
     def _search(self, targets: Targets, most_replicas: int, size: tuple[int, int]) -> None:
         # The first search is quick and finds the plan to return when there is no time for more.
         deadline = self.deadline if targets.plans else None
-        columns = self.case.columns(self.problem, most_replicas, targets, deadline)
+        self._search_among(self.case.columns(self.problem, most_replicas, targets, deadline), targets, size)
+
+    def _search_among(self, columns: Columns, targets: Targets, size: tuple[int, int]) -> None:
         most_labels, schedules = size
         search = Search(self.problem, columns, targets, most_labels, self.deadline, schedules, every_cut=size == FEW)
         report = search.run()

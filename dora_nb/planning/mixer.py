@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,14 +17,12 @@ from dora_nb.domain.plan import Certificate, Plan
 from dora_nb.errors import InfeasibleError, ObjectiveMismatchError
 from dora_nb.formulation.composition import mixing_model
 from dora_nb.formulation.mixture import Mixture, Promise
+from dora_nb.formulation.rows import LinearProgram
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.hunt import Progress
 from dora_nb.planning.palette import Palette
 from dora_nb.solvers import SolverChoice
 from dora_nb.units import format_joules, format_seconds
-
-if TYPE_CHECKING:
-    import linopy
 
 #: Plans that the integer program chooses from; in training fewer, because there it looks at pairs of them.
 MOST_PLANS_MIXED, MOST_PLANS_MIXED_TRAINING = 60, 16
@@ -92,7 +89,7 @@ class Mixer:
         self.program_bound = 0.0
         self.solved_by, self.reason = "every choice of a plan per condition", "no program was solved"
 
-    def solve(self, model: linopy.Model, seconds: float | None = None) -> solvers.Outcome:
+    def solve(self, model: LinearProgram, seconds: float | None = None) -> solvers.Outcome:
         """Solve a program with the solver asked for."""
         options = solvers.Options(time_limit_s=seconds, mip_gap=AGREEMENT / 10)
         return solvers.solve(model, options, solver=self.solver, cancel=self.deadline.cancel)

@@ -156,12 +156,13 @@ def _joint(problem: Problem, plan: Plan) -> Program:
     built = joint_model(problem, columns, skeleton, objective, below_s=below_s, energy_limit_j=below_j)
     if built is None:
         raise InputError("plan", plan.label, "a plan of the search space, so that each of its stages is a column")
+    model = built.model.linopy()
     for stage, ids in enumerate(built.columns):
-        _name(built.model, f"place{stage}", [_column_name(columns, int(column), problem) for column in ids])
+        _name(model, f"place{stage}", [_column_name(columns, int(column), problem) for column in ids])
     names = [_operation_name(each) for each in built.operations.operations]
-    _name(built.model, "start", names)
-    _name(built.model, "before", [f"{names[first]}.{names[second]}" for first, second in built.pairs])
-    return Program("joint", built.model, built.unit, "s" if objective == "latency" else "J")
+    _name(model, "start", names)
+    _name(model, "before", [f"{names[first]}.{names[second]}" for first, second in built.pairs])
+    return Program("joint", model, built.unit, "s" if objective == "latency" else "J")
 
 
 def _partition(problem: Problem, plan: Plan) -> Program:
@@ -177,9 +178,10 @@ def _partition(problem: Problem, plan: Plan) -> Program:
         latency_limit_s=terms.makespan_limit_s,
         energy_limit_j=terms.energy_limit_j,
     )
+    model = built.model.linopy()
     places = zip(built.column.tolist(), built.position.tolist(), strict=True)
-    _name(built.model, "place", [f"{_column_name(columns, column, problem)}.p{at}" for column, at in places])
-    return Program("partition", built.model, 1.0, terms.qoe.unit)
+    _name(model, "place", [f"{_column_name(columns, column, problem)}.p{at}" for column, at in places])
+    return Program("partition", model, 1.0, terms.qoe.unit)
 
 
 def _transfers(problem: Problem, plan: Plan) -> Program:
@@ -191,10 +193,11 @@ def _transfers(problem: Problem, plan: Plan) -> Program:
     if not windows.decide(makespan_s * (1 + _AS_GOOD)):
         raise InputError("plan", plan.label, "a plan whose own schedule is as long as it says")
     built = transfer_model(windows, makespan_s * (1 + _AS_GOOD))
+    model = built.model.linopy()
     names = [_operation_name(each) for each in operations.operations]
-    _name(built.model, "start", names)
-    _name(built.model, "before", [f"{names[first]}.{names[second]}" for first, second in windows.undecided()])
-    return Program("transfers", built.model, built.unit_s, "s")
+    _name(model, "start", names)
+    _name(model, "before", [f"{names[first]}.{names[second]}" for first, second in windows.undecided()])
+    return Program("transfers", model, built.unit_s, "s")
 
 
 def _figures(problem: Problem, plan: Plan) -> tuple[float, float, float]:

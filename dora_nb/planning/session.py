@@ -28,9 +28,10 @@ from dora_nb.formulation.space import share_vectors
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.nearby import places_of, places_of_plans
 from dora_nb.planning.partitions import Candidates
+from dora_nb.planning.pool import Pool
 from dora_nb.planning.proven import Proven
 from dora_nb.planning.scheduling import fits_memory, predicted
-from dora_nb.planning.screening import screen, screened
+from dora_nb.planning.screening import screened
 from dora_nb.planning.targets import Targets
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Case:
     candidates: list[Candidates] = field(default_factory=list)
     _proven: dict[OwnLimits, Proven] = field(default_factory=dict)
     _columns: dict[OwnLimits, Columns] = field(default_factory=dict)
+    _pools: dict[OwnLimits, Pool] = field(default_factory=dict)
 
     def problem_of(self, qoe: QoE) -> Problem:
         """The problem with the terms of a QoE."""
@@ -80,7 +82,7 @@ class Case:
     def columns(self, problem: Problem, most_replicas: int, targets: Targets, deadline: Deadline | None) -> Columns:
         """The columns that may matter, from all of them where these are few enough to be kept."""
         if self._size > MOST_COLUMNS:
-            return build_columns(problem, most_replicas, screen(problem, targets, deadline))
+            return self._pool(problem).columns(problem, most_replicas, targets, deadline)
         key = own_limits(problem.terms.qoe)
         if key not in self._columns:
             self._columns[key] = build_columns(problem, problem.space.most_replicas)
@@ -88,6 +90,17 @@ class Case:
         if most_replicas >= problem.space.most_replicas:
             return kept
         return kept.take(problem.fleet.used[kept.code].sum(axis=1) <= most_replicas)
+
+    def _pool(self, problem: Problem) -> Pool:
+        """The columns that are made for questions with the same terms, but for limits on makespan and energy."""
+        terms = problem.terms
+        prices = None if terms.is_plain else terms.qoe
+        key = (terms.qoe.energy_accounting, *own_limits(terms.qoe), prices)
+        return self._pools.setdefault(key, Pool())
+
+    def forget_columns(self) -> None:
+        """Give back the memory of columns that are made for single questions."""
+        self._pools.clear()
 
     @property
     def replicas(self) -> list[int]:
@@ -163,6 +176,7 @@ class Session:
             case = Case(question, question.new_problem())
             for other in self._cases.values():
                 inherit(case, other)
+                other.forget_columns()
             self._cases[key] = case
             if len(self._cases) > MOST_CASES:
                 del self._cases[next(iter(self._cases))]

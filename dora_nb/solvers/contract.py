@@ -22,6 +22,8 @@ from dora_nb.errors import InputError
 if TYPE_CHECKING:
     import linopy
 
+    from dora_nb.solvers.lineardata import Readable
+
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 
 #: Solvers write 1e30, 1e100 or an infinity for "no value yet"; no figure of ours comes near.
@@ -193,7 +195,7 @@ class Backend(Protocol):
 
     def solve(
         self,
-        model: linopy.Model,
+        model: linopy.Model | Readable,
         options: Options,
         on_event: OnEvent | None = None,
         cancel: threading.Event | None = None,

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import gurobipy
     import linopy
 
+    from dora_nb.solvers.lineardata import Readable
+
 #: Variables, and linear constraints, that the bundled licence allows.
 BUNDLED_LIMIT = 2000
 
@@ -57,7 +59,7 @@ class GurobiBackend:
 
     def solve(
         self,
-        model: linopy.Model,
+        model: linopy.Model | Readable,
         options: Options,
         on_event: OnEvent | None = None,
         cancel: threading.Event | None = None,

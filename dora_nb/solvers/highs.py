@@ -16,6 +16,8 @@ from dora_nb.solvers.running import Raw, Watch, conduct
 if TYPE_CHECKING:
     import linopy
 
+    from dora_nb.solvers.lineardata import Readable
+
 
 class HighsBackend:
     """The :class:`~dora_nb.solvers.contract.Backend` on HiGHS."""
@@ -24,7 +26,7 @@ class HighsBackend:
 
     def solve(
         self,
-        model: linopy.Model,
+        model: linopy.Model | Readable,
         options: Options,
         on_event: OnEvent | None = None,
         cancel: threading.Event | None = None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -70,8 +70,20 @@ class LinearData:
         return {name: padded[columns] for name, columns in self.columns.items()}
 
 
-def read(model: linopy.Model) -> LinearData:
-    """Read a linopy model and refuse what could not be answered reliably.
+@runtime_checkable
+class Readable(Protocol):
+    """What says itself how a solver takes it."""
+
+    @property
+    def nvars(self) -> int:
+        """Number of variables."""
+
+    def linear_data(self) -> LinearData:
+        """Its arrays."""
+
+
+def read(model: linopy.Model | Readable) -> LinearData:
+    """Read a model and refuse what could not be answered reliably.
 
     Raises
     ------
@@ -79,13 +91,19 @@ def read(model: linopy.Model) -> LinearData:
         The model is not linear with continuous, integer or binary variables; a coefficient is not a finite number; or
         the magnitudes of one kind of coefficient span more than :data:`MAX_SPAN`.
     """
+    data = model.linear_data() if isinstance(model, Readable) else _of_linopy(model)
+    _check(data)
+    return data
+
+
+def _of_linopy(model: linopy.Model) -> LinearData:
     if model.is_quadratic or model.variables.sos:
         raise SolverError("only linear models are solved; this one has quadratic terms or special ordered sets")
     matrices = model.matrices
     if matrices.indicator_A is not None or "S" in matrices.vtypes:
         raise SolverError("only plain rows and columns are solved; this model has indicators or semi-continuous ones")
 
-    data = LinearData(
+    return LinearData(
         # linopy scales the objective and the columns on request; the caller wants the numbers as he wrote them.
         cost=matrices.c / model.objective.scaling,
         offset=float(model.objective.expression.const),
@@ -99,8 +117,6 @@ def read(model: linopy.Model) -> LinearData:
         columns=_columns(model, matrices.vlabels),
         column_scale=matrices.var_scaling,
     )
-    _check(data)
-    return data
 
 
 def _columns(model: linopy.Model, labels: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.int64]]:

@@ -15,6 +15,8 @@ from dora_nb.solvers.lineardata import LinearData
 if TYPE_CHECKING:
     import linopy
 
+    from dora_nb.solvers.lineardata import Readable
+
 #: How often the waiting caller wakes up to let Python deliver a Ctrl-C, and events without news are repeated.
 _WAIT_S = 0.05
 _QUIET_S = 0.1
@@ -144,7 +146,7 @@ Run: TypeAlias = Callable[[LinearData, Options, Watch], Raw]
 def conduct(
     run: Run,
     solver: str,
-    model: linopy.Model,
+    model: linopy.Model | Readable,
     options: Options,
     on_event: OnEvent | None,
     cancel: threading.Event | None,

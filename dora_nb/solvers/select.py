@@ -16,11 +16,13 @@ from dora_nb.solvers.highs import HighsBackend
 if TYPE_CHECKING:
     import linopy
 
+    from dora_nb.solvers.lineardata import Readable
+
 _BACKENDS: dict[str, Backend] = {"gurobi": GurobiBackend(), "highs": HighsBackend()}
 
 
 def solve(
-    model: linopy.Model,
+    model: linopy.Model | Readable,
     options: Options | None = None,
     *,
     solver: SolverChoice = "auto",
