@@ -22,7 +22,7 @@ from dora_nb.planning.certify import check_by_program
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.monolithic import all_columns, solve_jointly
 from dora_nb.planning.partitions import Candidates, Open
-from dora_nb.planning.proof import FEW, MANY, look_nearby
+from dora_nb.planning.proof import FEW, MANY, Proof, look_nearby
 from dora_nb.planning.question import Question
 from dora_nb.planning.scheduling import predicted
 from dora_nb.planning.search import Search
@@ -264,6 +264,35 @@ class Hunt:
             inner = (math.sqrt(lower_s * upper_s), upper_s * (1 - 2 * self.gap))
             limits_s.extend(limit for limit in inner if limit > lower_s * (1 + self.gap))
         return np.unique(limits_s)
+
+    def close_gaps(self) -> None:
+        """Chosen questions that the search left open, each in narrow windows; without a plan, whether there is any."""
+        if not self.problem.terms.is_plain:
+            return
+        for question in self.questions or [Asked("latency-optimal", "latency")]:
+            ladder, place = self.ladder(question)
+            if self.deadline.passed or ladder.bounds[place] >= ladder.best[place] * (1 - self.gap * (1 + ROUNDING)):
+                continue
+            self.say(f"closing the gap of the {question.label} plan in narrow windows")
+            asks_energy = question.objective == "energy"
+            alone = Targets(
+                np.array([np.inf] if asks_energy else []),
+                energy_limit_j=self.energy_limit_j,
+                makespan_limit_s=min(self.latency_limit_s, question.latency_limit_s) if asks_energy else np.inf,
+                tolerance=self.gap,
+                seek_latency=not asks_energy,
+                floor_s=max(self.floor_s, self.targets.latency_bound_s),
+            )
+            self.offer(alone, self.targets.plans)
+            least = least_possible(self.problem, self.qoe, ladder.least)
+            proof = Proof(self.question, alone, self.deadline, max(least, float(ladder.bounds[place])))
+            proof.run(lambda _: None)
+            ladder.floor[place] = max(float(ladder.floor[place]), proof.bound)
+            self.offer(self.targets, alone.plans)
+            self.candidates.extend(proof.candidates)
+            self.nodes += proof.nodes
+        self.tell()
+        self._note_stop()
 
     def choose(self) -> None:
         """The questions whose plans are shown: the objective's own, the two ends, and those that cover the most."""

@@ -148,6 +148,8 @@ def plan_question(
         hunt.settle_schedules()
         hunt.refine()
         hunt.choose()
+        hunt.close_gaps()
+        hunt.choose()
         hunt.check_by_program()
     hunt.break_ties()
     hunt.tell()
