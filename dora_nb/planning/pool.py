@@ -8,7 +8,7 @@ own region lies inside: what was left out then matters to none of its plans, and
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from dora_nb.formulation.columns import Columns, build_columns
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.screening import screen, screened
-from dora_nb.planning.targets import Ladder, Targets
+from dora_nb.planning.targets import Figure, Ladder, Targets
 
 #: Columns of one group size that are kept, and how many such sets of a size.
 MOST_KEPT, MOST_SETS = 400_000, 2
@@ -41,11 +41,7 @@ class Box(NamedTuple):
 
 def box(targets: Targets, ladder: Ladder, place: int) -> Box:
     """The figures that may matter to one of the questions."""
-    most = {
-        "makespan_s": targets.makespan_limit_s * (1 + ROUNDING),
-        "energy_j": targets.energy_limit_j * (1 + ROUNDING),
-        "value": np.inf,
-    }
+    most = {name: targets.limit(name) * (1 + ROUNDING) for name in get_args(Figure)}
     most[ladder.within] = min(most[ladder.within], float(ladder.limits[place]) * (1 + ROUNDING))
     most[ladder.least] = min(most[ladder.least], float(ladder.best[place]) * (1 - targets.tolerance))
     return Box(**most)
@@ -79,7 +75,8 @@ class Made:
 
         Whatever is left out of the region is outside all of its boxes: if a box is at least as large as a question's
         in all figures but the one that is asked for, what keeps the question's limits is beyond the box in that one.
-        Also, no bound that was left out and keeps a limit was below the floor of that limit, or of a looser one.
+        Also, where the region allows as much, no bound that was left out and keeps a limit was below the floor of that
+        limit, or of a looser one. What is beyond the largest makespan or energy allowed is no plan of the question.
         """
         for ladder in targets.asked:
             floors = [self._floor(targets, ladder, place) for place in range(len(ladder.limits))]
@@ -89,11 +86,13 @@ class Made:
     def _floor(self, targets: Targets, ladder: Ladder, place: int) -> float:
         own = box(targets, ladder, place)
         beyond: list[float] = [getattr(each, ladder.least) for each in self.boxes if each.holds(own, but=ladder.least)]
-        for other in self.targets.asked:
+        allowed = all(self.targets.limit(name) >= targets.limit(name) for name in get_args(Figure))
+        for other in self.targets.asked if allowed else ():
             looser = np.flatnonzero(other.limits >= ladder.limits[place])
             if (other.least, other.within) == (ladder.least, ladder.within) and len(looser):
                 beyond.append(float(other.floor[looser[0]]))
-        return max(beyond)
+        least = max(beyond)
+        return np.inf if least >= targets.limit(ladder.least) * (1 + ROUNDING) else least
 
 
 @dataclass

@@ -158,6 +158,10 @@ class Targets:
         """Of some figures those that are asked for, each once."""
         return [getattr(figures, name) for name in dict.fromkeys(ladder.least for ladder in self.asked)]
 
+    def limit(self, figure: Figure) -> float:
+        """The largest value of a figure that is allowed in every question."""
+        return {"makespan_s": self.makespan_limit_s, "energy_j": self.energy_limit_j, "value": np.inf}[figure]
+
     def allowed(self, makespan_s: Floats, energy_j: Floats) -> NDArray[np.bool_]:
         """Which lower bounds leave room for the limits of all questions."""
         allowed = energy_j <= self.energy_limit_j * (1 + ROUNDING)
