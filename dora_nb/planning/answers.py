@@ -11,7 +11,8 @@ from dora_nb.domain.plan import Certificate, Plan, SecondSolve
 from dora_nb.domain.qoe import ROUNDING
 from dora_nb.errors import InfeasibleError, ObjectiveMismatchError
 from dora_nb.planning.certify import AGREEMENT
-from dora_nb.planning.hunt import Asked, Hunt
+from dora_nb.planning.hunt import Hunt
+from dora_nb.planning.known import Asked
 from dora_nb.planning.scheduling import scheduled
 from dora_nb.planning.why_not import why_infeasible
 
@@ -47,7 +48,7 @@ def answers(hunt: Hunt) -> tuple[tuple[Plan, ...], Coverage]:
             found[decisions] = found[decisions].replace(label="latency- and energy-optimal")
     best, *others = found.values()
     plans = _not_dominated(hunt, best, others)
-    delta = hunt.front().delta([hunt.figures(each) for each in plans]) if hunt.asks_energy else np.inf
+    delta = hunt.front().delta([hunt.known.figures(each) for each in plans]) if hunt.asks_energy else np.inf
     return plans, Coverage(delta if np.isfinite(delta) else None, hunt.most_plans)
 
 
@@ -58,7 +59,7 @@ def _answer(hunt: Hunt, question: Asked) -> Answer:
     equal, tie_bound = hunt.equal(question), None
     _check_incumbent(hunt, question)
     offered = hunt.targets.plans if hunt.ties is None else [*hunt.targets.plans, *hunt.ties.plans]
-    known = [hunt.predicted(each) for each in offered]
+    known = [hunt.known.predicted(each) for each in offered]
     if hunt.ties is not None:
         ties = next(e for e in hunt.ties.further if (e.least, e.within) == (question.other, question.figure))
         tie_bound = float(ties.bounds[np.flatnonzero(ties.limits == equal)[0]])
@@ -66,11 +67,12 @@ def _answer(hunt: Hunt, question: Asked) -> Answer:
     within = [
         each
         for each in known
-        if hunt.figures(each)[0] <= limit_s
-        and hunt.rating(each).keeps_hard
-        and hunt.figure(each, question.figure) <= equal * (1 + ROUNDING)
+        if hunt.known.figures(each)[0] <= limit_s
+        and hunt.known.rating(each).keeps_hard
+        and hunt.known.figure(each, question.figure) <= equal * (1 + ROUNDING)
     ]
-    chosen = min(within, key=lambda each: (hunt.figure(each, question.other), hunt.figure(each, question.figure)))
+    figure = hunt.known.figure
+    chosen = min(within, key=lambda each: (figure(each, question.other), figure(each, question.figure)))
     return Answer(question, chosen, bound, tie_bound)
 
 
@@ -83,18 +85,18 @@ def _check_incumbent(hunt: Hunt, question: Asked) -> None:
         If it is not.
     """
     ladder, place = hunt.ladder(question)
-    plan = hunt.predicted(hunt.incumbent(question))
-    claimed, computed = float(ladder.best[place]), hunt.figure(plan, question.figure)
+    plan = hunt.known.predicted(hunt.incumbent(question))
+    claimed, computed = float(ladder.best[place]), hunt.known.figure(plan, question.figure)
     if abs(claimed - computed) > AGREEMENT * max(abs(computed), AGREEMENT):
         raise ObjectiveMismatchError(f"{question.label}: the search says {claimed:.9g}, the plan {computed:.9g}")
-    broken = [limit for limit in hunt.rating(plan).broken if limit.price is None]
+    broken = [limit for limit in hunt.known.rating(plan).broken if limit.price is None]
     if broken:
         raise ObjectiveMismatchError(f"{question.label}: the plan breaks its {broken[0].term} limit: {broken[0]!r}")
 
 
 def _certified(hunt: Hunt, answer: Answer) -> Plan:
     question, each, bound = answer.question, answer.plan, answer.bound
-    value = hunt.figure(each, question.figure)
+    value = hunt.known.figure(each, question.figure)
     if bound > value * (1 + AGREEMENT):
         raise ObjectiveMismatchError(f"{question.label}: the bound {bound:.9g} is above the plan's own {value:.9g}")
     gap = _gap(value, bound)
@@ -102,7 +104,7 @@ def _certified(hunt: Hunt, answer: Answer) -> Plan:
     limit_s = question.latency_limit_s
     then = None
     if answer.tie_bound is not None:
-        other = hunt.figure(each, question.other)
+        other = hunt.known.figure(each, question.other)
         then = SecondSolve(
             objective="energy" if question.other == "energy_j" else "latency",
             unit="J" if question.other == "energy_j" else "s",
@@ -117,7 +119,7 @@ def _certified(hunt: Hunt, answer: Answer) -> Plan:
             unit="s" if question.objective == "latency" else "J",
             latency_limit_s=limit_s if np.isfinite(limit_s) else None,
             energy_limit_j=hunt.energy_limit_j if np.isfinite(hunt.energy_limit_j) else None,
-            limits=hunt.rating(each).limits,
+            limits=hunt.known.rating(each).limits,
             with_prices=question.priced and hunt.problem.terms.is_soft,
             value=value,
             bound=min(bound, value),
@@ -137,11 +139,12 @@ def _not_dominated(hunt: Hunt, best: Plan, others: list[Plan]) -> tuple[Plan, ..
 
     The best at the objective stays; what is better at it by less than the gap counts as equal and goes.
     """
-    at_best = hunt.rating(best).value
-    rivals = [each for each in others if hunt.rating(each).value > at_best]
+    at_best = hunt.known.rating(best).value
+    rivals = [each for each in others if hunt.known.rating(each).value > at_best]
     kept: list[Plan] = []
-    for each in sorted([best, *rivals], key=hunt.figures):
-        beaten = kept and hunt.figures(each)[1] >= min(hunt.figures(one)[1] for one in kept) * (1 - ROUNDING)
+    figures = hunt.known.figures
+    for each in sorted([best, *rivals], key=figures):
+        beaten = kept and figures(each)[1] >= min(figures(one)[1] for one in kept) * (1 - ROUNDING)
         if each is best or not beaten:
             kept.append(each)
     if hunt.problem.terms.is_plain:  # then the best plan is at an end, and may beat one that was kept before it
@@ -150,7 +153,7 @@ def _not_dominated(hunt: Hunt, best: Plan, others: list[Plan]) -> tuple[Plan, ..
 
 
 def _beats(hunt: Hunt, one: Plan, other: Plan) -> bool:
-    mine, theirs = hunt.figures(one), hunt.figures(other)
+    mine, theirs = hunt.known.figures(one), hunt.known.figures(other)
     return all(a <= b * (1 + ROUNDING) for a, b in zip(mine, theirs, strict=True))
 
 

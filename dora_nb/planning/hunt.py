@@ -13,18 +13,17 @@ import numpy as np
 from dora_nb import solvers
 from dora_nb.costs.table import Floats
 from dora_nb.domain.coverage import Front
-from dora_nb.domain.plan import Plan, Prediction
-from dora_nb.domain.qoe import ROUNDING, Objective
-from dora_nb.domain.rating import Rating, qoe_value
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.qoe import ROUNDING
 from dora_nb.errors import InputError, SolverError, SolverUnavailableError
 from dora_nb.formulation.columns import Columns
 from dora_nb.planning.certify import check_by_program
 from dora_nb.planning.deadline import Deadline
+from dora_nb.planning.known import Asked, Known
 from dora_nb.planning.monolithic import all_columns, solve_jointly
 from dora_nb.planning.partitions import Candidates, Open
 from dora_nb.planning.proof import FEW, MANY, Proof, look_nearby
 from dora_nb.planning.question import Question
-from dora_nb.planning.scheduling import predicted
 from dora_nb.planning.search import Search
 from dora_nb.planning.settle import settle_all
 from dora_nb.planning.targets import Figure, Ladder, Targets, least_possible
@@ -39,36 +38,6 @@ _LIMITS_PER_PLAN, _ROUNDS = 3, 1
 
 #: A set that covers all trade-offs this well is not refined further.
 _GOOD_DELTA = 0.01
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One of the questions that the answers belong to.
-
-    Attributes
-    ----------
-    label
-        What the plan is best at.
-    objective
-        What is minimised; with prices on soft limits if ``priced``.
-    latency_limit_s
-        Within which makespan.
-    """
-
-    label: str
-    objective: Objective
-    latency_limit_s: float = np.inf
-    priced: bool = False
-
-    @property
-    def figure(self) -> Figure:
-        """The figure that is minimised."""
-        return "value" if self.priced else "makespan_s" if self.objective == "latency" else "energy_j"
-
-    @property
-    def other(self) -> Figure:
-        """The figure that breaks ties."""
-        return "energy_j" if self.objective == "latency" else "makespan_s"
 
 
 @dataclass
@@ -99,7 +68,7 @@ class Hunt:
         self.solved_by, self.reason = "bounding search", "no partition was left to check by a program"
         self.stopped: StoppedBy | None = None
         self.nodes, self.proven = 0, False
-        self._finished: dict[int, tuple[Plan, Plan]] = {}
+        self.known = Known(self.problem)
         if self.monolithic and not self.problem.terms.is_plain:
             raise InputError(
                 "algorithm", "monolithic", "'decomposed' or 'auto' where limits or the objective have prices"
@@ -122,7 +91,7 @@ class Hunt:
     def find_fast_plans(self) -> None:
         """Good plans first: they are what bounds prune against."""
         for plan in self.case.fitting(self.problem):
-            self.offer(self.targets, [plan])
+            self.known.offer(self.targets, [plan])
         most = self.case.replicas[0]
         self.say(f"looking for good plans with {'one device' if most == 1 else f'up to {most} devices'} a stage")
         self._search(self.targets, most, FEW)
@@ -133,13 +102,13 @@ class Hunt:
         limits_s = np.array([self.latency_limit_s])
         thriftiest = self.targets.energy_plans[-1]
         if thriftiest is not None and self.most_plans > 1:
-            slowest_s = min(self.figures(self.predicted(thriftiest))[0], self.latency_limit_s)
+            slowest_s = min(self.known.figures(self.known.predicted(thriftiest))[0], self.latency_limit_s)
             if slowest_s > self.targets.best_latency_s:
                 more = self.most_plans if self.monolithic else _LIMITS_PER_PLAN * self.most_plans
                 between = np.geomspace(self.targets.best_latency_s, slowest_s, more + 2)[1:]
                 limits_s = np.unique(np.append(between, limits_s))
         self.targets = self._targets(limits_s if self.asks_energy else np.zeros(0))
-        self.offer(self.targets, known)
+        self.known.offer(self.targets, known)
         if not self.asks_energy:
             return
         self.say("looking for plans that take less energy")
@@ -175,7 +144,7 @@ class Hunt:
                 deadline=self.deadline,
             )
             if answer.plan is not None:
-                self.offer(targets, [answer.plan])
+                self.known.offer(targets, [answer.plan])
             proven = max(answer.proven, least_possible(self.problem, self.qoe, ladder.least))
             ladder.floor[place] = min(proven, float(ladder.best[place]))
             self.solved_by, self.reason = f"joint program, {answer.solver}", answer.reason
@@ -242,7 +211,7 @@ class Hunt:
                 return
             self.say(f"bounding {len(limits_s)} more latency limits")
             more = self._targets(limits_s, new=False)
-            self.offer(more, self.targets.plans)
+            self.known.offer(more, self.targets.plans)
             self._search_all(more)
             self._settle(more)
             self.targets.add_limits(more.energy)
@@ -253,14 +222,14 @@ class Hunt:
         Where no plan lies between two neighbours, the limit just below the slower one proves it.
         """
         front = self.front()
-        shown = [self.figures(self.predicted(self.incumbent(question))) for question in self.questions]
+        shown = [self.known.figures(self.known.predicted(self.incumbent(question))) for question in self.questions]
         ratios = np.array([front.ratios(*each) for each in shown]).min(axis=0)
         limits_s: list[float] = []
         for step in np.argsort(-ratios)[: self.most_plans].tolist():
             plan = self.targets.energy_plans[step]
             if ratios[step] <= 1 + _GOOD_DELTA or plan is None:
                 continue
-            lower_s, upper_s = front.edges_s[step], self.figures(self.predicted(plan))[0]
+            lower_s, upper_s = front.edges_s[step], self.known.figures(self.known.predicted(plan))[0]
             inner = (math.sqrt(lower_s * upper_s), upper_s * (1 - 2 * self.gap))
             limits_s.extend(limit for limit in inner if limit > lower_s * (1 + self.gap))
         return np.unique(limits_s)
@@ -274,21 +243,14 @@ class Hunt:
             if self.deadline.passed or ladder.bounds[place] >= ladder.best[place] * (1 - self.gap * (1 + ROUNDING)):
                 continue
             self.say(f"closing the gap of the {question.label} plan in narrow windows")
-            asks_energy = question.objective == "energy"
-            alone = Targets(
-                np.array([np.inf] if asks_energy else []),
-                energy_limit_j=self.energy_limit_j,
-                makespan_limit_s=min(self.latency_limit_s, question.latency_limit_s) if asks_energy else np.inf,
-                tolerance=self.gap,
-                seek_latency=not asks_energy,
-                floor_s=max(self.floor_s, self.targets.latency_bound_s),
-            )
-            self.offer(alone, self.targets.plans)
-            least = least_possible(self.problem, self.qoe, ladder.least)
-            proof = Proof(self.question, alone, self.deadline, max(least, float(ladder.bounds[place])))
+            limit_s = min(self.latency_limit_s, question.latency_limit_s)
+            least = max(least_possible(self.problem, self.qoe, ladder.least), float(ladder.bounds[place]))
+            alone = self.targets.alone(ladder.least, limit_s, max(self.floor_s, self.targets.latency_bound_s))
+            self.known.offer(alone, self.targets.plans)
+            proof = Proof(self.question, alone, self.deadline, least)
             proof.run(lambda _: None)
             ladder.floor[place] = max(float(ladder.floor[place]), proof.bound)
-            self.offer(self.targets, alone.plans)
+            self.known.offer(self.targets, alone.plans)
             self.candidates.extend(proof.candidates)
             self.nodes += proof.nodes
         self.tell()
@@ -308,7 +270,7 @@ class Hunt:
             if found is not None
         ]
         every = [*self.questions, *between]
-        figures = [self.figures(self.predicted(self.incumbent(question))) for question in every]
+        figures = [self.known.figures(self.known.predicted(self.incumbent(question))) for question in every]
         chosen = self.front().choose(figures, range(len(self.questions)), self.most_plans)
         self.questions = [every[place] for place in chosen]
 
@@ -379,7 +341,7 @@ class Hunt:
                 self.reason = f"the check by the partition program failed: {error}"
                 return
             if verdict is not None:
-                self.offer(self.targets, list(verdict.plans))
+                self.known.offer(self.targets, list(verdict.plans))
                 self.solved_by, self.reason = f"bounding search, checked by {verdict.solver}", verdict.reason
 
     def break_ties(self) -> None:
@@ -400,7 +362,7 @@ class Hunt:
             floor_s=max(self.floor_s, self.targets.latency_bound_s),
             further=ladders,
         )
-        self.offer(self.ties, self.targets.plans)
+        self.known.offer(self.ties, self.targets.plans)
         if self.monolithic:
             for ladder in self.ties.asked:
                 self._solve_jointly(self.ties, ladder)
@@ -441,38 +403,3 @@ class Hunt:
         energy = self.targets.energy
         for limit_s, bound_j in zip(energy.limits.tolist(), energy.bounds.tolist(), strict=True):
             proven.no_thriftier(min(bound_j, self.energy_limit_j), limit_s)
-
-    def offer(self, targets: Targets, plans: list[Plan]) -> None:
-        """Take plans that keep the limits of single devices where they improve an answer."""
-        for each in plans:
-            finished = self.predicted(each)
-            rating = self.rating(finished)
-            own = [limit for limit in rating.limits if limit.term in ("battery", "headroom") and limit.price is None]
-            if all(limit.kept for limit in own):
-                targets.offer(*self.figures(finished), each, rating.value)
-
-    def predicted(self, each: Plan) -> Plan:
-        """The plan with its figures predicted, once; it is kept beside them, so that its id stays its own."""
-        if id(each) not in self._finished:
-            self._finished[id(each)] = (each, predicted(each, self.problem))
-        return self._finished[id(each)][1]
-
-    def figures(self, each: Plan) -> tuple[float, float]:
-        """Makespan in seconds and energy in joules of a predicted plan."""
-        prediction = prediction_of(each)
-        return prediction.makespan_s, prediction.energy_j(self.qoe.energy_accounting)
-
-    def rating(self, each: Plan) -> Rating:
-        """What a predicted plan is worth."""
-        return qoe_value(prediction_of(each), self.qoe)
-
-    def figure(self, each: Plan, figure: Figure) -> float:
-        """One figure of a predicted plan."""
-        makespan_s, energy_j = self.figures(each)
-        return self.rating(each).value if figure == "value" else makespan_s if figure == "makespan_s" else energy_j
-
-
-def prediction_of(each: Plan) -> Prediction:
-    """What a plan that has one is predicted to do."""
-    assert each.prediction is not None, "answers are predicted"
-    return each.prediction

@@ -204,6 +204,18 @@ class Targets:
             for ladder in self.asked:
                 ladder.offer(figures, plan)
 
+    def alone(self, least: Figure, makespan_limit_s: float, floor_s: float) -> Targets:
+        """One question after the least makespan, or the least energy within a makespan, without the plans found."""
+        asks_energy = least == "energy_j"
+        return Targets(
+            np.array([np.inf] if asks_energy else []),
+            energy_limit_j=self.energy_limit_j,
+            makespan_limit_s=makespan_limit_s if asks_energy else np.inf,
+            tolerance=self.tolerance,
+            seek_latency=not asks_energy,
+            floor_s=floor_s,
+        )
+
     def add_limits(self, more: Ladder) -> None:
         """Take over what another search found and proved for further latency limits."""
         limits = np.concatenate([self.energy.limits, more.limits])
