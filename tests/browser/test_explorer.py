@@ -129,11 +129,10 @@ def test_a_click_or_a_key_picks_a_plan_and_all_follow(notebook: Notebook, screen
     used = screen.locator(".dora-card.dora-used")
     expect(used).to_have_count(2)
     screen.locator(".dora-points").focus()
-    notebook.page.keyboard.press("ArrowRight")
-    picks(screen, "least energy within 33.6 s")
-    notebook.page.keyboard.press("ArrowRight")
-    picks(screen, "least energy within 37 s")
-    expect(used).to_have_count(3)
+    for place in (1, 2):
+        notebook.page.keyboard.press("ArrowRight")
+        picks(screen, notebook.value(f"explorer.plans[{place}].label"))
+        expect(used).to_have_count(notebook.value(f"len(explorer.plans[{place}].devices)"))
 
 
 def test_two_plans_side_by_side(notebook: Notebook, screen: Locator) -> None:
@@ -150,6 +149,7 @@ def test_two_plans_side_by_side(notebook: Notebook, screen: Locator) -> None:
 
 def test_a_slider_shows_the_nearest_plan_and_then_the_exact_answer(notebook: Notebook, screen: Locator) -> None:
     told(screen)
+    known = notebook.value("[plan.label for plan in explorer.plans]")
     handle = slider(screen, "At most (s)")
     handle.focus()
     for _ in range(12):
@@ -161,7 +161,7 @@ def test_a_slider_shows_the_nearest_plan_and_then_the_exact_answer(notebook: Not
     expect(screen.locator(".dora-plan")).to_contain_text("the best for this question")
     said = notebook.page.evaluate("window.told")
     nearest = next(plan for state, plan in said if state == "running" and "energy-optimal" not in plan)
-    assert "least energy within 37 s" in nearest
+    assert any(label in nearest for label in known), "a plan that was known before"
     assert "keeps the limits" in nearest
 
 
