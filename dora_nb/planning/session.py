@@ -94,7 +94,7 @@ class Case:
     def _pool(self, problem: Problem) -> Pool:
         """The columns that are made for questions with the same terms, but for limits on makespan and energy."""
         terms = problem.terms
-        prices = None if terms.is_plain else terms.qoe
+        prices = None if terms.is_plain else terms.qoe.digest()
         key = (terms.qoe.energy_accounting, *own_limits(terms.qoe), prices)
         return self._pools.setdefault(key, Pool())
 
