@@ -27,7 +27,7 @@ from dora_nb.planning.nearest import nearest
 from dora_nb.planning.plan import check_question
 
 #: Seconds that a question must stand before it is solved: a slider that is dragged asks many.
-PAUSE_S = 0.15
+PAUSE_S = 0.3
 
 
 class ExplorerState(Looking):
