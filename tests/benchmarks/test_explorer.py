@@ -7,6 +7,10 @@ Asked for, medians on the case of the quickstart: a plan picked and a slider mov
 on the first screen within 10 s of a fresh kernel, and 12 MB over the websocket. All of it runs on the cores of this
 machine, so its other programs disturb it: the load average is printed. Modules are compiled before, as after any
 installation: compiling them anew in every kernel (PYTHONDONTWRITEBYTECODE) would triple the time of imports.
+
+Reached on two cores, load 2-3: a plan picked in 130 ms, 10,000 bars in 69 ms, an exact answer in 1.2 s, a ping in
+70-77 ms, a cancel in 114-162 ms; data after 3.3 s where the screen opens first and after 6.8 s where planning ends
+first; 2.1 MB over the websocket. Not reached: a slider moved, 211 ms, of which the kernel takes 20.
 """
 
 from __future__ import annotations
