@@ -39,6 +39,7 @@ GUARDED = {
     "executor/emulation.py": "sysconf: behind a file of /proc, which then is there",
     "executor/real_size.py": "sysconf: behind try",
     "executor/system.py": "sched_getaffinity: behind hasattr",
+    "reproduction/run.py": "pthread_sigmask: behind hasattr",
 }
 
 #: Files that name a place of POSIX's or Linux's own, and what happens where it is not there.
