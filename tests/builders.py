@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
-from dora_nb.costs.evaluate import evaluate, timing_of
+from dora_nb.costs.evaluate import evaluate
 from dora_nb.costs.network import Network
 from dora_nb.costs.operations import COMPUTE_KINDS, Operations, Shape, Timing, operations_of
 from dora_nb.costs.table import cost_table
+from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster, ContentionDomain, Device
 from dora_nb.domain.layer import Layer, NextToken
 from dora_nb.domain.plan import Plan, Replica, Stage

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from dora_nb.costs.operations import Operation, OperationClass, Operations, Timing
 from dora_nb.costs.stream import ROUNDING, Wait
-
-if TYPE_CHECKING:
-    from dora_nb.costs.evaluate import TimelineEntry
+from dora_nb.costs.timeline import TimelineEntry
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from dora_nb.costs.evaluate import transfer_holds
 from dora_nb.costs.network import Network
 from dora_nb.costs.operations import Shape, operations_of
+from dora_nb.costs.transfers import transfer_holds
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_record import EnergyFigure

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from dora_nb.costs.comparison import seconds_of
-from dora_nb.costs.evaluate import step_seconds
+from dora_nb.costs.compute_times import step_seconds
 from dora_nb.costs.table import CostTable, Floats
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import HOSTED

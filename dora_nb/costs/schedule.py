@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
+from dora_nb.costs.timeline import TimelineEntry
 from dora_nb.domain.plan import HOSTED, Plan, ScheduledTransfer, TransferKind
 from dora_nb.domain.workload import Workload
-
-if TYPE_CHECKING:
-    from dora_nb.costs.evaluate import TimelineEntry
 
 _TRANSFERS = get_args(TransferKind)
 

@@ -12,11 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from dora_nb.costs.evaluate import compute_seconds, timing_of
+from dora_nb.costs.compute_times import compute_seconds
 from dora_nb.costs.memory import MemoryModel
 from dora_nb.costs.operations import COMPUTE_KINDS, Operation, Shape, operations_of
 from dora_nb.costs.stream import Wait, earliest, waits_in_turn
 from dora_nb.costs.table import CostTable
+from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.sharing import DeviceShare, MediumShare, SharingFigures

@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dora_nb.costs.evaluate import timing_of
 from dora_nb.costs.network import Network
 from dora_nb.costs.operations import OperationClass, Shape, Timing, operations_of
 from dora_nb.costs.table import CostTable
+from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_record import Link

@@ -10,18 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dora_nb.costs import CostTable
-from dora_nb.costs.evaluate import (
-    TimelineEntry,
-    compute_seconds,
-    pass_seconds,
-    start_times,
-    step_seconds,
-    timeline_of,
-    timing_of,
-)
+from dora_nb.costs.compute_times import compute_seconds, pass_seconds, step_seconds
 from dora_nb.costs.network import Network
 from dora_nb.costs.operations import COMPUTE_KINDS, Operation, Operations, Shape, operations_of
 from dora_nb.costs.schedule import scheduled_transfers
+from dora_nb.costs.start_times import start_times
+from dora_nb.costs.timeline import TimelineEntry, timeline_of
+from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster, ContentionDomain
 from dora_nb.domain.plan import HOSTED, Plan
 from dora_nb.domain.profile import LayerProfile

@@ -1,6 +1,6 @@
 """When the operations of an iteration begin and end where its transfers get onto the media as the executor has them do.
 
-The cost model's recurrence (:func:`dora_nb.costs.evaluate.start_times`) lets every transfer begin the moment the one
+The cost model's recurrence (:func:`dora_nb.costs.start_times.start_times`) lets every transfer begin the moment the one
 before it in the plan's order lets go. Here a turn takes its time to be passed on; or nobody waits for a turn, and
 senders share the media slice by slice, first come, first served, as :mod:`~dora_nb.executor.medium` has it. Played
 event by event. Our own design.

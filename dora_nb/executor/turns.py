@@ -17,9 +17,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from dora_nb.costs.evaluate import transfer_holds
 from dora_nb.costs.network import Network
 from dora_nb.costs.operations import Operation
+from dora_nb.costs.transfers import transfer_holds
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan, Stage, Transfer
 from dora_nb.domain.workload import Workload

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dora_nb.costs.buckets import MOST_BUCKETS
-from dora_nb.costs.evaluate import bucket_holds, parts_of_backward
+from dora_nb.costs.compute_times import parts_of_backward
 from dora_nb.costs.network import Network
 from dora_nb.costs.operations import (
     COMPUTE_KINDS,
@@ -41,6 +41,7 @@ from dora_nb.costs.operations import (
     operations_of,
 )
 from dora_nb.costs.table import Floats
+from dora_nb.costs.transfers import bucket_holds
 from dora_nb.domain.plan import HOSTED
 from dora_nb.formulation.columns import Columns
 from dora_nb.formulation.decode import stage_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dora_nb import solvers
-from dora_nb.costs.evaluate import timing_of
+from dora_nb.costs.timing import timing_of
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import EnergyAccounting
 from dora_nb.domain.rating import qoe_value

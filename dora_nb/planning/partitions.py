@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dora_nb.costs.evaluate import timing_of
 from dora_nb.costs.operations import OperationClass, Shape, operations_of
 from dora_nb.costs.table import Floats
+from dora_nb.costs.timing import timing_of
 from dora_nb.costs.token_rounds import least_rounds_s
 from dora_nb.domain.plan import HOSTED, Plan
 from dora_nb.formulation.columns import Columns

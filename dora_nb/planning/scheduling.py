@@ -8,8 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from dora_nb import solvers
-from dora_nb.costs.evaluate import evaluate, timing_of
+from dora_nb.costs.evaluate import evaluate
 from dora_nb.costs.operations import Operations, Shape, Timing, operations_of
+from dora_nb.costs.timing import timing_of
 from dora_nb.domain.fits import check_fits
 from dora_nb.domain.plan import Plan, Transfer
 from dora_nb.errors import InfeasibleError, ObjectiveMismatchError

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dora_nb.costs.evaluate import timing_of
 from dora_nb.costs.operations import Shape, operations_of
 from dora_nb.costs.resident import Residents
 from dora_nb.costs.table import Floats
+from dora_nb.costs.timing import timing_of
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import EnergyAccounting
 from dora_nb.formulation.columns import build_columns

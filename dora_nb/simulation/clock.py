@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dora_nb.costs.evaluate import TimelineEntry
 from dora_nb.costs.operations import COMPUTE_KINDS
+from dora_nb.costs.timeline import TimelineEntry
 from dora_nb.simulation.steps import Parts, Steps
 from dora_nb.simulation.world import State, World
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from dora_nb.costs.conditions import under
-from dora_nb.costs.evaluate import TimelineEntry
 from dora_nb.costs.network import Network
 from dora_nb.costs.operations import COMPUTE_KINDS, Operation, Operations
 from dora_nb.costs.sharing import Camera, Tasks
 from dora_nb.costs.table import CostTable, cost_table
+from dora_nb.costs.timeline import TimelineEntry
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.conditions import Condition
 from dora_nb.domain.sharing import Sharing

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
+from dora_nb.costs.compute_times import compute_seconds
 from dora_nb.costs.conditions import under
-from dora_nb.costs.evaluate import compute_seconds, timing_of
 from dora_nb.costs.network import Network
 from dora_nb.costs.operations import Operation, Operations, Shape, Timing, operations_of
 from dora_nb.costs.table import CostTable
+from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.conditions import Condition
 from dora_nb.domain.fits import check_fits

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dora_nb.costs import Evaluation, evaluate
-from dora_nb.costs.evaluate import timing_of
 from dora_nb.costs.memory import MemoryModel
 from dora_nb.costs.operations import COMPUTE_KINDS, Operation, OperationClass, Shape, operations_of
 from dora_nb.costs.table import cost_table
+from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import HOSTED, Plan, Transfer
 from dora_nb.domain.workload import Workload

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 
 from dora_nb.catalog import load_workload
 from dora_nb.costs import Evaluation, evaluate
-from dora_nb.costs.evaluate import timing_of
 from dora_nb.costs.memory import MemoryModel
 from dora_nb.costs.operations import Shape, operations_of
 from dora_nb.costs.table import cost_table
+from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.layer import NextToken
 from dora_nb.domain.plan import Plan

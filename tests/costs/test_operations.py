@@ -11,9 +11,9 @@ from builders import Dice, questions, random_plan
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dora_nb.costs.evaluate import timing_of
 from dora_nb.costs.operations import COMPUTE_KINDS, Operation, Operations, Shape, operations_of
 from dora_nb.costs.table import cost_table
+from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import HOSTED, Compute, compute_order
 from dora_nb.domain.workload import Workload

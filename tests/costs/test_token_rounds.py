@@ -11,9 +11,9 @@ from builders import Dice, cluster, device, examples, layer, pipeline, questions
 from hypothesis import given, settings
 
 from dora_nb.costs import Evaluation, evaluate
-from dora_nb.costs.evaluate import timing_of
 from dora_nb.costs.operations import Shape, operations_of
 from dora_nb.costs.table import cost_table
+from dora_nb.costs.timing import timing_of
 from dora_nb.costs.token_rounds import Going, Leg, every_leg, least_rounds_s, rounds_s, slack_s
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.layer import NextToken

@@ -17,8 +17,8 @@ import torch
 from processes import until
 
 import dora_nb as dora
-from dora_nb.costs.evaluate import timing_of
 from dora_nb.costs.table import cost_table
+from dora_nb.costs.timing import timing_of
 from dora_nb.domain.run_record import RunRecord
 from dora_nb.errors import ExecutionError, InputError
 from dora_nb.executor import WorkerPool, execute

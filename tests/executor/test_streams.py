@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import dora_nb as dora
-from dora_nb.costs.evaluate import timing_of
 from dora_nb.costs.table import cost_table
+from dora_nb.costs.timing import timing_of
 from dora_nb.domain.run_record import Link, RunRecord
 from dora_nb.domain.run_times import StreamTimes
 from dora_nb.executor import execute

@@ -10,10 +10,11 @@ from typing import get_args
 import pytest
 import torch
 
-from dora_nb.costs.evaluate import start_times, timing_of
 from dora_nb.costs.network import Network
 from dora_nb.costs.operations import Shape, operations_of
+from dora_nb.costs.start_times import start_times
 from dora_nb.costs.table import cost_table
+from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import ContentionDomain
 from dora_nb.domain.plan import MOST_CHUNKS, Transfer
 from dora_nb.executor.courier import AsReady, InOrder, key_of

@@ -24,9 +24,10 @@ from builders import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dora_nb.costs.evaluate import evaluate, timing_of
+from dora_nb.costs.evaluate import evaluate
 from dora_nb.costs.network import Hold
 from dora_nb.costs.operations import OperationClass, Shape, Timing, operations_of
+from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import HOSTED, Plan
 from dora_nb.domain.qoe import QoE

@@ -7,9 +7,10 @@ from builders import Dice, cluster, examples, layer, pipeline, questions, random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dora_nb.costs.evaluate import start_times, timing_of
 from dora_nb.costs.operations import Operations, Shape, Timing, operations_of
+from dora_nb.costs.start_times import start_times
 from dora_nb.costs.table import cost_table
+from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.workload import Workload

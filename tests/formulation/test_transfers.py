@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from dora_nb import solvers
-from dora_nb.costs.evaluate import evaluate, start_times
+from dora_nb.costs.evaluate import evaluate
+from dora_nb.costs.start_times import start_times
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.workload import Workload

@@ -1,0 +1,173 @@
+"""Seconds that a plan's devices compute, by class of operation."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from dora_nb.costs.buckets import bucket_cuts
+from dora_nb.costs.operations import OperationClass
+from dora_nb.costs.table import CostTable
+from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.plan import HOSTED, Plan, Replica, Stage
+from dora_nb.domain.workload import Workload
+from dora_nb.errors import InputError
+
+
+def compute_seconds(
+    plan: Plan, workload: Workload, cluster: Cluster, table: CostTable
+) -> Iterable[tuple[OperationClass, dict[str, float]]]:
+    """Seconds of every computing class on each device that takes part; the slowest decides how long it takes.
+
+    The parts of a backward pass are given as shares of the slowest replica's: each replica takes as much less time for
+    a part as for the whole pass (our own choice; when a bucket is full only the slowest decides).
+    """
+    for index, stage in enumerate(plan.stages):
+        own = {each: _replica_times(stage, place, table, cluster) for place, each in enumerate(stage.devices)}
+        yield OperationClass("forward", index), {name: times.forward_s for name, times in own.items()}
+        if workload.trains:
+            whole_s = {name: times.backward_s for name, times in own.items()}
+            slowest_s = max(whole_s.values())
+            yield OperationClass("backward", index), whole_s
+            for part, seconds in enumerate(parts_of_backward(stage, workload, cluster, table), start=1):
+                shares = {name: each / slowest_s if slowest_s else 1.0 for name, each in whole_s.items()}
+                yield OperationClass("backward", index, part), {name: seconds * share for name, share in shares.items()}
+            steps = {name: _step_s(plan, index, name, workload, cluster, table) for name in stage.devices}
+            yield OperationClass("step", index), steps
+        if workload.decode_steps:
+            steps = {
+                name: _decode_s(plan, index, place, workload, cluster, table)
+                for place, name in enumerate(stage.devices)
+            }
+            yield OperationClass("decode", index), steps
+    if plan.tied == "hosted":
+        hosts = {
+            each.device: _hosted_times(each.device, each.samples, table, cluster) for each in plan.stages[-1].replicas
+        }
+        yield OperationClass("forward", HOSTED), {name: times.forward_s for name, times in hosts.items()}
+        if workload.trains:
+            yield OperationClass("backward", HOSTED), {name: times.backward_s for name, times in hosts.items()}
+
+
+def parts_of_backward(stage: Stage, workload: Workload, cluster: Cluster, table: CostTable) -> list[float]:
+    """Seconds of the parts of a stage's last backward pass, each of which fills a bucket; empty if it stays whole.
+
+    A bucket is full when the slowest replica has filled it.
+    """
+    if not workload.trains or stage.all_reduce is None or stage.all_reduce.buckets < 2:
+        return []
+    filled_s = [0.0]
+    for cut in bucket_layers(stage, workload)[1:]:
+        passed = stage.replace(first_layer=cut)
+        times = (_replica_times(passed, place, table, cluster) for place in range(len(stage.replicas)))
+        filled_s.append(max(each.backward_s for each in times))
+    return [until - since for since, until in itertools.pairwise(filled_s)]
+
+
+def bucket_layers(stage: Stage, workload: Workload) -> list[int]:
+    """Where the buckets of a stage begin and end."""
+    assert stage.all_reduce is not None, "replicas that train sum their gradients"
+    first, stop, buckets = (
+        np.array([each]) for each in (stage.first_layer, stage.stop_layer, stage.all_reduce.buckets)
+    )
+    return [int(cut) for cut in bucket_cuts(workload, first, stop, buckets)[0]]
+
+
+def pass_seconds(stage: Stage, device: int, samples: int, table: CostTable) -> tuple[float, float]:
+    """Seconds of a forward and of a backward pass; what is run forward again is part of the backward pass.
+
+    Parameters
+    ----------
+    stage
+        Its layers, whether they are run again, and in what their weights are held.
+    device
+        Index in the table.
+    samples
+        Of a micro-batch that the device takes.
+    table
+        Compute times.
+    """
+    table = table.with_weights(stage.weights)
+    layers, again = slice(stage.first_layer, stage.stop_layer), stage.layers_again(len(table.forward_s))
+    forward_s = float(table.forward_s[layers, device, samples].sum())
+    again_s = float(table.forward_s[again.start : again.stop, device, samples].sum())
+    return forward_s, float(table.backward_s[layers, device, samples].sum()) + again_s
+
+
+def step_seconds(
+    table: CostTable, workload: Workload, device: int, first: int, stop: int, *, hosts_first_layer: bool
+) -> float:
+    """Optimizer seconds of layers [first, stop) on a device, parameters held twice counted once."""
+    seconds = float(table.step_s[first:stop, device].sum())
+    embedding = workload.layers[0]
+    if not workload.tied_parameters:
+        return seconds
+    tied_s = float(table.step_s[0, device]) * workload.tied_parameters / embedding.parameters
+    if hosts_first_layer:
+        return seconds + float(table.step_s[0, device]) - tied_s
+    return seconds - tied_s if first == 0 and stop == len(workload.layers) else seconds
+
+
+def group_samples(plan: Plan, replica: Replica) -> int:
+    """Samples of a replica whose tokens are generated together."""
+    return plan.micro_batches // plan.token_groups * replica.samples
+
+
+def busy_seconds(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable, index: int, place: int) -> float:
+    """Seconds that one replica of a stage, by their indices, computes in an iteration."""
+    stage = plan.stages[index]
+    replica = stage.replicas[place]
+    own = _replica_times(stage, place, table, cluster)
+    per_micro_batch_s = own.forward_s + own.backward_s
+    if plan.hosts_first_layer(index):
+        hosted = _hosted_times(replica.device, replica.samples, table, cluster)
+        per_micro_batch_s += hosted.forward_s + hosted.backward_s
+    busy_s = plan.micro_batches * per_micro_batch_s
+    if workload.trains:
+        busy_s += _step_s(plan, index, replica.device, workload, cluster, table)
+    if workload.decode_steps:
+        busy_s += plan.token_groups * _decode_s(plan, index, place, workload, cluster, table)
+    return busy_s
+
+
+@dataclass(frozen=True)
+class _PassTimes:
+    forward_s: float
+    backward_s: float
+
+
+def _replica_times(stage: Stage, place: int, table: CostTable, cluster: Cluster) -> _PassTimes:
+    replica = stage.replicas[place]
+    device = cluster.device_ids.index(replica.device)
+    return _PassTimes(*pass_seconds(stage, device, replica.samples, table))
+
+
+def _hosted_times(device_id: str, samples: int, table: CostTable, cluster: Cluster) -> _PassTimes:
+    device = cluster.device_ids.index(device_id)
+    return _PassTimes(float(table.forward_s[0, device, samples]), float(table.backward_s[0, device, samples]))
+
+
+def _decode_s(plan: Plan, index: int, place: int, workload: Workload, cluster: Cluster, table: CostTable) -> float:
+    """Seconds of all steps after the first token on one replica, which takes its share of one group."""
+    stage = plan.stages[index]
+    replica, table = stage.replicas[place], table.with_weights(stage.weights)
+    if table.token_s is None:
+        raise InputError("table.token_s", None, "seconds of one further token, for a workload that generates")
+    device, samples = cluster.device_ids.index(replica.device), group_samples(plan, replica)
+    step_s = table.token_s[stage.first_layer : stage.stop_layer, device, samples].sum()
+    return workload.decode_steps * float(step_s)
+
+
+def _step_s(plan: Plan, index: int, device_id: str, workload: Workload, cluster: Cluster, table: CostTable) -> float:
+    stage = plan.stages[index]
+    return step_seconds(
+        table,
+        workload,
+        cluster.device_ids.index(device_id),
+        stage.first_layer,
+        stage.stop_layer,
+        hosts_first_layer=plan.hosts_first_layer(index),
+    )
