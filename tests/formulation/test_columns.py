@@ -32,8 +32,8 @@ from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import HOSTED, Plan
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
-from dora_nb.formulation import columns as columns_module
-from dora_nb.formulation.columns import Columns, build_columns
+from dora_nb.formulation.columns import Columns, build_columns, building
+from dora_nb.formulation.columns.held import share_vectors
 from dora_nb.formulation.decode import decode
 from dora_nb.formulation.list_schedule import list_schedule
 from dora_nb.formulation.problem import Problem
@@ -292,7 +292,7 @@ def test_every_stage_of_every_plan_has_a_column_as_good(question: Question) -> N
     problem = problem_of(question)
     kept = build_columns(problem, problem.space.most_replicas)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(columns_module, "_not_dominated", lambda figures, candidates: candidates)
+        patch.setattr(building, "not_dominated", lambda figures, candidates: candidates)
         everything = build_columns(problem, problem.space.most_replicas)
     by_place: dict[tuple[object, ...], list[int]] = {}
     for index in range(len(kept)):
@@ -337,14 +337,14 @@ def test_share_vectors_of_unlike_devices_are_all_compositions(size: int, replica
     place = cluster([device(name, 1e9 * (index + 1)) for index, name in enumerate("abc")])
     problem = Problem.of(work, place, "participating")
     group = next(each for each in problem.fleet.groups(3) if len(each.devices) == replicas)
-    vectors = [tuple(row) for row in columns_module._share_vectors(group, size).tolist()]
+    vectors = [tuple(row) for row in share_vectors(group, size).tolist()]
     assert sorted(vectors) == sorted(compositions(size, replicas))
 
 
 def test_share_vectors_of_equal_devices_are_counted_once() -> None:
     problem = Problem.of(workload(1, batch=6), cluster(3), "participating")
     group = next(each for each in problem.fleet.groups(3) if len(each.devices) == 3)
-    vectors = [tuple(row) for row in columns_module._share_vectors(group, 6).tolist()]
+    vectors = [tuple(row) for row in share_vectors(group, 6).tolist()]
     assert sorted(vectors) == [(2, 2, 2), (3, 2, 1), (4, 1, 1)]
 
 

@@ -1,0 +1,287 @@
+"""Making the columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dora_nb.costs.table import Floats
+from dora_nb.domain.plan import Algorithm, Weights
+from dora_nb.formulation.columns.computing import Computing
+from dora_nb.formulation.columns.dominance import TELLING, not_dominated
+from dora_nb.formulation.columns.held import Held, share_vectors
+from dora_nb.formulation.columns.memory import Memory
+from dora_nb.formulation.columns.record import Choice, Columns, Counts, Screen
+from dora_nb.formulation.columns.sums import Sums
+from dora_nb.formulation.columns.transfers import Transfers
+from dora_nb.formulation.fleet import Group, Ints
+from dora_nb.formulation.problem import Problem
+
+
+def build_columns(
+    problem: Problem,
+    most_replicas: int,
+    screen: Screen | None = None,
+    *,
+    beaten: bool = False,
+    least_replicas: int = 1,
+) -> Columns:
+    """All columns of a problem whose memory suffices for at least one micro-batch in flight.
+
+    A stage recomputes only with more micro-batches in flight than fit without (and, where a headroom of memory has a
+    price, than fit in the room below it). With as many as fit, a plan loses nothing when the stage does not recompute:
+    every operation lasts as long or less and none is added, so no transfer, in the same order, starts later; devices
+    compute less and idle for no longer; and nothing is paid for memory. So columns that recompute are added only where
+    memory is scarce, and :attr:`Columns.least_in_flight` keeps them from being looked at elsewhere.
+
+    Weights are held in 8 bits, where that is allowed, if a forward pass, a step of generation or the joules get less by
+    it, or if they do not fit otherwise (or only beyond a priced headroom): elsewhere the same column with weights in
+    the workload's precision is as good in every figure.
+
+    Columns over (interval, device group) follow the pipeline-partition models of the literature; uneven integer
+    shares and hosted tied layers are our own.
+
+    Parameters
+    ----------
+    problem
+        What is planned.
+    most_replicas
+        Devices of a stage; at most the space's own limit.
+    screen
+        Leaves out columns that cannot matter; it is asked with lower bounds before share vectors are looked at, and
+        again with the columns' own figures.
+    beaten
+        Keep share vectors that others beat as well: on other durations they may beat those.
+    least_replicas
+        Fewest devices of a stage; at most what a micro-batch of the space can be shared out on.
+    """
+    builder = _Builder(problem, screen or _everything, beaten)
+    workload = problem.workload
+    choices: list[Choice] = []
+    parts: list[dict[str, NDArray[np.generic]]] = []  # the first may be empty: it says which figures there are
+    for micro_batch, token_groups in problem.space.families(workload.batch):
+        for group in problem.fleet.groups(min(most_replicas, problem.space.most_replicas, micro_batch)):
+            if len(group.devices) < least_replicas:
+                continue
+            for hosts in (False, True) if workload.trains and workload.tied_parameters else (False,):
+                found = builder.columns(micro_batch, token_groups, group, hosts, skip_empty=bool(parts))
+                for made_as, part, shares in found:
+                    used, place = np.unique(part["choice"], return_inverse=True)
+                    part["choice"] = place + len(choices)
+                    choices.extend(Choice(group, tuple(map(int, shares[index])), *made_as) for index in used)
+                    parts.append(part)
+    merged = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Columns(**merged, choices=tuple(choices), fleet=problem.fleet, batch=workload.batch)
+
+
+def stage_columns(problem: Problem, micro_batch: int, group: Group, first: int, stop: int) -> Columns:
+    """All columns of one group on one range of layers, see :func:`build_columns`; no layer is hosted."""
+    builder = _Builder(problem, _everything, beaten=False)
+    builder.first, builder.stop = np.array([first]), np.array([stop])
+    parts = []
+    for made_as, part, shares in builder.columns(micro_batch, 1, group, hosts=False, skip_empty=False):
+        choices = tuple(Choice(group, tuple(map(int, row)), *made_as) for row in shares)
+        parts.append(Columns(**part, choices=choices, fleet=problem.fleet, batch=problem.workload.batch))  # type: ignore[arg-type]
+    return Columns.join(parts)
+
+
+def _everything(
+    micro_batch: Counts,
+    token_groups: Counts,
+    code: Counts,
+    first: Ints,
+    stop: Ints,
+    both_s: Floats,
+    decode_s: Floats,
+    energy_j: Floats,
+) -> NDArray[np.bool_]:
+    del micro_batch, token_groups, code, first, stop, decode_s, energy_j
+    return np.ones(both_s.shape, dtype=bool)
+
+
+class _Found(NamedTuple):
+    """Columns of a group run in one way.
+
+    Attributes
+    ----------
+    held
+        What is left of the share vectors.
+    sought
+        Which of them, by range, may matter as far as time and energy go.
+    enough
+        Micro-batches in flight that fit without anything being paid for memory.
+    parts
+        The columns by all-reduce algorithm.
+    """
+
+    held: Held
+    sought: NDArray[np.bool_]
+    enough: Floats
+    parts: list[tuple[Algorithm, dict[str, NDArray[np.generic]]]]
+
+
+#: Relative difference below which two sums of seconds or joules are one.
+_ROUNDING = 1e-9
+
+
+class _Builder:
+    """Columns of one group at a time, all layer ranges and share vectors at once."""
+
+    def __init__(self, problem: Problem, screen: Screen, beaten: bool) -> None:
+        self.workload, self.cluster, self.network = problem.workload, problem.cluster, problem.network
+        self.problem, self.screen, self.beaten = problem, screen, beaten
+        self.layers = len(self.workload.layers)
+        ranges = [(i, j) for i in range(self.layers) for j in range(i + 1, self.layers + 1)]
+        self.first, self.stop = (np.array(side, dtype=np.int64) for side in zip(*ranges, strict=True))
+        self.computing, self.transfers, self.memory = Computing(problem), Transfers(problem), Memory(problem)
+        self.sums = Sums(problem, self.computing)
+
+    def columns(
+        self, micro_batch: int, token_groups: int, group: Group, hosts: bool, *, skip_empty: bool
+    ) -> Iterator[tuple[tuple[Algorithm, bool, Weights | None], dict[str, NDArray[np.generic]], Ints]]:
+        """Columns of one group by algorithm and way to run them, and the share vectors that their ``choice`` counts.
+
+        With ``skip_empty`` nothing comes of a group that is in no column.
+        """
+        eligible = self._may_matter(micro_batch, token_groups, group)
+        if hosts:
+            eligible &= (self.stop == self.layers) & (self.first >= 2)  # at least one stage is left between the ends
+        first, stop = self.first[eligible], self.stop[eligible]
+        shares = np.zeros((0, len(group.devices)), dtype=np.int64)
+        if skip_empty and not len(first):
+            return
+        if len(first):
+            shares = share_vectors(group, micro_batch, ordered=self._is_separable(group))
+        micro_batches = self.workload.batch // micro_batch
+        whole = Held(group, shares, first, stop, micro_batches, token_groups, hosts, recomputes=False, weights=None)
+        sought, least = np.ones((len(shares), len(first)), dtype=bool), np.ones((len(shares), len(first)))
+        found = self._held_so(micro_batch, whole, sought, least, skip_empty=skip_empty)
+        for algorithm, part in found.parts:
+            yield (algorithm, False, None), part, found.held.shares
+        if self.problem.space.recomputation and self.workload.trains:
+            deeper = found.sought & (found.enough < self._deepest(group, stop, micro_batches))
+            again = found.held._replace(recomputes=True)
+            recomputed = self._held_so(micro_batch, again, deeper, 1 + found.enough, skip_empty=True)
+            for algorithm, part in recomputed.parts:
+                yield (algorithm, True, None), part, recomputed.held.shares
+        if self.problem.table.int8 is not None:
+            smaller = self._held_so(
+                micro_batch, whole._replace(weights="int8"), self._gains(whole), least, skip_empty=True
+            )
+            for algorithm, part in smaller.parts:
+                yield (algorithm, False, "int8"), part, smaller.held.shares
+
+    def _held_so(
+        self, micro_batch: int, held: Held, sought: NDArray[np.bool_], least: Floats, *, skip_empty: bool
+    ) -> _Found:
+        """Columns of share vectors and ranges that are sought, each from so many micro-batches in flight on."""
+        figures = self.computing.figures(held)
+        both_s = figures["forward_s"] + figures["backward_s"]
+        dynamic_j, decode_s = figures["compute_j"], figures["decode_s"]
+        place = micro_batch, held.token_groups, held.group.code, held.first, held.stop
+        kept = sought & self.screen(*place, both_s, decode_s, dynamic_j)
+        rows = np.asarray(kept.any(axis=1))  # share vectors that no range needs are not looked at again
+        held, kept, least = held._replace(shares=held.shares[rows]), kept[rows], least[rows]
+        if skip_empty and not rows.any():
+            return _Found(held, kept, least, [])
+        figures = {name: values[rows] if len(values) == len(rows) else values for name, values in figures.items()}
+        figures["least_in_flight"] = least
+        figures["most_in_flight"] = self.memory.most_in_flight(held)
+        figures |= self.memory.over_bytes(held)
+        figures |= self.transfers.figures(held)
+        if self.workload.generates:
+            figures = self.transfers.without_outputs(figures, held.micro_batches)
+        fitting = kept & (figures["most_in_flight"] >= least)
+        parts = list(self._by_algorithm(micro_batch, held, figures, fitting))
+        return _Found(held, kept, self.memory.enough(held, figures["most_in_flight"]), parts)
+
+    def _gains(self, whole: Held) -> NDArray[np.bool_]:
+        """Where weights in 8 bits make a stage faster or thriftier, or make it fit."""
+        ours, theirs = self.computing.figures(whole._replace(weights="int8")), self.computing.figures(whole)
+        fits = self.memory.enough(whole, self.memory.most_in_flight(whole))
+        gains = fits < 1
+        drawn = [name for name in theirs if name.startswith("battery_j ")]
+        for name in ("forward_s", "decode_s", "compute_j", *drawn):
+            gains = gains | (ours[name] < theirs[name] * (1 - _ROUNDING))
+        gains = gains | (ours["cap_s"] > theirs["cap_s"])
+        return np.asarray(gains)
+
+    def _deepest(self, group: Group, stop: Ints, micro_batches: int) -> Ints:
+        """Most micro-batches that a stage can be asked to hold, given how many stages there may be behind it."""
+        behind = np.minimum(self.layers - stop, len(self.cluster.devices) - len(group.devices))
+        return np.asarray(np.minimum(micro_batches, 1 + max(self.problem.space.in_flight_depths) * behind))
+
+    def _by_algorithm(
+        self, micro_batch: int, held: Held, figures: dict[str, Floats], kept: NDArray[np.bool_]
+    ) -> Iterator[tuple[Algorithm, dict[str, NDArray[np.generic]]]]:
+        """The columns of every all-reduce algorithm."""
+        shortest_tail_s: Floats | None = None
+        for algorithm, own in self.sums.figures(held, figures["backward_s"]).items():
+            useful = kept
+            if shortest_tail_s is not None and self.network.single is not None:
+                # The first holds the network least; another is worth a look only where it ends sooner.
+                useful = kept & (own["sum_tail_s"] < shortest_tail_s)
+            shortest_tail_s = own["sum_tail_s"]
+            yield algorithm, self._part(micro_batch, held, figures | own, useful)
+
+    def _part(
+        self,
+        micro_batch: int,
+        held: Held,
+        figures: dict[str, Floats],
+        candidates: NDArray[np.bool_],
+    ) -> dict[str, NDArray[np.generic]]:
+        """The columns of one algorithm that none other matches or beats, as they go into :class:`Columns`."""
+        figures, group = dict(figures), held.group
+        figures["energy_j"] = figures.pop("compute_j") + figures.pop("network_j") + figures.pop("sum_j")
+        figures["port_s"] = figures["port_s"] + figures.pop("sum_port_s")
+        compared = self._is_separable(group) and not self.beaten
+        kept = not_dominated(figures, candidates) if compared else candidates
+        choice, place = np.nonzero(kept)
+        part: dict[str, NDArray[np.generic]] = {
+            name: np.broadcast_to(values, (*kept.shape, *values.shape[2:]))[kept]
+            for name, values in figures.items()
+            if not name.startswith(TELLING)
+        }
+        for name in ("least_in_flight", "most_in_flight"):
+            part[name] = part[name].astype(np.int64)
+        for name in ("battery_j", "over_bytes"):
+            numbered = [part.pop(each) for each in figures if each.startswith(f"{name} ")]
+            part[name] = np.stack(numbered, axis=1) if numbered else np.zeros((len(choice), 0))
+        part |= {
+            "micro_batch": np.full(len(choice), micro_batch),
+            "token_groups": np.full(len(choice), held.token_groups),
+            "first": held.first[place],
+            "stop": held.stop[place],
+            "hosts": np.full(len(choice), held.hosts),
+            "choice": choice,
+            "code": np.full(len(choice), group.code),
+            "idle_w": np.full(len(choice), sum(self.cluster.devices[d].idle_w for d in group.devices)),
+        }
+        return part
+
+    def _is_separable(self, group: Group) -> bool:
+        """Whether what a hand-over costs is a part of the group's own and a part of its partner's.
+
+        Then the order of replicas does not matter, and share vectors can be compared by their own figures. It is so
+        for devices of one domain, which reach all others in the same way, unless each pair has a link of its own.
+        """
+        ids = [self.cluster.devices[d].id for d in group.devices]
+        if len(ids) == 1:
+            return True
+        return len({self.network.home(name).id for name in ids}) == 1 and bool(self.network.own_hops(ids[0]))
+
+    def _may_matter(self, micro_batch: int, token_groups: int, group: Group) -> NDArray[np.bool_]:
+        """Layer ranges that may matter on a group, however samples are shared out on it."""
+        if self.screen is _everything:
+            return np.ones(len(self.first), dtype=bool)
+        rest, group_only = self.problem.completion, self.problem.fleet.codes - 1 - group.code
+        first, stop = self.first, self.stop
+        both_s = micro_batch * (rest.path_s[group_only, stop] - rest.path_s[group_only, first])
+        energy_j = self.workload.batch * (rest.energy_j[group_only, stop] - rest.energy_j[group_only, first])
+        own_s = rest.decode_s[token_groups]
+        decode_s = own_s[group_only, stop] - own_s[group_only, first]
+        return self.screen(micro_batch, token_groups, group.code, first, stop, both_s, decode_s, energy_j)

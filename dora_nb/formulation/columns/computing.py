@@ -1,0 +1,103 @@
+"""What a stage computes: seconds and joules."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dora_nb.costs.table import Floats
+from dora_nb.domain.plan import Weights
+from dora_nb.formulation.columns.held import Held, is_whole
+from dora_nb.formulation.fleet import Ints
+from dora_nb.formulation.problem import Problem
+
+
+class Computing:
+    """Seconds and joules that layer ranges take on a group, each (share vectors or 1, ranges or 1)."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.workload, self.cluster = problem.workload, problem.cluster
+        self.table, self.terms = problem.table, problem.terms
+        self.layers = len(self.workload.layers)
+        self.forward_until = _until_cut(self.table.forward_s)
+        self.backward_until = _until_cut(self.table.backward_s)
+        int8 = self.table.int8
+        self.int8_until = None if int8 is None else _until_cut(int8.forward_s)
+        self.int8_token_until = None if int8 is None or int8.token_s is None else _until_cut(int8.token_s)
+        # A layer that is run again is so right before its own backward pass; the last layer of all is not.
+        again_s = self.table.forward_s * (np.arange(self.layers) < self.layers - 1)[:, None, None]
+        self.again_until = self.backward_until + _until_cut(again_s)
+        self.step_until = _until_cut(self.table.step_s)
+        self.token_until = None if self.table.token_s is None else _until_cut(self.table.token_s)
+
+    def backward_until_s(self, recomputes: bool) -> Floats:
+        """Seconds of the backward passes of all layers before each cut, shape (cuts, devices, samples)."""
+        return self.again_until if recomputes else self.backward_until
+
+    def figures(self, held: Held) -> dict[str, Floats]:
+        """Of a micro-batch's passes, of the steps, and of the batteries that they draw on."""
+        group, shares, first, stop, micro_batches, token_groups, hosts, recomputes, weights = held
+        forward_until = self.forward_until if weights is None else self.int8_until
+        assert forward_until is not None, "weights in 8 bits are sought where their times are known"
+        backward_until = self.backward_until_s(recomputes)
+        shape = (len(shares), len(first))
+        forward, backward, step, decode, energy = (np.zeros(shape) for _ in range(5))
+        host_forward, host_backward = np.zeros((len(shares), 1)), np.zeros((len(shares), 1))
+        cap = np.full((1, 1), np.inf)
+        batteries = {f"battery_j {d}": np.zeros((1, 1)) for d in self.terms.priced}
+        for place, d in enumerate(group.devices):
+            device, samples = self.cluster.devices[d], shares[:, place]
+            own_forward = (forward_until[stop, d][:, samples] - forward_until[first, d][:, samples]).T
+            own_backward = (backward_until[stop, d][:, samples] - backward_until[first, d][:, samples]).T
+            busy = own_forward + own_backward
+            if hosts:
+                own_host = self.table.forward_s[0, d, samples][:, None], self.table.backward_s[0, d, samples][:, None]
+                host_forward, host_backward = (
+                    np.maximum(host_forward, own_host[0]),
+                    np.maximum(host_backward, own_host[1]),
+                )
+                busy = busy + sum(own_host)
+            own_step = self._step_s(d, first, stop, hosts)
+            forward, backward = np.maximum(forward, own_forward), np.maximum(backward, own_backward)
+            step = np.maximum(step, own_step)
+            own_decode = self._decode_s(d, micro_batches // token_groups * samples, first, stop, weights)
+            decode = np.maximum(decode, own_decode)
+            own_j = (micro_batches * busy + own_step + token_groups * own_decode) * (device.active_w - device.idle_w)
+            energy += own_j
+            if np.isfinite(self.terms.battery_j[d]):
+                cap = np.minimum(cap, self.terms.cap_s(d, own_j, device.idle_w))
+            if d in self.terms.priced:
+                batteries[f"battery_j {d}"] = own_j
+        return {
+            "forward_s": forward,
+            "backward_s": backward,
+            "step_s": step,
+            "host_forward_s": host_forward,
+            "host_backward_s": host_backward,
+            "decode_s": decode,
+            "steps_s": token_groups * decode,
+            "compute_j": energy,
+            "cap_s": cap,
+            **batteries,
+        }
+
+    def _decode_s(self, device: int, samples: Ints, first: Ints, stop: Ints, weights: Weights | None) -> Floats:
+        """Seconds of all steps after the first token on one device, shape (share vectors, ranges) or (1, 1)."""
+        token_until = self.token_until if weights is None else self.int8_token_until
+        if token_until is None:
+            return np.zeros((1, 1))
+        until_s = token_until[:, device]
+        return np.asarray(self.workload.decode_steps * (until_s[stop][:, samples] - until_s[first][:, samples]).T)
+
+    def _step_s(self, device: int, first: Ints, stop: Ints, hosts: bool) -> Floats:
+        """Optimizer seconds on one device, parameters held twice counted once."""
+        seconds = np.asarray(self.step_until[stop, device] - self.step_until[first, device])
+        if not self.workload.tied_parameters:
+            return seconds
+        embedding_s = float(self.table.step_s[0, device])
+        tied_s = embedding_s * self.workload.tied_parameters / self.workload.layers[0].parameters
+        shared_s = embedding_s - tied_s if hosts else -tied_s * is_whole(first, stop, self.layers)
+        return np.asarray(seconds + shared_s)
+
+
+def _until_cut(by_layer: Floats) -> Floats:
+    return np.concatenate([np.zeros((1, *by_layer.shape[1:])), np.cumsum(by_layer, axis=0)])
