@@ -9,7 +9,7 @@ from builders import Dice, every_plan, random_question, shape_and_timing
 
 from dora_nb.costs.evaluate import evaluate
 from dora_nb.domain.cluster import Cluster
-from dora_nb.domain.plan import Prediction
+from dora_nb.domain.prediction import Prediction
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.formulation.list_schedule import list_schedule

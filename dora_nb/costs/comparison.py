@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple, Protocol
 
 from dora_nb.domain.comparison import Comparison, DeviceComparison, StageComparison, StepComparison, TransferComparison
-from dora_nb.domain.plan import HOSTED, Plan
+from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_record import RunRecord
 from dora_nb.domain.run_timeline import INFERENCE, PredictedTimeline, RunEvent
+from dora_nb.domain.transfer import HOSTED
 from dora_nb.errors import InputError
 
 #: A receiver that waited less than this found its tensor there; handing over what has arrived takes about as long.
@@ -30,7 +31,7 @@ class Running(Protocol):
 
 
 class HandOver(NamedTuple):
-    """What passes from stage to stage, in one step of a run; see :class:`~dora_nb.domain.plan.Transfer`."""
+    """What passes from stage to stage, in one step of a run; see :class:`~dora_nb.domain.transfer.Transfer`."""
 
     kind: str
     stage: int

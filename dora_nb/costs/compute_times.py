@@ -12,7 +12,8 @@ from dora_nb.costs.buckets import bucket_cuts
 from dora_nb.costs.operations import OperationClass
 from dora_nb.costs.table import CostTable
 from dora_nb.domain.cluster import Cluster
-from dora_nb.domain.plan import HOSTED, Plan, Replica, Stage
+from dora_nb.domain.plan import Plan, Replica, Stage
+from dora_nb.domain.transfer import HOSTED
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 

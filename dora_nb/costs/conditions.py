@@ -15,7 +15,8 @@ from dora_nb.costs.media import held_s
 from dora_nb.costs.table import CostTable, Floats
 from dora_nb.domain.cluster import Cluster, ContentionDomain
 from dora_nb.domain.conditions import Condition
-from dora_nb.domain.plan import Plan, Prediction
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.prediction import Prediction
 from dora_nb.domain.workload import Workload
 
 

@@ -22,7 +22,9 @@ from dora_nb.costs.timeline import TimelineEntry, timeline_of
 from dora_nb.costs.timing import late_in_rounds, timing_of
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.fits import check_fits
-from dora_nb.domain.plan import HOSTED, DevicePrediction, IdlePrediction, Plan, Prediction
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.prediction import DevicePrediction, IdlePrediction, Prediction
+from dora_nb.domain.transfer import HOSTED
 from dora_nb.domain.workload import Workload
 from dora_nb.units import format_joules, format_seconds
 

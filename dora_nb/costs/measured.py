@@ -12,9 +12,9 @@ from dora_nb.costs.comparison import seconds_of
 from dora_nb.costs.compute_times import step_seconds
 from dora_nb.costs.table import CostTable, Floats
 from dora_nb.domain.cluster import Cluster
-from dora_nb.domain.plan import HOSTED
 from dora_nb.domain.profile import BySamples, LayerProfile, Profile
 from dora_nb.domain.run_record import RunRecord
+from dora_nb.domain.transfer import HOSTED
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError, UnknownNameError
 

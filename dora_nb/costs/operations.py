@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dora_nb.costs.network import Hold
-from dora_nb.domain.plan import HOSTED, Compute, Plan, TransferKind, compute_order
+from dora_nb.domain.plan import Compute, Plan, compute_order
+from dora_nb.domain.transfer import HOSTED, TransferKind
 from dora_nb.domain.workload import Workload
 
 Kind = Literal["forward", "backward", "step", "decode", "follow"] | TransferKind

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import get_args
 
 from dora_nb.costs.timeline import TimelineEntry
-from dora_nb.domain.plan import HOSTED, Plan, ScheduledTransfer, TransferKind
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.transfer import HOSTED, ScheduledTransfer, TransferKind
 from dora_nb.domain.workload import Workload
 
 _TRANSFERS = get_args(TransferKind)

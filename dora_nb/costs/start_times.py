@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from dora_nb.costs.operations import Operation, Operations, Timing
 from dora_nb.costs.stream import Wait, steady_start_times, steady_waits
-from dora_nb.domain.plan import Transfer
+from dora_nb.domain.transfer import Transfer
 from dora_nb.errors import InputError
 from dora_nb.units import format_seconds
 

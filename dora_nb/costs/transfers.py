@@ -13,7 +13,8 @@ from dora_nb.costs.memory import MemoryModel
 from dora_nb.costs.network import Flow, Hold, Network
 from dora_nb.costs.operations import OperationClass, Shape
 from dora_nb.domain.architecture import INTEGER_BYTES
-from dora_nb.domain.plan import HOSTED, Plan, Stage
+from dora_nb.domain.plan import Plan, Stage
+from dora_nb.domain.transfer import HOSTED
 from dora_nb.domain.workload import Workload
 
 

@@ -42,7 +42,7 @@ class StageComparison(Record):
     Attributes
     ----------
     stage
-        Index; :data:`~dora_nb.domain.plan.HOSTED` for a hosted first layer.
+        Index; :data:`~dora_nb.domain.transfer.HOSTED` for a hosted first layer.
     kind
         What is computed.
     devices
@@ -72,7 +72,7 @@ class TransferComparison(Record):
     Attributes
     ----------
     kind, stage
-        As in :class:`~dora_nb.domain.plan.Transfer`; ``tied-sum`` stands for all transfers that sum tied gradients.
+        As in :class:`~dora_nb.domain.transfer.Transfer`; ``tied-sum`` stands for all transfers that sum tied gradients.
     count
         Transfers of all steps.
     waited

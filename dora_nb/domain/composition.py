@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from dora_nb.domain.certificate import Certificate
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.conditions import Conditions
-from dora_nb.domain.plan import Certificate, Plan
+from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from dora_nb.domain.limit import Limit
-from dora_nb.domain.qoe import EnergyAccounting, Objective, Unit
+from dora_nb.domain.certificate import Certificate
+from dora_nb.domain.prediction import Prediction
 from dora_nb.domain.record import Record
+from dora_nb.domain.transfer import HOSTED, Transfer
 from dora_nb.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 #: that there is one copy; what crosses the network is that layer's output instead of the parameters.
 TiedPlacement = Literal["none", "one-stage", "synchronised", "hosted"]
 
-#: Pseudo-stage index of a first layer hosted by the last stage.
-HOSTED = -1
 
 #: Pieces of a transfer that are scheduled apart; smaller ones are the transport's own business.
 MOST_CHUNKS = 4
@@ -60,20 +59,6 @@ def compute_order(
         after = [Compute("backward", HOSTED, index) for index in batches] if trains else []
         own = [*before, *own, *after]
     return tuple(own)
-
-
-TransferKind = Literal[
-    "input",
-    "label",
-    "activation",
-    "gradient",
-    "output",
-    "token",
-    "all-reduce",
-    "tied-reduce",
-    "tied-exchange",
-    "tied-broadcast",
-]
 
 
 #: In what weights are held where they are not in the workload's precision.
@@ -160,198 +145,6 @@ class Stage(Record):
         for replica in self.replicas:
             bounds.append(bounds[-1] + replica.samples)
         return tuple(itertools.pairwise(bounds))
-
-
-class Transfer(Record):
-    """One hand-over on the network.
-
-    Attributes
-    ----------
-    kind
-        ``activation`` leaves ``stage`` for the next one, ``gradient`` comes back to ``stage`` from the next one;
-        ``input`` and ``label`` reach ``stage`` from the source; ``output`` leaves it for the sink; ``token`` stands for
-        all hand-overs after the prompt's, one token at a time (from the last stage: the tokens chosen, back to the
-        first); the others sum gradients at the end of an iteration.
-    stage
-        Index of the stage; :data:`HOSTED` for a hosted first layer.
-    micro_batch
-        Index of the micro-batch; 0 for the sums at the end.
-    part
-        Which chunk of a hand-over, or which bucket of an all-reduce, from 1; 0 if it travels whole.
-    lag
-        In a stream: how many requests have arrived since its own when it enters the network. 0 in other modes.
-    """
-
-    kind: TransferKind
-    stage: int = Field(ge=HOSTED)
-    micro_batch: int = Field(ge=0)
-    part: int = Field(default=0, ge=0)
-    lag: int = Field(default=0, ge=0)
-
-
-class ScheduledTransfer(Record):
-    """One transfer of the predicted schedule.
-
-    Attributes
-    ----------
-    kind, stage, micro_batch, part
-        As in :class:`Transfer`; of a ``token``, ``micro_batch`` is the step, or with several groups the round: all
-        groups' first steps, then all their second ones.
-    senders, receivers
-        Devices at the two ends.
-    media
-        Media or ports that it holds.
-    start_s, end_s
-        From when until it has arrived, from the iteration's start.
-    """
-
-    kind: TransferKind
-    stage: int
-    micro_batch: int
-    part: int
-    senders: tuple[str, ...]
-    receivers: tuple[str, ...]
-    media: tuple[str, ...]
-    start_s: float
-    end_s: float
-
-
-class DevicePrediction(Record):
-    """What one participating device is predicted to do in one iteration or batch."""
-
-    device: str
-    busy_s: float
-    memory_bytes: float
-    usable_memory_bytes: float
-    energy_j: float
-
-
-class IdlePrediction(Record):
-    """What a device outside the plan draws meanwhile, if it is on."""
-
-    device: str
-    energy_j: float
-
-
-class Prediction(Record):
-    """What the cost model expects of a plan, for one iteration or batch. Predicted, never measured.
-
-    Attributes
-    ----------
-    makespan_s
-        First input to last output or step; in a stream, from a request's arrival to its last output.
-    period_s
-        Steady-state seconds between micro-batches: the largest load of a stage or a contention domain. In a stream:
-        the same between requests, the shortest time between arrivals that no stage or domain rules out.
-    samples_per_s
-        Throughput: the batch over the makespan, in a stream over the time between requests.
-    energy_participating_j, energy_all_on_j
-        Energy under the two accountings of :data:`~dora_nb.domain.qoe.EnergyAccounting`. In a stream: per request, with
-        idling counted from one arrival to the next, however long the request itself takes.
-    first_token_s, token_s
-        When every sample has its first new token, and seconds from one token to the next; None if nothing is
-        generated (``token_s`` also where the first token is the only one).
-    network_bytes
-        Bytes carried.
-    airtime_s
-        Seconds the busiest medium (shared) or port (switch) is held.
-    devices
-        The participating devices.
-    idle
-        The other devices of the cluster.
-    schedule
-        Every transfer with its times, by start. On one medium that is the order in which it is used.
-    """
-
-    makespan_s: float
-    period_s: float
-    samples_per_s: float
-    energy_participating_j: float
-    energy_all_on_j: float
-    network_bytes: float
-    airtime_s: float
-    devices: tuple[DevicePrediction, ...]
-    idle: tuple[IdlePrediction, ...]
-    first_token_s: float | None = None
-    token_s: float | None = None
-    schedule: tuple[ScheduledTransfer, ...] = ()
-
-    def energy_j(self, accounting: EnergyAccounting) -> float:
-        """Energy under one accounting."""
-        return self.energy_participating_j if accounting == "participating" else self.energy_all_on_j
-
-
-class SecondSolve(Record):
-    """Among equally good plans (within the gap) none is better at the other figure than this.
-
-    Attributes
-    ----------
-    objective, unit
-        The other figure, and its unit.
-    value, bound, gap
-        As in :class:`Certificate`.
-    """
-
-    objective: Literal["latency", "energy"]
-    unit: Unit
-    value: float
-    bound: float
-    gap: float = Field(ge=0)
-
-
-class Certificate(Record):
-    """How good a plan is proven to be.
-
-    Attributes
-    ----------
-    objective, unit
-        What was minimised, and its unit (``s`` or ``J``).
-    latency_limit_s, energy_limit_j
-        Limits on makespan and energy it was minimised under: the QoE's, or a tighter one for a trade-off.
-    limits
-        Every limit of the QoE, and whether the plan keeps it; the bound holds for plans that keep all hard ones.
-    with_prices
-        Whether ``value`` and ``bound`` include what soft limits add. They do for the QoE's best plan; trade-offs
-        show makespan and energy as they are.
-    value
-        The plan's own figure.
-    bound
-        No plan among those considered can be below this (see ``scope``).
-    gap
-        ``(value - bound) / value``.
-    status
-        ``optimal``: the gap is at most the tolerance asked for. ``feasible``: it is larger. ``time limit``
-        and ``cancelled``: planning was stopped before the gap was reached.
-    scope
-        Over which plans the bound holds: micro-batch sizes, group sizes, in-flight depths.
-    algorithm
-        ``decomposed``: bounds first, then the schedules they leave open. ``monolithic``: the joint program.
-    solver, solver_reason
-        What proved the bound, and why that solver.
-    then
-        The tie-break; None where planning was stopped before it.
-    """
-
-    objective: Objective
-    unit: Unit
-    latency_limit_s: float | None = None
-    energy_limit_j: float | None = None
-    limits: tuple[Limit, ...] = ()
-    with_prices: bool = False
-    value: float
-    bound: float
-    gap: float = Field(ge=0)
-    status: Literal["optimal", "feasible", "time limit", "cancelled"]
-    scope: str
-    algorithm: Literal["decomposed", "monolithic"] = "decomposed"
-    solver: str
-    solver_reason: str
-    then: SecondSolve | None = None
-
-    def _repr_html_(self) -> str:
-        from dora_nb.render.html import certificate_html  # a method that looks up a room: imported when called
-
-        return certificate_html(self)
 
 
 def _is_one(number: int) -> bool:

@@ -10,7 +10,7 @@ from dora_nb.domain.limit import Limit
 from dora_nb.domain.qoe import ROUNDING, QoE
 
 if TYPE_CHECKING:
-    from dora_nb.domain.plan import Prediction
+    from dora_nb.domain.prediction import Prediction
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from dora_nb.domain.plan import ScheduledTransfer
 from dora_nb.domain.record import Record
+from dora_nb.domain.transfer import ScheduledTransfer
 
 #: Step index of the events of the inference batch that precedes the training steps.
 INFERENCE = -1
@@ -36,7 +36,7 @@ class RunEvent(Record):
         What; a ``receive`` lasts as long as the device waited for it, a ``send`` only as long as handing it over. Those
         of a token are apart from those of the prompt's activations. An ``arrive`` waits for a request.
     stage
-        Stage that computes; for hand-overs as in :class:`~dora_nb.domain.plan.Transfer`.
+        Stage that computes; for hand-overs as in :class:`~dora_nb.domain.transfer.Transfer`.
     micro_batch
         Index of the micro-batch, in a stream counted on over all requests; 0 for the sums and the step at the end. Of
         what happens with a token, the step behind the first one.
@@ -63,8 +63,8 @@ class PredictedComputation(Record):
     device
         Who; every replica of a stage has its own, which begin together.
     kind, stage, micro_batch, part
-        What; as in :class:`~dora_nb.domain.plan.Transfer`, the parts being those of a backward pass that fill a bucket
-        of gradients. Of a ``decode``, ``micro_batch`` is the step.
+        What; as in :class:`~dora_nb.domain.transfer.Transfer`, the parts being those of a backward pass that fill a
+        bucket of gradients. Of a ``decode``, ``micro_batch`` is the step.
     start_s, end_s
         Seconds from the start of the iteration, or the batch.
     """

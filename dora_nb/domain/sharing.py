@@ -6,9 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from dora_nb.domain.plan import Plan, TransferKind
+from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import EnergyAccounting
 from dora_nb.domain.record import Record
+from dora_nb.domain.transfer import TransferKind
 
 
 class CameraPlan(Record):

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dora_nb.domain.plan import HOSTED, Plan
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.transfer import HOSTED
 from dora_nb.errors import InputError
 
 #: Hand-overs, in the order of their tags.
@@ -28,7 +29,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class HandOver:
-    """A device's pieces of one hand-over, named as :class:`~dora_nb.domain.plan.Transfer` names it.
+    """A device's pieces of one hand-over, named as :class:`~dora_nb.domain.transfer.Transfer` names it.
 
     Attributes
     ----------
@@ -36,7 +37,7 @@ class HandOver:
         ``activation`` leaves ``stage`` for the next one; ``gradient`` comes back to ``stage`` from the next one;
         ``token`` leaves ``stage`` for the next one, or the last one for the first, with a token of every sample.
     stage, micro_batch
-        Which one; stage :data:`~dora_nb.domain.plan.HOSTED` for a hosted first layer. Of a ``token``, the step.
+        Which one; stage :data:`~dora_nb.domain.transfer.HOSTED` for a hosted first layer. Of a ``token``, the step.
     pieces
         What passes, by peer.
     """

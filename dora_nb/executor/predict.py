@@ -18,10 +18,11 @@ from dora_nb.costs.start_times import start_times
 from dora_nb.costs.timeline import TimelineEntry, timeline_of
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster, ContentionDomain
-from dora_nb.domain.plan import HOSTED, Plan
+from dora_nb.domain.plan import Plan
 from dora_nb.domain.profile import LayerProfile
 from dora_nb.domain.run_record import Link
 from dora_nb.domain.run_timeline import PredictedComputation, PredictedTimeline
+from dora_nb.domain.transfer import HOSTED
 from dora_nb.domain.workload import Workload
 from dora_nb.executor.messages import Target
 from dora_nb.executor.transit import Turn, as_ready, in_turns

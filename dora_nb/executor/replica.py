@@ -17,8 +17,9 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from dora_nb.domain.plan import HOSTED, Plan
+from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_timeline import INFERENCE
+from dora_nb.domain.transfer import HOSTED
 from dora_nb.executor.again import run_again
 from dora_nb.executor.data import micro_batch
 from dora_nb.executor.generation import Generation
@@ -214,7 +215,7 @@ class Replica:
         Parameters
         ----------
         stage
-            This device's, or :data:`~dora_nb.domain.plan.HOSTED`.
+            This device's, or :data:`~dora_nb.domain.transfer.HOSTED`.
         micro_batch
             Its index.
         entering

@@ -21,7 +21,8 @@ from dora_nb.domain.architecture import (
     VisionTransformerArchitecture,
 )
 from dora_nb.domain.layer import BYTES_PER_ELEMENT, Precision
-from dora_nb.domain.plan import Plan, Transfer
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.transfer import Transfer
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 

@@ -21,7 +21,8 @@ from dora_nb.costs.network import Network
 from dora_nb.costs.operations import Operation
 from dora_nb.costs.transfers import transfer_holds
 from dora_nb.domain.cluster import Cluster
-from dora_nb.domain.plan import Plan, Stage, Transfer
+from dora_nb.domain.plan import Plan, Stage
+from dora_nb.domain.transfer import Transfer
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import ExecutionError
 
@@ -38,7 +39,7 @@ _HAND_OVERS = ("activation", "gradient")
 
 
 class TransferKey(NamedTuple):
-    """Names a transfer of an iteration; see :class:`~dora_nb.domain.plan.Transfer`."""
+    """Names a transfer of an iteration; see :class:`~dora_nb.domain.transfer.Transfer`."""
 
     kind: str
     stage: int

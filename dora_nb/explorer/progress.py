@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from dora_nb import solvers
-from dora_nb.domain.plan import Certificate
+from dora_nb.domain.certificate import Certificate
 from dora_nb.domain.qoe import Unit
 from dora_nb.domain.record import Record
 from dora_nb.units import format_joules, format_seconds

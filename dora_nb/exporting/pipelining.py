@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dora_nb.domain.plan import HOSTED, Plan
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.transfer import HOSTED
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.executor.instructions import Backward, Forward, Instruction, Recv, Send, Step, compile_plan

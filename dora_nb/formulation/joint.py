@@ -42,7 +42,7 @@ from dora_nb.costs.operations import (
 )
 from dora_nb.costs.table import Floats
 from dora_nb.costs.transfers import bucket_holds
-from dora_nb.domain.plan import HOSTED
+from dora_nb.domain.transfer import HOSTED
 from dora_nb.formulation.columns import Columns
 from dora_nb.formulation.decode import stage_of
 from dora_nb.formulation.fleet import Ints

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dora_nb.costs.operations import Operation, Operations, Timing
-from dora_nb.domain.plan import Transfer
+from dora_nb.domain.transfer import Transfer
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dora_nb.domain.certificate import Certificate, SecondSolve
 from dora_nb.domain.coverage import Coverage
-from dora_nb.domain.plan import Certificate, Plan, SecondSolve
+from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import ROUNDING
 from dora_nb.errors import InfeasibleError, ObjectiveMismatchError
 from dora_nb.planning.certify import AGREEMENT

@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 
 from dora_nb import solvers
-from dora_nb.domain.plan import Certificate, Plan
+from dora_nb.domain.certificate import Certificate
+from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import ROUNDING, Objective, QoE
 from dora_nb.domain.rating import Rating, qoe_value
 from dora_nb.errors import InputError, ObjectiveMismatchError

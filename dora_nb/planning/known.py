@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dora_nb.domain.plan import Plan, Prediction
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.prediction import Prediction
 from dora_nb.domain.qoe import Objective
 from dora_nb.domain.rating import Rating, qoe_value
 from dora_nb.formulation.problem import Problem

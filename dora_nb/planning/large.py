@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dora_nb import solvers
-from dora_nb.domain.plan import Certificate, Plan
+from dora_nb.domain.certificate import Certificate
+from dora_nb.domain.plan import Plan
 from dora_nb.domain.rating import qoe_value
 from dora_nb.errors import InfeasibleError, InputError, ObjectiveMismatchError
 from dora_nb.formulation.columns import Columns, stage_columns

@@ -12,8 +12,9 @@ import numpy as np
 
 from dora_nb import solvers
 from dora_nb.costs.table import Floats
+from dora_nb.domain.certificate import Certificate
 from dora_nb.domain.composition import Composition, ConditionFigures, evenly, in_runs, keeps
-from dora_nb.domain.plan import Certificate, Plan
+from dora_nb.domain.plan import Plan
 from dora_nb.errors import InfeasibleError, ObjectiveMismatchError
 from dora_nb.formulation.composition import mixing_model
 from dora_nb.formulation.mixture import Mixture, Promise

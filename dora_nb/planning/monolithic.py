@@ -14,9 +14,10 @@ import numpy as np
 from dora_nb import solvers
 from dora_nb.costs.operations import Shape, operations_of
 from dora_nb.costs.timing import timing_of
-from dora_nb.domain.plan import Plan, Transfer
+from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import ROUNDING
 from dora_nb.domain.rating import qoe_value
+from dora_nb.domain.transfer import Transfer
 from dora_nb.errors import InputError
 from dora_nb.formulation.columns import Columns, build_columns
 from dora_nb.formulation.decode import decode

@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 from dora_nb.costs.table import CostTable
+from dora_nb.domain.certificate import Certificate
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.fits import check_fits
-from dora_nb.domain.plan import Certificate, Plan
+from dora_nb.domain.plan import Plan
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError, UnknownNameError
 from dora_nb.formulation.list_schedule import as_ready, by_critical_path

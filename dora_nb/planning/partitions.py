@@ -11,7 +11,8 @@ from dora_nb.costs.operations import OperationClass, Shape, operations_of
 from dora_nb.costs.table import Floats
 from dora_nb.costs.timing import timing_of
 from dora_nb.costs.token_rounds import least_rounds_s
-from dora_nb.domain.plan import HOSTED, Plan
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.transfer import HOSTED
 from dora_nb.formulation.columns import Columns
 from dora_nb.formulation.decode import decode
 from dora_nb.formulation.fleet import Ints

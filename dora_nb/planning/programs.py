@@ -17,9 +17,10 @@ from dora_nb.costs.operations import Operation
 from dora_nb.costs.table import CostTable
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.fits import check_fits
-from dora_nb.domain.plan import HOSTED, Plan
+from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.rating import qoe_value
+from dora_nb.domain.transfer import HOSTED
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.formulation.columns import Columns, build_columns

@@ -19,7 +19,8 @@ from typing import Literal
 
 from dora_nb.costs.memory import MemoryModel
 from dora_nb.domain.explanation import Change, LimitKind, Relaxation, RuledOut, Unit
-from dora_nb.domain.plan import DevicePrediction, Plan, Prediction
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.prediction import DevicePrediction, Prediction
 from dora_nb.domain.qoe import QoE, Term
 from dora_nb.planning.ask import Answer, best, feasible
 from dora_nb.planning.deadline import Deadline

@@ -12,7 +12,8 @@ from dora_nb.costs.evaluate import evaluate
 from dora_nb.costs.operations import Operations, Shape, Timing, operations_of
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.fits import check_fits
-from dora_nb.domain.plan import Plan, Transfer
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.transfer import Transfer
 from dora_nb.errors import InfeasibleError, ObjectiveMismatchError
 from dora_nb.formulation.list_schedule import ListSchedule, list_schedule
 from dora_nb.formulation.problem import Problem

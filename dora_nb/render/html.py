@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from dora_nb.domain.plan import Certificate, Plan, SecondSolve
+from dora_nb.domain.certificate import Certificate, SecondSolve
+from dora_nb.domain.plan import Plan
 from dora_nb.domain.plan_set import PlanSet
 from dora_nb.render import words
 from dora_nb.render.front import front_svg

@@ -13,9 +13,10 @@ from typing import Any, Protocol
 
 from dora_nb.costs.comparison import hand_over_kind
 from dora_nb.domain.document import release, write_whole
-from dora_nb.domain.plan import HOSTED, Plan
+from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_record import RunRecord
 from dora_nb.domain.run_timeline import INFERENCE
+from dora_nb.domain.transfer import HOSTED
 
 _NS_PER_S = 1_000_000_000
 _NS_PER_US = 1_000

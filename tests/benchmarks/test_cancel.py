@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from dora_nb.catalog import load_cluster, load_conditions, load_workload
-from dora_nb.domain.plan import Certificate
+from dora_nb.domain.certificate import Certificate
 from dora_nb.domain.qoe import QoE
 from dora_nb.planning.compose import compose
 from dora_nb.planning.plan import plan

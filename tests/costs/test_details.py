@@ -17,7 +17,8 @@ from dora_nb.costs.operations import OperationClass, Operations, Shape, Timing, 
 from dora_nb.costs.start_times import start_times, waits_of
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster
-from dora_nb.domain.plan import Plan, Transfer
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.transfer import Transfer
 from dora_nb.domain.workload import Workload
 from dora_nb.formulation.list_schedule import list_schedule
 

@@ -17,7 +17,8 @@ from dora_nb.costs.operations import COMPUTE_KINDS, Operation, OperationClass, S
 from dora_nb.costs.table import cost_table
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster
-from dora_nb.domain.plan import HOSTED, Plan, Transfer
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.transfer import HOSTED, Transfer
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError, UnknownNameError
 from dora_nb.formulation.list_schedule import ListSchedule, list_schedule

@@ -15,7 +15,8 @@ from dora_nb.costs.operations import COMPUTE_KINDS, Operation, Operations, Shape
 from dora_nb.costs.table import cost_table
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster
-from dora_nb.domain.plan import HOSTED, Compute, compute_order
+from dora_nb.domain.plan import Compute, compute_order
+from dora_nb.domain.transfer import HOSTED
 from dora_nb.domain.workload import Workload
 
 

@@ -6,7 +6,8 @@ import pytest
 from builders import cluster, layer, pipeline, unrolled_latencies, workload
 
 from dora_nb.costs import evaluate
-from dora_nb.domain.plan import Plan, Transfer
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.transfer import Transfer
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 

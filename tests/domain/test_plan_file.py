@@ -18,11 +18,13 @@ from dora_nb.catalog import data_dir, load_cluster, load_workload
 from dora_nb.costs.evaluate import evaluate
 from dora_nb.costs.operations import Shape, operations_of
 from dora_nb.domain import document, plan_file
+from dora_nb.domain.certificate import Certificate
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.document import write_whole
-from dora_nb.domain.plan import Certificate, Plan, Transfer
+from dora_nb.domain.plan import Plan
 from dora_nb.domain.plan_file import PlanFile, load_plan, plan_schema, save_plan
 from dora_nb.domain.qoe import QoE
+from dora_nb.domain.transfer import Transfer
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import DocumentError, InputError, UnknownNameError
 

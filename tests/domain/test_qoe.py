@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dora_nb.domain.coverage import Front
-from dora_nb.domain.plan import Prediction
+from dora_nb.domain.prediction import Prediction
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.rating import qoe_value
 from dora_nb.errors import InputError

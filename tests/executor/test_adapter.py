@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dora_nb.adaptation import Adapter
 from dora_nb.costs.evaluate import evaluate
-from dora_nb.domain.plan import Transfer
 from dora_nb.domain.qoe import QoE
+from dora_nb.domain.transfer import Transfer
 from dora_nb.executor import execute
 
 

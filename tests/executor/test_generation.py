@@ -13,8 +13,8 @@ from own_models import live, workload_for
 import dora_nb as dora
 from dora_nb.costs.evaluate import evaluate
 from dora_nb.domain.layer import NextToken
-from dora_nb.domain.plan import Transfer
 from dora_nb.domain.run_record import Link, RunRecord
+from dora_nb.domain.transfer import Transfer
 from dora_nb.errors import InputError
 from dora_nb.executor import execute
 from dora_nb.executor.assemble import random_task, task_of

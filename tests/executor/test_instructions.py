@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dora_nb.domain.plan import HOSTED, AllReduce, Plan, Replica, Stage
+from dora_nb.domain.plan import AllReduce, Plan, Replica, Stage
+from dora_nb.domain.transfer import HOSTED
 from dora_nb.errors import InputError
 from dora_nb.executor import instructions as ins
 

@@ -10,7 +10,8 @@ from builders import Dice
 from oracle import Oracle
 
 from dora_nb.costs.operations import Shape, operations_of
-from dora_nb.domain.plan import MOST_CHUNKS, Plan, Transfer
+from dora_nb.domain.plan import MOST_CHUNKS, Plan
+from dora_nb.domain.transfer import Transfer
 from dora_nb.domain.workload import Workload
 from dora_nb.executor import execute
 from dora_nb.executor.assemble import random_task

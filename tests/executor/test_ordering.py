@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import pytest
 
 from dora_nb.costs.operations import Shape, operations_of
-from dora_nb.domain.plan import Transfer
 from dora_nb.domain.run_record import Ordering
+from dora_nb.domain.transfer import Transfer
 from dora_nb.executor import execute, rehearsal
 from dora_nb.executor.session import Session
 

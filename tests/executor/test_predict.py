@@ -5,8 +5,8 @@ import torch
 
 from dora_nb.costs import evaluate
 from dora_nb.costs.operations import Shape, operations_of
-from dora_nb.domain.plan import Transfer
 from dora_nb.domain.run_record import Link
+from dora_nb.domain.transfer import Transfer
 from dora_nb.errors import InputError
 from dora_nb.executor import emulation, execute
 from dora_nb.executor.assemble import random_task

@@ -16,7 +16,8 @@ from dora_nb.costs.start_times import start_times
 from dora_nb.costs.table import cost_table
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import ContentionDomain
-from dora_nb.domain.plan import MOST_CHUNKS, Transfer
+from dora_nb.domain.plan import MOST_CHUNKS
+from dora_nb.domain.transfer import Transfer
 from dora_nb.executor.courier import AsReady, InOrder, key_of
 from dora_nb.executor.instructions import Recv, Send, compile_plan
 from dora_nb.executor.medium import EmulatedTransport, Medium

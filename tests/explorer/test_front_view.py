@@ -12,9 +12,10 @@ from explorer_cases import small_plans
 from hypothesis import HealthCheck, given, settings
 from limits import predictions, random_case, random_qoe, value
 
+from dora_nb.domain.certificate import Certificate, SecondSolve
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.coverage import Coverage
-from dora_nb.domain.plan import Certificate, Plan, SecondSolve
+from dora_nb.domain.plan import Plan
 from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload

@@ -17,8 +17,9 @@ from dora_nb.costs.details import TimelineDetails
 from dora_nb.costs.operations import Shape, operations_of
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster
-from dora_nb.domain.plan import Plan, ScheduledTransfer
+from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_timeline import INFERENCE, PredictedTimeline, RunEvent
+from dora_nb.domain.transfer import ScheduledTransfer
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.explorer.views.timeline import TimelineView

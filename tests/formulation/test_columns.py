@@ -29,8 +29,9 @@ from dora_nb.costs.network import Hold
 from dora_nb.costs.operations import OperationClass, Shape, Timing, operations_of
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster
-from dora_nb.domain.plan import HOSTED, Plan
+from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import QoE
+from dora_nb.domain.transfer import HOSTED
 from dora_nb.domain.workload import Workload
 from dora_nb.formulation.columns import Columns, build_columns, building
 from dora_nb.formulation.columns.held import share_vectors

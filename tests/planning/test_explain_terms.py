@@ -27,7 +27,7 @@ from dora_nb.costs.evaluate import evaluate
 from dora_nb.costs.network import Network, Route
 from dora_nb.domain.cluster import Cluster, ContentionDomain
 from dora_nb.domain.explanation import Change, Explanation, MarginalValue
-from dora_nb.domain.plan import Prediction
+from dora_nb.domain.prediction import Prediction
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.formulation.problem import Problem

@@ -7,8 +7,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from dora_nb.domain.certificate import Certificate
 from dora_nb.domain.explanation import Change, Explanation, MarginalValue, Relaxation, RuledOut
-from dora_nb.domain.plan import Certificate, Plan
+from dora_nb.domain.plan import Plan
 from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import QoE
 from dora_nb.render.explanations import alternatives_text, relaxation_words

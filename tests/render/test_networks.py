@@ -8,7 +8,7 @@ from builders import device, pipeline, workload
 from dora_nb.costs import evaluate
 from dora_nb.costs.operations import Shape, operations_of
 from dora_nb.domain.cluster import Cluster, ContentionDomain
-from dora_nb.domain.plan import Transfer
+from dora_nb.domain.transfer import Transfer
 from dora_nb.render.timeline import timeline_svg
 from dora_nb.render.trace import trace_events
 from dora_nb.render.words import network_words, shorten_middle

@@ -9,7 +9,8 @@ from typing import Literal
 from dora_nb.costs.media import held_s
 from dora_nb.costs.network import Network
 from dora_nb.domain.cluster import Cluster
-from dora_nb.domain.plan import Plan, Prediction
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.prediction import Prediction
 from dora_nb.domain.qoe import EnergyAccounting
 from dora_nb.domain.record import Record
 from dora_nb.domain.workload import Workload

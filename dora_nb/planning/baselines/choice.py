@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dora_nb.domain.plan import Plan, Prediction
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.prediction import Prediction
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.rating import qoe_value
 from dora_nb.formulation.problem import Problem
