@@ -26,9 +26,9 @@ from dora_nb.executor.course import (
     outputs_of,
 )
 from dora_nb.executor.fallback import copies_to_neighbours
-from dora_nb.executor.messages import Iterated
 from dora_nb.executor.recovery import restart_of
 from dora_nb.executor.rehearsal import Expected, Rehearsal
+from dora_nb.executor.replies import Iterated
 from dora_nb.executor.session import DeviceLostError, Session, Switched
 from dora_nb.units import format_seconds
 

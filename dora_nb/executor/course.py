@@ -12,8 +12,8 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_record import Incident, Link
 from dora_nb.domain.run_timeline import RunEvent
 from dora_nb.errors import ExecutionError
-from dora_nb.executor.messages import Iterated
 from dora_nb.executor.rehearsal import Expected
+from dora_nb.executor.replies import Iterated
 
 if TYPE_CHECKING:
     from torch import Tensor

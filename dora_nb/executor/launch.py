@@ -22,7 +22,7 @@ from dora_nb.executor.course import Copies, Course, Tell
 from dora_nb.executor.emulation import Emulation, slow_down
 from dora_nb.executor.energy import metered, with_energy
 from dora_nb.executor.instructions import compile_plan
-from dora_nb.executor.messages import NetworkUse
+from dora_nb.executor.orders import NetworkUse
 from dora_nb.executor.pool import WorkerPool, require_torch
 from dora_nb.executor.recording import record_of, reference_of
 from dora_nb.executor.rehearsal import Rehearsal

@@ -16,7 +16,7 @@ from dora_nb.executor.deliveries import Deliveries, Delivery
 from dora_nb.executor.instructions import HandOver, Instruction, compile_plan
 from dora_nb.executor.interpreter import Event, Interpreter, Iteration
 from dora_nb.executor.medium import EmulatedTransport, Medium
-from dora_nb.executor.messages import Job, NetworkUse, StreamPart, Target
+from dora_nb.executor.orders import Job, NetworkUse, StreamPart, Target
 from dora_nb.executor.replica import Replica
 from dora_nb.executor.streams import arrivals_s, from_request, over_requests, with_arrivals
 from dora_nb.executor.transport import GlooTransport, Transport

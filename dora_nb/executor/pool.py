@@ -21,7 +21,9 @@ from dora_nb.executor.control.listener import Listener
 from dora_nb.executor.control.process import start_process
 from dora_nb.executor.control.rendezvous import Rendezvous
 from dora_nb.executor.control.scratch import Scratch
-from dora_nb.executor.messages import FileDelivery, FileRequest, Order, Ready, Reply, StoreRequest
+from dora_nb.executor.orders import Order
+from dora_nb.executor.replies import Ready, Reply
+from dora_nb.executor.services import FileDelivery, FileRequest, StoreRequest
 from dora_nb.executor.system import require_posix
 
 #: Seconds for a worker to load torch, which all of them do at once; meanwhile it may be silent.

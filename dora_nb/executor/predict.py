@@ -24,7 +24,7 @@ from dora_nb.domain.run_record import Link
 from dora_nb.domain.run_timeline import PredictedComputation, PredictedTimeline
 from dora_nb.domain.transfer import HOSTED
 from dora_nb.domain.workload import Workload
-from dora_nb.executor.messages import Target
+from dora_nb.executor.orders import Target
 from dora_nb.executor.transit import Turn, as_ready, in_turns
 from dora_nb.executor.turns import PassedBy, passings_of
 

@@ -10,8 +10,8 @@ from dora_nb.errors import ExecutionError
 from dora_nb.executor.checkpoint import latest, read_checkpoint
 from dora_nb.executor.course import Course, StoppedError
 from dora_nb.executor.fallback import first_without, without
-from dora_nb.executor.messages import Stock
 from dora_nb.executor.moves import holders_of
+from dora_nb.executor.replies import Stock
 from dora_nb.executor.session import DeviceLostError
 
 #: By device, and by number of training steps behind their state: layers.

@@ -18,8 +18,8 @@ from dora_nb.domain.run_record import Link, Ordering
 from dora_nb.domain.run_timeline import PredictedTimeline
 from dora_nb.domain.workload import Workload
 from dora_nb.executor.emulation import Emulation, busy_core_s, imitated_network
-from dora_nb.executor.messages import Target
 from dora_nb.executor.moves import Move
+from dora_nb.executor.orders import Target
 from dora_nb.executor.predict import (
     busy_bound_s,
     decoded_of,

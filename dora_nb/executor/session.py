@@ -17,27 +17,23 @@ from dora_nb.domain.run_record import Link
 from dora_nb.errors import ExecutionError, WorkerLostError
 from dora_nb.executor.control.clock import clock_offsets
 from dora_nb.executor.deliveries import Delivery, take_delivered
-from dora_nb.executor.messages import (
+from dora_nb.executor.moves import Move, holders_of, layers_of, movers, moves_to
+from dora_nb.executor.orders import (
     Abort,
     Commit,
     Exchange,
     Inventory,
     Iterate,
-    Iterated,
-    IterationReport,
     Job,
     NetworkUse,
     Order,
     Probe,
-    Probed,
-    Ready,
     Save,
-    Stock,
     StreamPart,
     Target,
 )
-from dora_nb.executor.moves import Move, holders_of, layers_of, movers, moves_to
 from dora_nb.executor.pool import WorkerPool
+from dora_nb.executor.replies import Iterated, IterationReport, Probed, Ready, Stock
 from dora_nb.executor.task import Task
 
 if TYPE_CHECKING:

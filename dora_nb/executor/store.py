@@ -9,7 +9,7 @@ from typing import Literal
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]  # public, but not marked as exported
 
 from dora_nb.executor.control.coordinator import Coordinator
-from dora_nb.executor.messages import StoreAnswer, StoreRequest
+from dora_nb.executor.services import StoreAnswer, StoreRequest
 
 
 class ControlStore(Store):

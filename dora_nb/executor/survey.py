@@ -15,9 +15,10 @@ from dora_nb.errors import InputError
 from dora_nb.executor.control.address import parse_address
 from dora_nb.executor.control.listener import Listener
 from dora_nb.executor.control.tls import Tls
-from dora_nb.executor.messages import NetworkUse, Survey, Surveyed
+from dora_nb.executor.orders import NetworkUse, Survey
 from dora_nb.executor.pool import WorkerPool
 from dora_nb.executor.probe import LASTS_S, Heard, Ping, Streams, measure_links
+from dora_nb.executor.replies import Surveyed
 
 #: Longest wait for a peer, and for all rounds together: a trial of 100 kB takes a second at 1 Mbit/s.
 PEER_S, ROUNDS_S = 120.0, 1800.0

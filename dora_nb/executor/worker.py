@@ -19,27 +19,29 @@ from dora_nb.executor.control.channel import PipeChannel
 from dora_nb.executor.control.coordinator import Coordinator
 from dora_nb.executor.control.paths import Files, SharedFiles
 from dora_nb.executor.held import Held, LayerState
-from dora_nb.executor.messages import (
+from dora_nb.executor.orders import (
     Abort,
-    Clock,
     ClockQuestion,
     Commit,
-    EventReport,
     Exchange,
-    Failed,
     Inventory,
     Iterate,
-    Iterated,
-    IterationReport,
     Job,
     Meeting,
     Order,
     Probe,
+    Save,
+    Survey,
+)
+from dora_nb.executor.replies import (
+    Clock,
+    EventReport,
+    Failed,
+    Iterated,
+    IterationReport,
     Probed,
     Ready,
-    Save,
     Stock,
-    Survey,
     Surveyed,
 )
 

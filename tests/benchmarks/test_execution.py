@@ -35,7 +35,7 @@ from dora_nb.executor.assemble import random_task, task_of
 from dora_nb.executor.course import duration_s
 from dora_nb.executor.emulation import Emulation, slow_down
 from dora_nb.executor.launch import Imitated
-from dora_nb.executor.messages import NetworkUse
+from dora_nb.executor.orders import NetworkUse
 from dora_nb.executor.predict import measured_table
 from dora_nb.executor.profile import profile_layers
 from dora_nb.executor.rehearsal import Rehearsal

@@ -15,8 +15,8 @@ from dora_nb.errors import ExecutionError
 from dora_nb.executor import WorkerPool, execute
 from dora_nb.executor.checkpoint import latest, read_checkpoint
 from dora_nb.executor.fallback import copies_to_neighbours, first_without, without
-from dora_nb.executor.messages import Abort
 from dora_nb.executor.moves import holders_of
+from dora_nb.executor.orders import Abort
 from dora_nb.executor.recovery import latest_complete
 
 #: A stage of two replicas between two devices that are alone in theirs.

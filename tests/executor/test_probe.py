@@ -12,7 +12,7 @@ from dora_nb.costs.network import Network
 from dora_nb.domain.cluster import Cluster, ContentionDomain
 from dora_nb.errors import ExecutionError, InputError
 from dora_nb.executor.medium import EmulatedTransport, Medium
-from dora_nb.executor.messages import NetworkUse
+from dora_nb.executor.orders import NetworkUse
 from dora_nb.executor.probe import MOST_TOGETHER, Heard, Ping, Streams, measure_links, take_part
 from dora_nb.executor.survey import probe_network
 

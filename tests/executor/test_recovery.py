@@ -10,8 +10,8 @@ import pytest
 from dora_nb.errors import ExecutionError
 from dora_nb.executor.conduct import PATIENCE, Conductor
 from dora_nb.executor.course import Course, StoppedError
-from dora_nb.executor.messages import Stock
 from dora_nb.executor.recovery import restart_of
+from dora_nb.executor.replies import Stock
 from dora_nb.executor.session import DeviceLostError
 
 #: Two devices share the last stage.

@@ -28,7 +28,8 @@ from dora_nb.executor.control.paths import SharedFiles
 from dora_nb.executor.course import Conducted, Course, Outputs
 from dora_nb.executor.deliveries import Deliveries, Delivery, take_delivered
 from dora_nb.executor.instructions import compile_plan
-from dora_nb.executor.messages import Abort, Stock
+from dora_nb.executor.orders import Abort
+from dora_nb.executor.replies import Stock
 from dora_nb.executor.session import Answered, DeviceLostError
 from dora_nb.executor.streams import from_request, over_requests
 

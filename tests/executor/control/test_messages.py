@@ -10,6 +10,7 @@ from dora_nb.errors import ExecutionError
 from dora_nb.executor import messages
 from dora_nb.executor.control import channel
 from dora_nb.executor.control.channel import PipeChannel
+from dora_nb.executor.services import StoreRequest
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ def test_unexpected_messages_are_refused(line):
 
 
 def test_bytes_survive_the_trip():
-    request = messages.StoreRequest(request=3, do="set", keys=("a",), values=(bytes(range(256)),))
+    request = StoreRequest(request=3, do="set", keys=("a",), values=(bytes(range(256)),))
     letter = messages.ReplyLetter(number=0, reply=request)
     assert messages.decode(messages.encode(letter), messages.REPLIES) == letter
 
