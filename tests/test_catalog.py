@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-import dora_nb.catalog as catalog
-from dora_nb.catalog import data_dir, load_cluster, load_device, load_workload, names
+from dora_nb.catalog import data_dir, folder, load_cluster, load_device, load_workload, names
 from dora_nb.errors import DocumentError, DoraError, InputError, UnknownNameError
 
 
@@ -228,7 +227,7 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
 def test_data_is_found_inside_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "site-packages" / "dora_nb"
     package.mkdir(parents=True)
-    monkeypatch.setattr(catalog, "__file__", str(package / "catalog.py"))
+    monkeypatch.setattr(folder, "__file__", str(package / "catalog" / "folder.py"))
     with pytest.raises(DoraError, match="catalogue is missing"):
         data_dir()
     inside = package / "data"

@@ -17,7 +17,8 @@ from dora_nb.domain.controller import StepReport
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import QoE
 from dora_nb.render import svg
-from dora_nb.render.simulation import MOST_POINTS, simulation_html, simulation_svg
+from dora_nb.render.simulation import simulation_html
+from dora_nb.render.simulation_chart import MOST_POINTS, simulation_svg
 from dora_nb.simulation import SimulationRecord, Trace, World, simulate
 from dora_nb.simulation.record import PlanChange, QoEWindow, Waiting, ledger
 
