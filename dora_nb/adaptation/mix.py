@@ -14,9 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dora_nb.costs.table import Floats
-
-#: Relative excess over a limit that rounding explains.
-_ROUNDING = 1e-9
+from dora_nb.domain.qoe import ROUNDING
 
 
 def cheapest_mix(cost: Floats, figures: Sequence[Floats], limits: Sequence[float]) -> Floats:
@@ -40,7 +38,7 @@ def cheapest_mix(cost: Floats, figures: Sequence[Floats], limits: Sequence[float
     used = used.reshape(-1, len(cost))
     candidates = np.array(_basic_solutions(used))
     over = np.maximum((candidates @ used.T).max(axis=1, initial=0.0) - 1, 0.0)
-    over[over <= _ROUNDING] = 0.0
+    over[over <= ROUNDING] = 0.0
     return np.asarray(candidates[np.lexsort((candidates @ cost, over))[0]])
 
 

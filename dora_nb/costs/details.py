@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dora_nb.costs.operations import Operation, OperationClass, Operations, Timing
-from dora_nb.costs.stream import ROUNDING, Wait
+from dora_nb.costs.stream import Wait
 from dora_nb.costs.timeline import TimelineEntry
+from dora_nb.domain.qoe import ROUNDING
 
 
 @dataclass(frozen=True)

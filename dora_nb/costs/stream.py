@@ -13,9 +13,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 from dora_nb.costs.operations import Operations, Timing
-
-#: Relative to the period: what rounding may add to a round of waits that is exactly full.
-ROUNDING = 1e-9
+from dora_nb.domain.qoe import ROUNDING
 
 #: ``later`` starts at least ``seconds`` after ``earlier`` of the same request: (earlier, later, seconds).
 Wait = tuple[int, int, float]

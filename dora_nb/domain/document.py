@@ -125,8 +125,8 @@ def read_fields(path: str | Path, what: str) -> dict[str, Any]:
     return document
 
 
-def check_format(path: str | Path, document: dict[str, Any], what: str, name: str) -> None:
-    """Check what a document says it is.
+def check_format(path: str | Path, document: dict[str, Any], what: str, name: str, version: int = 1) -> None:
+    """Check what a document says it is, and of which version.
 
     Parameters
     ----------
@@ -138,6 +138,8 @@ def check_format(path: str | Path, document: dict[str, Any], what: str, name: st
         What it should be, e.g. ``plan``.
     name
         What its field ``format`` says then.
+    version
+        What its field ``version`` says then: what this release writes and reads.
 
     Raises
     ------
@@ -151,6 +153,14 @@ def check_format(path: str | Path, document: dict[str, Any], what: str, name: st
             else "no field 'format'"
         )
         raise DocumentError(path, f"is not a {what} of dora_nb ({given}; a {what} file says {name!r})")
+    said = document.get("version")
+    if type(said) is not int or said != version:
+        newer = type(said) is int and said > version
+        raise DocumentError(
+            path,
+            f"is a {what} file of version {shortened(said)}; this release ({release()}) reads version {version}"
+            + (". Upgrade with: pip install --upgrade dora-nb" if newer else ""),
+        )
 
 
 def from_fields(path: str | Path, make: Callable[..., _Made], fields: dict[str, Any]) -> _Made:

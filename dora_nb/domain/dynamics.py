@@ -7,12 +7,10 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from dora_nb.domain.cluster import Provenance
+from dora_nb.domain.qoe import ROUNDING
 from dora_nb.domain.record import Record
 from dora_nb.errors import InputError, UnknownNameError
 from dora_nb.units import Fraction, Seconds
-
-#: How far probabilities may add up beyond one.
-_ROUNDING = 1e-9
 
 
 class MarkovState(Record):
@@ -69,7 +67,7 @@ class MarkovChain(Record):
                     others = [other for other in names if other != state.name]
                     raise UnknownNameError(f"states[{index}].to", name, others)
             leaving = sum(state.to.values())
-            if leaving > 1 + _ROUNDING:
+            if leaving > 1 + ROUNDING:
                 raise InputError(f"states[{index}].to", leaving, "probabilities that add up to at most 1")
         return self
 

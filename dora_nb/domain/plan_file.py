@@ -122,20 +122,13 @@ def load_plan(path: str | Path) -> PlanFile:
     """
     path = Path(path)
     document = read_document(path, "plan")
-    check_format(path, document, "plan", FORMAT)
-    version = document.get("version")
-    if isinstance(version, int) and not isinstance(version, bool) and version > VERSION:
-        raise DocumentError(
-            path,
-            f"is a plan file of version {version}; this release ({release()}) reads version {VERSION}. "
-            "Upgrade with: pip install --upgrade dora-nb",
-        )
-    if version == 1:
+    if document.get("format") == FORMAT and document.get("version") == 1:
         raise DocumentError(
             path,
             f"is a plan file of version 1; this release ({release()}) reads version {VERSION}, whose QoE and "
             "predictions say more. Plan again with: dora-nb plan",
         )
+    check_format(path, document, "plan", FORMAT, VERSION)
     content = from_fields(path, PlanFile, document)
     for name in _PARTS:
         recorded, actual = getattr(content.hashes, name), getattr(content, name).digest()

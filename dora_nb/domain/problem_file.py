@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from dora_nb.domain.document import check_format, from_fields, read_fields, shortened, write_whole
+from dora_nb.domain.document import check_format, from_fields, read_fields, write_whole
 from dora_nb.domain.problem import MeasuredProblem
-from dora_nb.errors import DocumentError
 
 #: What the field ``format`` of a problem file says, and the version this release writes and reads.
 FORMAT, VERSION = "dora-nb/problem", 1
@@ -49,12 +48,7 @@ def load_problem(path: str | Path) -> MeasuredProblem:
     """
     path = Path(path)
     document = read_fields(path, "problem")
-    check_format(path, document, "problem", FORMAT)
-    version = document.get("version")
-    if version != VERSION:
-        raise DocumentError(
-            path, f"is a problem file of version {shortened(version)}; this release reads version {VERSION}"
-        )
+    check_format(path, document, "problem", FORMAT, VERSION)
     fields = {key: value for key, value in document.items() if key not in ("format", "version")}
     return from_fields(path, MeasuredProblem, fields)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from dora_nb.domain.document import check_format, from_fields, read_document, release, shortened, write_whole
+from dora_nb.domain.document import check_format, from_fields, read_document, release, write_whole
 from dora_nb.domain.sharing import Sharing
-from dora_nb.errors import DocumentError
 
 #: What the field ``format`` of a sharing file says, and the version this release writes and reads.
 FORMAT, VERSION = "dora-nb/sharing", 1
@@ -33,7 +32,7 @@ def save_sharing(path: str | Path, sharing: Sharing) -> Path:
     DocumentError
         If the file cannot be written.
     """
-    content = {"format": FORMAT, "version": VERSION, "written_by": release()} | sharing.model_dump(mode="json")
+    content = {"format": FORMAT, "version": VERSION, "created_by": release()} | sharing.model_dump(mode="json")
     return write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -57,9 +56,6 @@ def load_sharing(path: str | Path) -> Sharing:
     """
     path = Path(path)
     document = read_document(path, "sharing")
-    check_format(path, document, "sharing", FORMAT)
-    if document.get("version") != VERSION:
-        said = shortened(document.get("version"))
-        raise DocumentError(path, f"is a sharing file of version {said}; this release reads version {VERSION}")
-    fields = {key: value for key, value in document.items() if key not in ("format", "version", "written_by")}
+    check_format(path, document, "sharing", FORMAT, VERSION)
+    fields = {key: value for key, value in document.items() if key not in ("format", "version", "created_by")}
     return from_fields(path, Sharing, fields)

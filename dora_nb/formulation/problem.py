@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dora_nb.costs.network import Network
-from dora_nb.costs.stream import ROUNDING
 from dora_nb.costs.table import CostTable, Floats, cost_table
 from dora_nb.domain.cluster import Cluster
-from dora_nb.domain.qoe import EnergyAccounting, QoE
+from dora_nb.domain.qoe import ROUNDING, EnergyAccounting, QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.formulation.completion import Completion, completion_bounds

@@ -16,10 +16,9 @@ import numpy as np
 
 from dora_nb.costs.network import Hold
 from dora_nb.costs.sharing import model_of
-from dora_nb.costs.stream import ROUNDING
 from dora_nb.costs.table import Floats
 from dora_nb.domain.cluster import Cluster
-from dora_nb.domain.qoe import EnergyAccounting
+from dora_nb.domain.qoe import ROUNDING, EnergyAccounting
 from dora_nb.formulation.fleet import Ints
 from dora_nb.formulation.paths import Path, Paths, Step
 from dora_nb.formulation.rows import Form, LinearProgram, Rows, over, total

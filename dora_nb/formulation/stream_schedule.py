@@ -17,7 +17,8 @@ import numpy as np
 
 from dora_nb.costs.operations import Operations, Timing
 from dora_nb.costs.start_times import start_times
-from dora_nb.costs.stream import ROUNDING, Wait, passes_by_stage, steady_start_times, waits_within
+from dora_nb.costs.stream import Wait, passes_by_stage, steady_start_times, waits_within
+from dora_nb.domain.qoe import ROUNDING
 from dora_nb.domain.transfer import Transfer
 from dora_nb.formulation.list_schedule import list_schedule
 from dora_nb.formulation.rows import LinearProgram, Rows, each, over

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dora_nb.costs.sharing import Tasks
-from dora_nb.costs.stream import ROUNDING
+from dora_nb.domain.qoe import ROUNDING
 from dora_nb.formulation.paths import Link
 from dora_nb.formulation.rows import LinearProgram, Rows, each, over
 from dora_nb.formulation.stream_schedule import free_from

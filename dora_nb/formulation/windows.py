@@ -19,9 +19,7 @@ import numpy as np
 
 from dora_nb.costs.operations import Operations, Timing
 from dora_nb.costs.table import Floats
-
-#: Relative slack of comparisons between sums of the same durations.
-ROUNDING = 1e-9
+from dora_nb.domain.qoe import ROUNDING
 
 
 @dataclass

@@ -10,6 +10,7 @@ import numpy as np
 from dora_nb.costs.placement import evaluate_placement
 from dora_nb.domain.placement import Evaluation, PlacedStage, Placement
 from dora_nb.domain.problem import DeviceType, MeasuredProblem, Way
+from dora_nb.domain.qoe import ROUNDING
 from dora_nb.errors import InfeasibleError, InputError, ObjectiveMismatchError
 from dora_nb.formulation.downsets import Downsets, Units, all_downsets, order_downsets
 from dora_nb.formulation.stage_table import StageTable
@@ -23,9 +24,6 @@ Progress = Callable[[str], None]
 
 #: Families of at most so many downsets are searched at once; larger ones first along a few orders.
 _FEW_DOWNSETS = 300
-
-#: Relative difference between two computations of one value that rounding explains.
-_ROUNDING = 1e-9
 
 #: Weights of media that are tried for one limit.
 _ROUNDS_OF_WEIGHTS = 12
@@ -116,7 +114,7 @@ def _compare(problem: MeasuredProblem, found: Found, evaluation: Evaluation) -> 
             f"{problem.name}: a placement that was found is none: {'; '.join(evaluation.broken)}"
         )
     wanted = found.value_s
-    if wanted is not None and abs(evaluation.value_s - wanted) > _ROUNDING * max(evaluation.value_s, 1e-300):
+    if wanted is not None and abs(evaluation.value_s - wanted) > ROUNDING * max(evaluation.value_s, 1e-300):
         raise ObjectiveMismatchError(
             f"{problem.name}: the search says {wanted!r} s, the evaluation {evaluation.value_s!r} s"
         )
@@ -268,7 +266,7 @@ class _InOrder:
         low, _ = search.run(below, "period")
         best, steps = below, list[Step]()
         undecided, limit = low, np.inf
-        while undecided < best * (1 - _ROUNDING) and (not steps or time.monotonic() < self.deadline):
+        while undecided < best * (1 - ROUNDING) and (not steps or time.monotonic() < self.deadline):
             proven, value, chain = self._within(search, limit, best)
             if chain and value < best:
                 best, steps = value, chain

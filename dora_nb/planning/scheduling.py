@@ -13,6 +13,7 @@ from dora_nb.costs.operations import Operations, Shape, Timing, operations_of
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.fits import check_fits
 from dora_nb.domain.plan import Plan
+from dora_nb.domain.qoe import ROUNDING
 from dora_nb.domain.transfer import Transfer
 from dora_nb.errors import InfeasibleError, ObjectiveMismatchError
 from dora_nb.formulation.list_schedule import ListSchedule, list_schedule
@@ -20,7 +21,7 @@ from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.serial_schedule import improved
 from dora_nb.formulation.stream_schedule import greedy_stream
 from dora_nb.formulation.transfers import transfer_model
-from dora_nb.formulation.windows import ROUNDING, Windows
+from dora_nb.formulation.windows import Windows
 from dora_nb.planning.deadline import Deadline
 from dora_nb.solvers import SolverChoice
 

@@ -6,9 +6,9 @@ import math
 
 from dora_nb import solvers
 from dora_nb.costs.operations import Operations, Shape, Timing, operations_of
-from dora_nb.costs.stream import ROUNDING
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.plan import Plan
+from dora_nb.domain.qoe import ROUNDING
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.stream_schedule import (
     MOST_PAIRS,

@@ -221,6 +221,8 @@ def test_a_newer_version_says_to_upgrade(saved: Path) -> None:
 
 
 def test_an_earlier_version_says_to_plan_again(saved: Path) -> None:
+    for other in (0, "two", None, True):
+        assert "this release" in problem(edited(saved, lambda document, other=other: document.update(version=other)))
     message = problem(edited(saved, lambda document: document.update(version=1)))
     assert message.startswith("is a plan file of version 1; this release (dora-nb")
     assert "Plan again" in message
@@ -229,8 +231,6 @@ def test_an_earlier_version_says_to_plan_again(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "expected"),
     [
-        (lambda d: d.update(version=0), "version: got 0; allowed:"),
-        (lambda d: d.update(version="two"), "version: got 'two'; allowed:"),
         (lambda d: d.pop("plan"), "plan: got None; allowed: this field is required"),
         (lambda d: d.update(extra=1), "extra: got 1; allowed: no such field"),
         (lambda d: d["plan"]["stages"][1].update(in_flight=0), "plan.stages[1].in_flight: got 0; allowed:"),

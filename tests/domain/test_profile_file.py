@@ -27,7 +27,7 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     ("change", "problem"),
     [
         ({"format": "dora-nb/plan"}, "is not a profile of dora_nb (its field 'format' is 'dora-nb/plan'"),
-        ({"version": 2}, "has a field that cannot be used: version"),
+        ({"version": 2}, "reads version 1. Upgrade with"),
         ({"profile": {"workload": WORK.model_dump(), "layers": []}}, "profile.layers: got 0"),
     ],
 )

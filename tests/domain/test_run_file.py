@@ -24,7 +24,7 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     ("change", "problem"),
     [
         ({"format": "dora-nb/plan"}, "is not a run of dora_nb (its field 'format' is 'dora-nb/plan'"),
-        ({"version": 2}, "has a field that cannot be used: version"),
+        ({"version": 2}, "reads version 1. Upgrade with"),
         ({"run": RUN.model_dump(mode="json") | {"steps": -1}}, "run.steps: got -1"),
     ],
 )

@@ -11,16 +11,13 @@ from dora_nb.costs.network import Network
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.prediction import Prediction
-from dora_nb.domain.qoe import EnergyAccounting
+from dora_nb.domain.qoe import ROUNDING, EnergyAccounting
 from dora_nb.domain.record import Record
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.render import words
 from dora_nb.render.media import BUSIEST_WORDS
 from dora_nb.units import format_bytes, format_joules, format_seconds
-
-#: Relative difference below which two figures are the same.
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -166,7 +163,7 @@ def _figure(
 
 def same_figures(before: float, after: float) -> bool:
     """Whether two figures differ by no more than rounding."""
-    return abs(after - before) <= _ROUNDING * max(abs(before), abs(after))
+    return abs(after - before) <= ROUNDING * max(abs(before), abs(after))
 
 
 def _change_words(before: float, after: float, say: Callable[[float], str]) -> str:

@@ -11,7 +11,7 @@ from dora_nb.costs.network import Network
 from dora_nb.domain.cluster import Cluster, ContentionDomain, Device
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.prediction import Prediction
-from dora_nb.domain.qoe import EnergyAccounting
+from dora_nb.domain.qoe import ROUNDING, EnergyAccounting
 from dora_nb.domain.record import Record
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError, UnknownNameError
@@ -26,9 +26,6 @@ CARD_PX = 122
 
 #: Cards side by side in a notebook column that is wide, or narrow.
 WIDE_COLUMNS, NARROW_COLUMNS = 6, 4
-
-#: Relative difference of two sums of the same numbers.
-_ROUNDING = 1e-9
 
 GaugeName = Literal["memory", "load", "energy", "airtime"]
 
@@ -226,7 +223,7 @@ def _summary(workload: Workload | None, plan: Plan | None, accounting: EnergyAcc
     sent = "; nothing is sent"
     if figures.network_bytes:
         network_j = figures.energy_participating_j - drawn_j
-        taken = f", which takes {format_joules(network_j)} of it" if network_j > _ROUNDING * drawn_j else ""
+        taken = f", which takes {format_joules(network_j)} of it" if network_j > ROUNDING * drawn_j else ""
         sent = f"; {format_bytes(figures.network_bytes)} are sent{taken}"
     return (
         f"Predicted: {format_seconds(figures.makespan_s)}, "

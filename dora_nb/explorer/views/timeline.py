@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from dora_nb.costs.comparison import HandOver, hand_over_kind, hand_over_times
 from dora_nb.costs.evaluate import Evaluation
 from dora_nb.domain.plan import Plan
+from dora_nb.domain.qoe import ROUNDING
 from dora_nb.domain.record import Record
 from dora_nb.domain.run_timeline import PredictedTimeline, RunEvent
 from dora_nb.errors import InputError
-
-#: Relative to the end: shorter breaks are rounding.
-_ROUNDING = 1e-9
 
 _COMPUTE = ("forward", "backward", "decode", "step")
 _TIED = ("tied-reduce", "tied-exchange", "tied-broadcast")
@@ -118,7 +116,7 @@ class TimelineView:
         busy_s = np.fromiter(itertools.chain.from_iterable(details.busy_s), float, len(places))
         whole_s = max((entry.end_s for entry in timeline), default=0.0)
         slack_s = np.repeat(np.fromiter(details.slack_s, float, len(timeline)), counts)
-        slowest = start_s + busy_s >= end_s - _ROUNDING * whole_s
+        slowest = start_s + busy_s >= end_s - ROUNDING * whole_s
         return _view(
             "predicted",
             whole_s,
@@ -304,7 +302,7 @@ def _view(
     lanes, idle = [], []
     for number, (name, sort) in enumerate(names.items()):
         own = lane == number
-        gap_start_s, gap_s = _gaps(start_s[own], duration_s[own], _ROUNDING * end_s)
+        gap_start_s, gap_s = _gaps(start_s[own], duration_s[own], ROUNDING * end_s)
         busy_s = _span_s(start_s[own], duration_s[own]) - float(gap_s.sum())
         if sort == "device":
             idle.append((gap_start_s, gap_s, np.full(len(gap_s), number, np.uint16)))

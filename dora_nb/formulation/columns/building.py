@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dora_nb.costs.table import Floats
 from dora_nb.domain.plan import Algorithm, Weights
+from dora_nb.domain.qoe import ROUNDING
 from dora_nb.formulation.columns.computing import Computing
 from dora_nb.formulation.columns.dominance import TELLING, not_dominated
 from dora_nb.formulation.columns.held import Held, share_vectors
@@ -123,10 +124,6 @@ class _Found(NamedTuple):
     parts: list[tuple[Algorithm, dict[str, NDArray[np.generic]]]]
 
 
-#: Relative difference below which two sums of seconds or joules are one.
-_ROUNDING = 1e-9
-
-
 class _Builder:
     """Columns of one group at a time, all layer ranges and share vectors at once."""
 
@@ -205,7 +202,7 @@ class _Builder:
         gains = fits < 1
         drawn = [name for name in theirs if name.startswith("battery_j ")]
         for name in ("forward_s", "decode_s", "compute_j", *drawn):
-            gains = gains | (ours[name] < theirs[name] * (1 - _ROUNDING))
+            gains = gains | (ours[name] < theirs[name] * (1 - ROUNDING))
         gains = gains | (ours["cap_s"] > theirs["cap_s"])
         return np.asarray(gains)
 

@@ -15,12 +15,10 @@ from __future__ import annotations
 import numpy as np
 
 from dora_nb.domain.plan import Plan
+from dora_nb.domain.qoe import ROUNDING
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.baselines.choice import fitting
 from dora_nb.planning.baselines.pipelines import first_cuts, pipelines
-
-#: Part of a layer that is rounding: thirds of thirty layers are ten.
-_ROUNDING = 1e-9
 
 
 def memory_proportionals(problem: Problem) -> list[Plan]:
@@ -30,7 +28,7 @@ def memory_proportionals(problem: Problem) -> list[Plan]:
     until_bytes = np.cumsum([device.usable_memory_bytes for device in devices])
     plans: list[Plan] = []
     for first in first_cuts(problem.workload, len(devices)):
-        stops = np.floor(first + (layers - first) * until_bytes / until_bytes[-1] + _ROUNDING).astype(int).tolist()
+        stops = np.floor(first + (layers - first) * until_bytes / until_bytes[-1] + ROUNDING).astype(int).tolist()
         starts = [first, *stops[:-1]]
         used = [device.id for device, start, stop in zip(devices, starts, stops, strict=True) if start < stop]
         cuts = list(dict.fromkeys([first, *stops]))
