@@ -56,23 +56,23 @@ if TYPE_CHECKING:
     from dora_nb.executor.control.listener import Listener
     from dora_nb.executor.control.tls import Tls
     from dora_nb.executor.launch import execute
+    from dora_nb.executor.measuring.profiler import profile
+    from dora_nb.executor.measuring.survey import probe_network
     from dora_nb.executor.pool import WorkerPool
-    from dora_nb.executor.profiler import profile
-    from dora_nb.executor.survey import probe_network
-    from dora_nb.executor.task import Optimizer, Source
+    from dora_nb.executor.tasks.task import Optimizer, Source
     from dora_nb.explorer import explore
     from dora_nb.exporting import Exported, export
     from dora_nb.formulation.space import SearchSpace
-    from dora_nb.planning.alternatives import alternatives
     from dora_nb.planning.compare_solvers import compare_solvers
-    from dora_nb.planning.compose import compose
-    from dora_nb.planning.explain import explain
+    from dora_nb.planning.composition.compose import compose
+    from dora_nb.planning.explanation.alternatives import alternatives
+    from dora_nb.planning.explanation.explain import explain
     from dora_nb.planning.orders import order_transfers
     from dora_nb.planning.pace import fastest_stream
-    from dora_nb.planning.place import place
+    from dora_nb.planning.placement.place import place
     from dora_nb.planning.plan import plan
     from dora_nb.planning.planner import Planner
-    from dora_nb.planning.share import share
+    from dora_nb.planning.sharing.share import share
     from dora_nb.render.timeline import timeline_svg
     from dora_nb.reproduction import reproduce
     from dora_nb.simulation import Trace, World, load_trace, save_trace, simulate
@@ -98,7 +98,7 @@ _HOMES = {
     "Layer": "domain.layer",
     "Listener": "executor.control.listener",
     "MeasuredProblem": "domain.problem",
-    "Optimizer": "executor.task",
+    "Optimizer": "executor.tasks.task",
     "Placement": "domain.placement",
     "Plan": "domain.plan",
     "PlanSet": "domain.plan_set",
@@ -109,7 +109,7 @@ _HOMES = {
     "SearchSpace": "formulation.space",
     "SolverComparison": "domain.solver_comparison",
     "SolverOptions": "solvers",
-    "Source": "executor.task",
+    "Source": "executor.tasks.task",
     "Sharing": "domain.sharing",
     "Stream": "domain.stream",
     "Tls": "executor.control.tls",
@@ -118,14 +118,14 @@ _HOMES = {
     "Workload": "domain.workload",
     "World": "simulation",
     "absences": "simulation.generators",
-    "alternatives": "planning.alternatives",
+    "alternatives": "planning.explanation.alternatives",
     "compare": "costs.comparison",
     "compare_solvers": "planning.compare_solvers",
-    "compose": "planning.compose",
+    "compose": "planning.composition.compose",
     "cost_table": "costs",
     "evaluate": "costs",
     "execute": "executor.launch",
-    "explain": "planning.explain",
+    "explain": "planning.explanation.explain",
     "export": "exporting",
     "explore": "explorer",
     "fastest_stream": "planning.pace",
@@ -143,11 +143,11 @@ _HOMES = {
     "load_workload": "catalog",
     "measured_table": "costs.measured",
     "order_transfers": "planning.orders",
-    "place": "planning.place",
+    "place": "planning.placement.place",
     "plan": "planning.plan",
     "planner_for": "adaptation",
-    "probe_network": "executor.survey",
-    "profile": "executor.profiler",
+    "probe_network": "executor.measuring.survey",
+    "profile": "executor.measuring.profiler",
     "reproduce": "reproduction",
     "save_cluster": "domain.cluster_file",
     "save_plan": "domain.plan_file",
@@ -156,7 +156,7 @@ _HOMES = {
     "save_run": "domain.run_file",
     "save_sharing": "domain.sharing_file",
     "save_trace": "simulation",
-    "share": "planning.share",
+    "share": "planning.sharing.share",
     "simulate": "simulation",
     "sweep": "sweeps",
     "timeline_svg": "render.timeline",

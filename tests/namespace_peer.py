@@ -22,7 +22,7 @@ def main(rank: int, directory: Path, interface: str) -> None:
     import torch
     from torch.distributed import FileStore
 
-    from dora_nb.executor.transport import GlooTransport
+    from dora_nb.executor.device.transport import GlooTransport
 
     torch.set_num_threads(1)
     transport = GlooTransport(("a", "b"), rank, FileStore(str(directory / "store"), 2), timeout_s=60.0)

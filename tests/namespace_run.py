@@ -17,7 +17,7 @@ from dora_nb.domain.plan import Plan, Replica, Stage
 from dora_nb.domain.workload import Workload
 from dora_nb.executor.control.tls import Tls
 from dora_nb.executor.launch import execute
-from dora_nb.executor.survey import probe_network, workers_at
+from dora_nb.executor.measuring.survey import probe_network, workers_at
 
 #: Large enough for transfers of some 100 kB, small enough that a step takes a second on a slow network.
 ARCHITECTURE = DecoderArchitecture(

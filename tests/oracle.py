@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from dora_nb.domain.plan import Plan
-from dora_nb.executor.task import Task
+from dora_nb.executor.tasks.task import Task
 
 STOP = "stop"
 
@@ -117,10 +117,10 @@ def _serve(rank: int, directory: Path) -> None:
     from torch.distributed.pipelining import PipelineStage, Schedule1F1B
     from torch.distributed.pipelining.schedules import _PipelineScheduleRuntime
 
-    from dora_nb.executor.data import micro_batch
-    from dora_nb.executor.layer_state import optimizer_of
-    from dora_nb.executor.loss import part_of_loss
+    from dora_nb.executor.device.layer_state import optimizer_of
     from dora_nb.executor.networks.chain import built_layers
+    from dora_nb.executor.tasks.data import micro_batch
+    from dora_nb.executor.tasks.loss import part_of_loss
 
     torch.set_num_threads(1)
     task = Task.model_validate_json((directory / "task.json").read_text())

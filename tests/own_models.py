@@ -13,14 +13,14 @@ from dora_nb.domain.workload import Workload
 from dora_nb.executor.compare import differences
 from dora_nb.executor.course import Outputs
 from dora_nb.executor.reference import Reference, reference_run
-from dora_nb.executor.task import Task
+from dora_nb.executor.tasks.task import Task
 
 STEPS = 3
 
 PERSONS_FILE = """
 import torch
 from torch import nn
-from dora_nb.executor.task import MicroBatch
+from dora_nb.executor.tasks.task import MicroBatch
 
 
 class Gate(nn.Module):

@@ -37,7 +37,7 @@ GUARDED = {
     "executor/control/join.py": "require_posix, its first line",
     "executor/control/token.py": "of a listener or a worker: behind require_posix of WorkerPool.open and join",
     "executor/emulation.py": "sysconf: behind a file of /proc, which then is there",
-    "executor/real_size.py": "sysconf: behind try",
+    "executor/measuring/real_size.py": "sysconf: behind try",
     "executor/system.py": "sched_getaffinity: behind hasattr",
     "reproduction/run.py": "pthread_sigmask: behind hasattr",
 }
@@ -47,9 +47,9 @@ PLACES = {
     "executor/control/address.py": "no interface is named",
     "executor/control/scratch.py": "/bin/sh: behind require_posix of WorkerPool.open and join",
     "executor/emulation.py": "other programs' work counts as none",
-    "executor/meters.py": "no meter is found: energy is estimated",
-    "executor/real_size.py": "sysconf is asked, then memory is not checked",
-    "executor/transport.py": "the host's name is asked; sockets are not woken one by one",
+    "executor/measuring/meters.py": "no meter is found: energy is estimated",
+    "executor/measuring/real_size.py": "sysconf is asked, then memory is not checked",
+    "executor/device/transport.py": "the host's name is asked; sockets are not woken one by one",
 }
 
 
@@ -121,17 +121,17 @@ def test_every_module_without_torch_is_imported_where_posix_modules_are_missing(
         and path.name not in ("__main__.py", "__init__.py")
         and not relative(path).startswith(("executor/networks", "explorer", "sweeps"))
     ]
-    assert "dora_nb.executor.medium" in names
+    assert "dora_nb.executor.device.medium" in names
     ran = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
 
 
 def test_where_the_system_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dora_nb.executor import real_size
     from dora_nb.executor.control import address
+    from dora_nb.executor.device.transport import _open_sockets, clock_id
     from dora_nb.executor.emulation import busy_core_s
+    from dora_nb.executor.measuring import real_size
     from dora_nb.executor.system import usable_cores
-    from dora_nb.executor.transport import _open_sockets, clock_id
 
     def missing(*_: object, **__: object) -> None:
         raise FileNotFoundError(2, "No such file")

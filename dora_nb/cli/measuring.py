@@ -63,11 +63,11 @@ def profile(
     require_torch()
     with say.progress("profiling") as update:
         if sample is not None:
-            from dora_nb.executor.named_model import profile_named
+            from dora_nb.executor.measuring.named_model import profile_named
 
             found = profile_named(model, sample, mode=mode, batch=batch, samples=samples, repetitions=repetitions)
         else:
-            from dora_nb.executor.real_size import profile_workload
+            from dora_nb.executor.measuring.real_size import profile_workload
 
             size = {"sequence": sequence, "image_px": image_px, "precision": precision}
             job = catalog.load_workload(model, mode=mode, batch=batch, **size)  # type: ignore[arg-type]
@@ -98,7 +98,7 @@ def probe(
     """
     from dora_nb import catalog
     from dora_nb.domain.cluster_file import save_cluster
-    from dora_nb.executor.survey import probe_network, workers_at
+    from dora_nb.executor.measuring.survey import probe_network, workers_at
     from dora_nb.render.words import domain_lines
 
     say = Talk(as_json)

@@ -166,7 +166,7 @@ def _plan_problem(path: Path, options: Mapping[str, Any]) -> None:
                 name, options[name], "nothing with --problem: the file says what to place, and by which rules"
             )
     from dora_nb.domain.problem_file import load_problem
-    from dora_nb.planning.place import place
+    from dora_nb.planning.placement.place import place
     from dora_nb.render.placement import placement_lines
     from dora_nb.units import parse_field
 
@@ -203,7 +203,7 @@ def share(
     """
     from dora_nb import catalog
     from dora_nb.domain.sharing_file import save_sharing
-    from dora_nb.planning.share import share as share_cluster
+    from dora_nb.planning.sharing.share import share as share_cluster
     from dora_nb.render.sharing import sharing_lines
     from dora_nb.units import parse_field
 
@@ -265,7 +265,7 @@ def compose(
     """
     from dora_nb import catalog
     from dora_nb.domain.qoe import QoE
-    from dora_nb.planning.compose import compose as mix_plans
+    from dora_nb.planning.composition.compose import compose as mix_plans
     from dora_nb.units import parse_field
 
     say = Talk(as_json)
@@ -322,7 +322,7 @@ def explain(**options: Any) -> None:
     started = time.monotonic()
     job, devices, qoe = question(options)
     table = measured_times(options["profile"] or [], job, devices)
-    from dora_nb.planning.explain import explain as make_explanation
+    from dora_nb.planning.explanation.explain import explain as make_explanation
     from dora_nb.units import parse_field
 
     say = Talk(options["as_json"])

@@ -144,7 +144,7 @@ def execute(
     from dora_nb.domain.plan_file import load_plan
     from dora_nb.domain.run_file import save_run
     from dora_nb.executor.launch import execute as run_plan
-    from dora_nb.executor.survey import workers_at
+    from dora_nb.executor.measuring.survey import workers_at
 
     say = Talk(as_json)
     for path in (out, trace):

@@ -92,7 +92,7 @@ class PlanSet:
 
     def without(self, *devices: str, time_limit_s: float = 60.0) -> Alternative:
         """The best plan that avoids some devices, or why there is none; planned when first asked for."""
-        from dora_nb.planning.alternatives import alternatives_of  # a method that looks up a room
+        from dora_nb.planning.explanation.alternatives import alternatives_of  # a method that looks up a room
 
         key = tuple(sorted(devices))
         if key not in self._without:
@@ -101,7 +101,7 @@ class PlanSet:
 
     def explain(self, **options: Any) -> Explanation:
         """Which limits bind, and what more of everything is worth; options as for :func:`dora_nb.explain`."""
-        from dora_nb.planning.explain import explain
+        from dora_nb.planning.explanation.explain import explain
 
         return explain(self, **options)
 

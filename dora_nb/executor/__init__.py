@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from dora_nb.executor.control.listener import Listener
     from dora_nb.executor.control.tls import Tls
     from dora_nb.executor.launch import execute
+    from dora_nb.executor.measuring.profiler import profile
     from dora_nb.executor.pool import WorkerPool
-    from dora_nb.executor.profiler import profile
-    from dora_nb.executor.scale import scale_down
+    from dora_nb.executor.tasks.scale import scale_down
 
 __all__ = ["Listener", "Tls", "WorkerPool", "execute", "profile", "scale_down"]
 
@@ -19,8 +19,8 @@ _HOME = {
     "Tls": "control.tls",
     "WorkerPool": "pool",
     "execute": "launch",
-    "profile": "profiler",
-    "scale_down": "scale",
+    "profile": "measuring.profiler",
+    "scale_down": "tasks.scale",
 }
 
 

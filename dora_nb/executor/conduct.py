@@ -13,7 +13,7 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_record import Incident, Link
 from dora_nb.domain.run_timeline import INFERENCE, RunEvent
 from dora_nb.errors import ExecutionError
-from dora_nb.executor.checkpoint import checkpoint_to_resume, write_checkpoint
+from dora_nb.executor.control.replies import Iterated
 from dora_nb.executor.course import (
     CancelledError,
     Conducted,
@@ -25,10 +25,10 @@ from dora_nb.executor.course import (
     events_of,
     outputs_of,
 )
-from dora_nb.executor.fallback import copies_to_neighbours
-from dora_nb.executor.recovery import restart_of
+from dora_nb.executor.faults.checkpoint import checkpoint_to_resume, write_checkpoint
+from dora_nb.executor.faults.fallback import copies_to_neighbours
+from dora_nb.executor.faults.recovery import restart_of
 from dora_nb.executor.rehearsal import Expected, Rehearsal
-from dora_nb.executor.replies import Iterated
 from dora_nb.executor.session import DeviceLostError, Session, Switched
 from dora_nb.units import format_seconds
 

@@ -12,13 +12,13 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_record import Incident, Link
 from dora_nb.domain.run_timeline import RunEvent
 from dora_nb.errors import ExecutionError
+from dora_nb.executor.control.replies import Iterated
 from dora_nb.executor.rehearsal import Expected
-from dora_nb.executor.replies import Iterated
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dora_nb.executor.deliveries import Delivery
+    from dora_nb.executor.device.deliveries import Delivery
 
 #: Who has the state of a layer beside the device that trains it: nobody on purpose, the other replicas of its stage, or
 #: also a neighbour of every device that is alone in its stage.

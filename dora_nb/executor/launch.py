@@ -18,21 +18,21 @@ from dora_nb.domain.run_record import RunRecord
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.executor.conduct import Conductor
+from dora_nb.executor.control.orders import NetworkUse
 from dora_nb.executor.course import Copies, Course, Tell
+from dora_nb.executor.device.instructions import compile_plan
 from dora_nb.executor.emulation import Emulation, slow_down
-from dora_nb.executor.energy import metered, with_energy
-from dora_nb.executor.instructions import compile_plan
-from dora_nb.executor.orders import NetworkUse
+from dora_nb.executor.measuring.energy import metered, with_energy
 from dora_nb.executor.pool import WorkerPool, require_torch
 from dora_nb.executor.recording import record_of, reference_of
 from dora_nb.executor.rehearsal import Rehearsal
 from dora_nb.executor.run import Run
-from dora_nb.executor.scale import scaling_of
 from dora_nb.executor.session import Session
+from dora_nb.executor.tasks.scale import scaling_of
 
 if TYPE_CHECKING:  # torch is loaded once it is known to be there
-    from dora_nb.executor.assemble import Assembled
-    from dora_nb.executor.task import Optimizer, Source
+    from dora_nb.executor.tasks.assemble import Assembled
+    from dora_nb.executor.tasks.task import Optimizer, Source
 
 #: What is imitated on this machine: devices and network, devices alone, or nothing.
 Imitated = Literal["cluster", "devices", "nothing"]
@@ -78,16 +78,16 @@ def execute(
     plan, workload, cluster
         What was planned, for what, on what.
     model, data, loss, dtype, optimizer, torch_devices
-        What is computed; see :func:`~dora_nb.executor.assemble.task_of`. Without a model: a small random network of the
-        workload's structure, in fp64, on random data.
+        What is computed; see :func:`~dora_nb.executor.tasks.assemble.task_of`. Without a model: a small random network
+        of the workload's structure, in fp64, on random data.
     steps
         Training steps; batches, or requests of a stream, if the workload does not train; at least 1.
     seed
         Of weights and data, where these are random.
     emulate
         What this machine imitates: the planned ``cluster`` with its relative speeds and its network (see
-        :mod:`dora_nb.executor.emulation` and :mod:`dora_nb.executor.medium`), its ``devices`` alone on loopback, or
-        ``nothing``.
+        :mod:`dora_nb.executor.emulation` and :mod:`dora_nb.executor.device.medium`), its ``devices`` alone on loopback,
+        or ``nothing``.
     in_order
         Whether transfers leave in the plan's order, each when it is its turn on the medium, or as soon as their sender
         is ready. None: both are predicted before the first step, and again of every plan that is changed to; the order
@@ -143,7 +143,7 @@ def execute(
     if workers is not None and len(workers) < len(devices):
         raise InputError("workers", len(workers), f"at least {len(devices)} workers, one per device")
     require_torch()
-    from dora_nb.executor.assemble import task_of
+    from dora_nb.executor.tasks.assemble import task_of
 
     if model is None:  # what cannot be run is better known before anything starts
         scaling_of([plan, *plans], workload)

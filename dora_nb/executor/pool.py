@@ -18,12 +18,12 @@ from dora_nb.executor.control.frames import SealedChannel
 from dora_nb.executor.control.handle import Handle
 from dora_nb.executor.control.inbox import Inbox
 from dora_nb.executor.control.listener import Listener
+from dora_nb.executor.control.orders import Order
 from dora_nb.executor.control.process import start_process
 from dora_nb.executor.control.rendezvous import Rendezvous
+from dora_nb.executor.control.replies import Ready, Reply
 from dora_nb.executor.control.scratch import Scratch
-from dora_nb.executor.orders import Order
-from dora_nb.executor.replies import Ready, Reply
-from dora_nb.executor.services import FileDelivery, FileRequest, StoreRequest
+from dora_nb.executor.control.services import FileDelivery, FileRequest, StoreRequest
 from dora_nb.executor.system import require_posix
 
 #: Seconds for a worker to load torch, which all of them do at once; meanwhile it may be silent.

@@ -24,12 +24,12 @@ from dora_nb.domain.run_record import Link
 from dora_nb.domain.run_timeline import PredictedComputation, PredictedTimeline
 from dora_nb.domain.transfer import HOSTED
 from dora_nb.domain.workload import Workload
-from dora_nb.executor.orders import Target
+from dora_nb.executor.control.orders import Target
+from dora_nb.executor.device.turns import PassedBy, passings_of
 from dora_nb.executor.transit import Turn, as_ready, in_turns
-from dora_nb.executor.turns import PassedBy, passings_of
 
 if TYPE_CHECKING:  # a prediction needs no torch
-    from dora_nb.executor.profile import LayerTimes
+    from dora_nb.executor.measuring.profile import LayerTimes
 
 #: What the operations hold in sums, and a timeline step by step.
 _STEP_BY_STEP = ("decode", "token")

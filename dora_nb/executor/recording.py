@@ -12,7 +12,7 @@ from dora_nb.domain.run_record import Copying, Environment, RunRecord
 from dora_nb.domain.run_timeline import INFERENCE
 from dora_nb.domain.run_times import StreamTimes, TokenTimes
 from dora_nb.executor.course import Conducted, duration_s, events_of
-from dora_nb.executor.fallback import copies_to_neighbours
+from dora_nb.executor.faults.fallback import copies_to_neighbours
 from dora_nb.executor.latencies import stream_times, token_times
 from dora_nb.executor.rehearsal import Rehearsal
 from dora_nb.executor.system import usable_cores

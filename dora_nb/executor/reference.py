@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_timeline import INFERENCE
-from dora_nb.executor.data import micro_batch
-from dora_nb.executor.layer_state import optimizer_of
-from dora_nb.executor.loss import part_of_loss
+from dora_nb.executor.device.layer_state import optimizer_of
+from dora_nb.executor.device.replica import gradients_of
 from dora_nb.executor.networks.chain import built_layers
-from dora_nb.executor.replica import gradients_of
-from dora_nb.executor.task import Data, Loss, MicroBatch, Task
+from dora_nb.executor.tasks.data import micro_batch
+from dora_nb.executor.tasks.loss import part_of_loss
+from dora_nb.executor.tasks.task import Data, Loss, MicroBatch, Task
 
 
 class Reference(NamedTuple):

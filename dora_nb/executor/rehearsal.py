@@ -17,9 +17,11 @@ from dora_nb.domain.profile import LayerProfile
 from dora_nb.domain.run_record import Link, Ordering
 from dora_nb.domain.run_timeline import PredictedTimeline
 from dora_nb.domain.workload import Workload
+from dora_nb.executor.control.orders import Target
+from dora_nb.executor.device.streams import arrivals_s, over_requests
+from dora_nb.executor.device.turns import PassedBy
 from dora_nb.executor.emulation import Emulation, busy_core_s, imitated_network
-from dora_nb.executor.moves import Move
-from dora_nb.executor.orders import Target
+from dora_nb.executor.faults.moves import Move
 from dora_nb.executor.predict import (
     busy_bound_s,
     decoded_of,
@@ -30,14 +32,12 @@ from dora_nb.executor.predict import (
     samples_of,
     targets_of,
 )
-from dora_nb.executor.scale import for_inference
-from dora_nb.executor.streams import arrivals_s, over_requests
 from dora_nb.executor.system import usable_cores
-from dora_nb.executor.task import Task
-from dora_nb.executor.turns import PassedBy
+from dora_nb.executor.tasks.scale import for_inference
+from dora_nb.executor.tasks.task import Task
 
 if TYPE_CHECKING:
-    from dora_nb.executor.profile import LayerTimes
+    from dora_nb.executor.measuring.profile import LayerTimes
 
 #: Least seconds a worker waits for a peer, and the margin on what an iteration is predicted to take at most.
 PEER_S, MARGIN = 30.0, 3.0
@@ -223,7 +223,7 @@ class Rehearsal:
 
     def _times(self, plan: Plan, *, trains: bool) -> tuple[LayerTimes, ...]:
         """Of every layer, for the numbers of samples that the plan uses; what was timed is not timed again."""
-        from dora_nb.executor.profile import LayerTimes, profile_layers
+        from dora_nb.executor.measuring.profile import LayerTimes, profile_layers
 
         samples, decoded = samples_of(plan), decoded_of(plan) if self.task.decode_steps else []
         new = [each for each in samples if (trains, each) not in self._timed]

@@ -16,9 +16,7 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_record import Link
 from dora_nb.errors import ExecutionError, WorkerLostError
 from dora_nb.executor.control.clock import clock_offsets
-from dora_nb.executor.deliveries import Delivery, take_delivered
-from dora_nb.executor.moves import Move, holders_of, layers_of, movers, moves_to
-from dora_nb.executor.orders import (
+from dora_nb.executor.control.orders import (
     Abort,
     Commit,
     Exchange,
@@ -32,9 +30,11 @@ from dora_nb.executor.orders import (
     StreamPart,
     Target,
 )
+from dora_nb.executor.control.replies import Iterated, IterationReport, Probed, Ready, Stock
+from dora_nb.executor.device.deliveries import Delivery, take_delivered
+from dora_nb.executor.faults.moves import Move, holders_of, layers_of, movers, moves_to
 from dora_nb.executor.pool import WorkerPool
-from dora_nb.executor.replies import Iterated, IterationReport, Probed, Ready, Stock
-from dora_nb.executor.task import Task
+from dora_nb.executor.tasks.task import Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -287,7 +287,7 @@ class Session:
         return Answered(take_delivered(directory, offsets_s, first_request), ordered_s)
 
     def save(self, what: str, directory: pathlib.Path) -> dict[str, pathlib.Path]:
-        """Let every device write tensors; see :class:`~dora_nb.executor.messages.Save`.
+        """Let every device write tensors; see :class:`~dora_nb.executor.control.messages.Save`.
 
         Returns
         -------

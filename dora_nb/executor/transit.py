@@ -2,8 +2,8 @@
 
 The cost model's recurrence (:func:`dora_nb.costs.start_times.start_times`) lets every transfer begin the moment the one
 before it in the plan's order lets go. Here a turn takes its time to be passed on; or nobody waits for a turn, and
-senders share the media slice by slice, first come, first served, as :mod:`~dora_nb.executor.medium` has it. Played
-event by event. Our own design.
+senders share the media slice by slice, first come, first served, as :mod:`~dora_nb.executor.device.medium` has it.
+Played event by event. Our own design.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from dora_nb.costs.operations import COMPUTE_KINDS, Operation, Operations, Timing
-from dora_nb.executor.medium import SLICE_S
+from dora_nb.executor.device.medium import SLICE_S
 
 #: Something that happens at a moment, which it is told.
 Action = Callable[[float], None]

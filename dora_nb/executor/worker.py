@@ -17,9 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, NoReturn
 from dora_nb.errors import ExecutionError
 from dora_nb.executor.control.channel import PipeChannel
 from dora_nb.executor.control.coordinator import Coordinator
-from dora_nb.executor.control.paths import Files, SharedFiles
-from dora_nb.executor.held import Held, LayerState
-from dora_nb.executor.orders import (
+from dora_nb.executor.control.orders import (
     Abort,
     ClockQuestion,
     Commit,
@@ -33,7 +31,8 @@ from dora_nb.executor.orders import (
     Save,
     Survey,
 )
-from dora_nb.executor.replies import (
+from dora_nb.executor.control.paths import Files, SharedFiles
+from dora_nb.executor.control.replies import (
     Clock,
     EventReport,
     Failed,
@@ -44,14 +43,15 @@ from dora_nb.executor.replies import (
     Stock,
     Surveyed,
 )
+from dora_nb.executor.device.held import Held, LayerState
 
 if TYPE_CHECKING:  # torch is loaded once the heartbeat runs
     from torch import Tensor
 
-    from dora_nb.executor.deliveries import Deliveries
-    from dora_nb.executor.interpreter import Iteration
-    from dora_nb.executor.membership import Membership
-    from dora_nb.executor.transport import Transport
+    from dora_nb.executor.device.deliveries import Deliveries
+    from dora_nb.executor.device.interpreter import Iteration
+    from dora_nb.executor.device.membership import Membership
+    from dora_nb.executor.device.transport import Transport
 
 #: Messages of the probe, and how many times each makes the round trip.
 SMALL_BYTES, SMALL_TRIPS = 8, 40
@@ -140,8 +140,8 @@ class Worker:
     # ------------------------------------------------------------------ groups
 
     def _connect(self, order: Meeting) -> Transport:
-        from dora_nb.executor.membership import connect
-        from dora_nb.executor.store import GroupStore
+        from dora_nb.executor.control.store import GroupStore
+        from dora_nb.executor.device.membership import connect
 
         store = GroupStore(self._coordinator, order.generation, order.timeout_s)
         transport = connect(order.devices, order.device, order.network, store, order.timeout_s)
@@ -166,7 +166,7 @@ class Worker:
             transport.close()
 
     def _exchange(self, order: Exchange) -> None:
-        from dora_nb.executor.moves import exchange
+        from dora_nb.executor.faults.moves import exchange
 
         transport = self._connect(order)
         try:
@@ -177,9 +177,9 @@ class Worker:
         self._held.keep(order.completed, arrived)
 
     def _prepare(self, job: Job) -> None:
-        from dora_nb.executor.checkpoint import read_layers
-        from dora_nb.executor.membership import Membership
-        from dora_nb.executor.moves import layers_of
+        from dora_nb.executor.device.membership import Membership
+        from dora_nb.executor.faults.checkpoint import read_layers
+        from dora_nb.executor.faults.moves import layers_of
 
         transport = self._connect(job)
         try:
@@ -229,7 +229,7 @@ class Worker:
         return {completed: tuple(sorted(layers)) for completed, layers in stock.items()}
 
     def _iterate(self, order: Iterate) -> Iterated:
-        from dora_nb.executor.moves import exchange
+        from dora_nb.executor.faults.moves import exchange
 
         member = self._membership
         try:
@@ -251,7 +251,7 @@ class Worker:
 
     def _deliveries(self, order: Iterate) -> contextlib.AbstractContextManager[Deliveries | None]:
         """Where this device's outputs of a stream go, if it has any; left when all of them are there."""
-        from dora_nb.executor.deliveries import Deliveries
+        from dora_nb.executor.device.deliveries import Deliveries
 
         member = self._membership
         if order.stream is None or not member.gives_outputs:
@@ -281,7 +281,7 @@ class Worker:
     # ------------------------------------------------------------------ the network
 
     def _survey(self, survey: Survey) -> Surveyed:
-        from dora_nb.executor.probe import take_part
+        from dora_nb.executor.measuring.probe import take_part
 
         transport = self._connect(survey)
         try:

@@ -22,7 +22,7 @@ from dora_nb.explorer.solving import Effort
 from dora_nb.explorer.views.cases import Case
 from dora_nb.explorer.views.difference import DifferenceView, difference_view
 from dora_nb.explorer.whatif import WhatIf
-from dora_nb.planning.alternatives import asked as asked_by
+from dora_nb.planning.explanation.alternatives import asked as asked_by
 from dora_nb.planning.nearest import nearest
 from dora_nb.planning.question import Question
 from dora_nb.render import words

@@ -15,7 +15,7 @@ from dora_nb.explorer.asking import Talk
 from dora_nb.planning.ask import best
 from dora_nb.planning.baselines.comparison import compared_unless
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.explain import relaxations
+from dora_nb.planning.explanation.explain import relaxations
 from dora_nb.planning.plan import plan_question
 from dora_nb.planning.question import Question
 

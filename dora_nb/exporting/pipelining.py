@@ -14,7 +14,7 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.transfer import HOSTED
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
-from dora_nb.executor.instructions import Backward, Forward, Instruction, Recv, Send, Step, compile_plan
+from dora_nb.executor.device.instructions import Backward, Forward, Instruction, Recv, Send, Step, compile_plan
 
 
 def pipelining_rows(plan: Plan, workload: Workload) -> dict[str, list[str]]:

@@ -157,7 +157,9 @@ def plan_question(
     try:
         plans, coverage = answers(hunt)
     except InfeasibleError as error:
-        from dora_nb.planning.explain import relaxations  # explanations are made of plans: imported when needed
+        from dora_nb.planning.explanation.explain import (
+            relaxations,  # explanations are made of plans: imported when needed
+        )
 
         raise InfeasibleError(str(error), partial(relaxations, question, gap, time_limit_s, cancel)) from None
     return _answer(question, plans, coverage, gap, started)

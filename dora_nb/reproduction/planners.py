@@ -19,7 +19,7 @@ from dora_nb.errors import InfeasibleError
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.baselines import BASELINES
 from dora_nb.planning.baselines.sequential import sequentials
-from dora_nb.planning.compose import compose
+from dora_nb.planning.composition.compose import compose
 from dora_nb.planning.plan import plan
 from dora_nb.reproduction.cell import Headline, Transfers
 from dora_nb.reproduction.grid import SLACK, Setting

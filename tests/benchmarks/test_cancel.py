@@ -16,7 +16,7 @@ import numpy as np
 from dora_nb.catalog import load_cluster, load_conditions, load_workload
 from dora_nb.domain.certificate import Certificate
 from dora_nb.domain.qoe import QoE
-from dora_nb.planning.compose import compose
+from dora_nb.planning.composition.compose import compose
 from dora_nb.planning.plan import plan
 
 #: Moments at which each call is cancelled, spread evenly over the time that it takes when left alone.

@@ -16,7 +16,7 @@ from dora_nb.domain.qoe import QoE
 from dora_nb.errors import InfeasibleError
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.baselines.sequential import sequential
-from dora_nb.planning.compose import compose
+from dora_nb.planning.composition.compose import compose
 
 CASES = {
     "inputs where they are needed": ({}, 5.0),

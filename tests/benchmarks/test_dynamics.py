@@ -40,7 +40,7 @@ from dora_nb.domain.workload import Workload
 from dora_nb.errors import DoraError, InfeasibleError
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.baselines import BASELINES, best_of
-from dora_nb.planning.compose import compose
+from dora_nb.planning.composition.compose import compose
 from dora_nb.planning.plan import plan
 from dora_nb.simulation import SimulationRecord, World, simulate
 from dora_nb.simulation.generators import absences, wander

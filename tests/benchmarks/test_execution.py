@@ -31,15 +31,15 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_record import RunRecord
 from dora_nb.domain.workload import Workload
 from dora_nb.executor import WorkerPool, execute
-from dora_nb.executor.assemble import random_task, task_of
+from dora_nb.executor.control.orders import NetworkUse
 from dora_nb.executor.course import duration_s
 from dora_nb.executor.emulation import Emulation, slow_down
 from dora_nb.executor.launch import Imitated
-from dora_nb.executor.orders import NetworkUse
+from dora_nb.executor.measuring.profile import profile_layers
 from dora_nb.executor.predict import measured_table
-from dora_nb.executor.profile import profile_layers
 from dora_nb.executor.rehearsal import Rehearsal
 from dora_nb.executor.session import Session
+from dora_nb.executor.tasks.assemble import random_task, task_of
 from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning.plan import plan
 from dora_nb.simulation import StepModel, World, run_step

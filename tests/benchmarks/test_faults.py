@@ -27,7 +27,7 @@ from dora_nb.domain.run_record import RunRecord
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import ExecutionError
 from dora_nb.executor import WorkerPool, execute
-from dora_nb.executor.orders import Abort
+from dora_nb.executor.control.orders import Abort
 from dora_nb.executor.run import Run
 
 FAULTS, STEPS, CHECKPOINT_EVERY = 50, 8, 2

@@ -13,7 +13,7 @@ import pytest
 
 from dora_nb.catalog import load_cluster, load_streams
 from dora_nb.domain.stream import Stream
-from dora_nb.planning.share import Objective, share
+from dora_nb.planning.sharing.share import Objective, share
 
 
 def cameras(times: int, slowed: float, synchronised: bool) -> list[Stream]:

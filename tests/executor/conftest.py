@@ -25,12 +25,12 @@ from dora_nb.domain.plan import Replica as PlannedReplica
 from dora_nb.domain.run_timeline import INFERENCE
 from dora_nb.domain.workload import Workload
 from dora_nb.executor import WorkerPool
-from dora_nb.executor.courier import AsReady
-from dora_nb.executor.instructions import compile_plan
-from dora_nb.executor.interpreter import Interpreter
-from dora_nb.executor.replica import Replica
-from dora_nb.executor.streams import over_requests
-from dora_nb.executor.task import Task
+from dora_nb.executor.device.courier import AsReady
+from dora_nb.executor.device.instructions import compile_plan
+from dora_nb.executor.device.interpreter import Interpreter
+from dora_nb.executor.device.replica import Replica
+from dora_nb.executor.device.streams import over_requests
+from dora_nb.executor.tasks.task import Task
 
 ARCHITECTURES: dict[str, Architecture] = {
     "tied": DecoderArchitecture(

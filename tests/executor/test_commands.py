@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from dora_nb.catalog import data_dir, load_cluster
 from dora_nb.cli import app
-from dora_nb.executor import survey
+from dora_nb.executor.measuring import survey
 
 RUNNER = CliRunner()
 

@@ -9,9 +9,9 @@ import torch
 from own_models import CONFIGS, assert_equals_one_process, live, reads_of, split, workload_for
 
 from dora_nb.errors import DocumentError, InputError, MissingDependencyError
-from dora_nb.executor.assemble import task_of
+from dora_nb.executor.device.replica import Replica
 from dora_nb.executor.networks.chain import built_layers
-from dora_nb.executor.replica import Replica
+from dora_nb.executor.tasks.assemble import task_of
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -18,7 +18,7 @@ import torch
 
 from dora_nb.costs.network import Network
 from dora_nb.domain.cluster import ContentionDomain
-from dora_nb.executor.medium import EmulatedTransport, Medium
+from dora_nb.executor.device.medium import EmulatedTransport, Medium
 
 RATE_BITS_PER_S = 80e6
 

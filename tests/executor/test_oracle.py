@@ -14,12 +14,12 @@ from dora_nb.domain.plan import MOST_CHUNKS, Plan
 from dora_nb.domain.transfer import Transfer
 from dora_nb.domain.workload import Workload
 from dora_nb.executor import execute
-from dora_nb.executor.assemble import random_task
 from dora_nb.executor.compare import differences
+from dora_nb.executor.control.orders import NetworkUse
 from dora_nb.executor.course import Outputs
-from dora_nb.executor.orders import NetworkUse
 from dora_nb.executor.reference import reference_run
 from dora_nb.executor.session import Session
+from dora_nb.executor.tasks.assemble import random_task
 from dora_nb.exporting import pipelining_csv
 
 STEPS = 5

@@ -9,10 +9,10 @@ from dora_nb.domain.run_record import Link
 from dora_nb.domain.transfer import Transfer
 from dora_nb.errors import InputError
 from dora_nb.executor import emulation, execute
-from dora_nb.executor.assemble import random_task
+from dora_nb.executor.measuring.profile import LayerTimes, profile_layers
 from dora_nb.executor.predict import machine_cluster, measured_table, predict, targets_of
-from dora_nb.executor.profile import LayerTimes, profile_layers
-from dora_nb.executor.scale import for_inference, scale_down
+from dora_nb.executor.tasks.assemble import random_task
+from dora_nb.executor.tasks.scale import for_inference, scale_down
 
 STAGES = [(0, 2, [(0, 3), (1, 1)], 3, ("ring", 1)), (2, 4, [(2, 4)], 2, None), (4, 6, [(3, 1), (4, 3)], 1, ("star", 4))]
 LINK = Link(latency_s=1e-4, rate_bytes_per_s=1e9)

@@ -8,13 +8,13 @@ from own_models import reads_of, split, workload_for
 from torch import nn
 
 from dora_nb.errors import InputError
-from dora_nb.executor.assemble import task_of
-from dora_nb.executor.layer_state import state_of
+from dora_nb.executor.device.layer_state import state_of
+from dora_nb.executor.device.replica import Replica
 from dora_nb.executor.networks import stored
 from dora_nb.executor.networks.chain import built_layer, built_layers
 from dora_nb.executor.networks.stored import store
-from dora_nb.executor.replica import Replica
-from dora_nb.executor.task import Source
+from dora_nb.executor.tasks.assemble import task_of
+from dora_nb.executor.tasks.task import Source
 
 
 def test_a_worker_reads_its_own_tensors_only(lab, tmp_path, monkeypatch):
@@ -109,8 +109,8 @@ def test_what_cannot_be_described_is_named(tmp_path, model, named):
 
 
 def test_only_allowed_modules_are_imported():
-    source = Source(factory="dora_nb.executor.loss:cross_entropy", arguments={"x": [{"class": "wave:Wave_read"}]})
-    assert source.modules == {"dora_nb.executor.loss", "wave"}
+    source = Source(factory="dora_nb.executor.tasks.loss:cross_entropy", arguments={"x": [{"class": "wave:Wave_read"}]})
+    assert source.modules == {"dora_nb.executor.tasks.loss", "wave"}
     with pytest.raises(InputError, match="wave"):
         source.function(allowed_modules=[])
     assert callable(source.function(allowed_modules=["wave"]))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dora_nb.domain.controller import StepReport
 from dora_nb.domain.plan import Plan
 from dora_nb.executor import execute
-from dora_nb.executor.moves import Move, holders_of, layers_of, moves_to
+from dora_nb.executor.faults.moves import Move, holders_of, layers_of, moves_to
 
 ONE = [(0, 6, [(0, 4)], 1, None)]
 TWO = [(0, 3, [(0, 4)], 2, None), (3, 6, [(1, 4)], 1, None)]

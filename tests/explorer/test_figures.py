@@ -21,7 +21,7 @@ from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import QoE
 from dora_nb.explorer.figures import OfflineFigure, composition_figure, figure_html, pareto_figure
 from dora_nb.explorer.views.front import front_view
-from dora_nb.planning.compose import compose
+from dora_nb.planning.composition.compose import compose
 
 #: An address in what plotly.js is given, or in a tag.
 ADDRESS = re.compile(r"https?:|//[a-z]+\.")

@@ -12,7 +12,7 @@ from dora_nb.domain.conditions import Condition
 from dora_nb.domain.qoe import QoE
 from dora_nb.explorer.html.mix import mix_html
 from dora_nb.explorer.views.mix import MixView, mix_view
-from dora_nb.planning.compose import compose
+from dora_nb.planning.composition.compose import compose
 
 
 def made(qoe: QoE, keep: Keep = "mean", missed_share: float = 0.0) -> Composition:

@@ -27,7 +27,7 @@ from dora_nb.explorer import screen as screen_module
 from dora_nb.explorer.screen import Explorer
 from dora_nb.explorer.views.front import FrontView
 from dora_nb.explorer.views.map import MapView
-from dora_nb.planning.compose import compose
+from dora_nb.planning.composition.compose import compose
 from dora_nb.planning.plan import plan
 
 LONG_S = 120.0

@@ -22,7 +22,7 @@ from dora_nb.explorer.effect import effect
 from dora_nb.explorer.known import Found, Known, Library
 from dora_nb.explorer.whatif import WhatIf, check, question_under
 from dora_nb.formulation.space import SearchSpace
-from dora_nb.planning.alternatives import asked
+from dora_nb.planning.explanation.alternatives import asked
 from dora_nb.planning.nearest import nearest
 from dora_nb.planning.plan import plan
 from dora_nb.planning.question import Question

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
-from dora_nb.executor.instructions import Backward, Forward, Recv, Send, Step, compile_plan
+from dora_nb.executor.device.instructions import Backward, Forward, Recv, Send, Step, compile_plan
 from dora_nb.exporting import pipelining_csv, pipelining_rows
 
 schedules = pytest.importorskip("torch.distributed.pipelining.schedules")

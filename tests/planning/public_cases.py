@@ -28,7 +28,7 @@ from dora_nb.domain.problem import (
 )
 from dora_nb.domain.problem_file import load_problem, save_problem
 from dora_nb.errors import InfeasibleError
-from dora_nb.planning.place import place
+from dora_nb.planning.placement.place import place
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"
 

@@ -15,7 +15,7 @@ from dora_nb.domain.solver_comparison import SolverComparison, SolverRow
 from dora_nb.errors import InputError
 from dora_nb.planning import compare_solvers as room
 from dora_nb.planning.compare_solvers import compare_solvers
-from dora_nb.planning.compose import compose
+from dora_nb.planning.composition.compose import compose
 from dora_nb.planning.plan import plan
 from dora_nb.solvers import Options, SolverOptions, gurobi
 from dora_nb.solvers.highs import HighsBackend

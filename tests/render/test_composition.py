@@ -10,7 +10,7 @@ from builders import cluster, device, pipeline, workload
 from dora_nb.domain.composition import Composition
 from dora_nb.domain.conditions import Condition
 from dora_nb.domain.qoe import QoE
-from dora_nb.planning.compose import compose
+from dora_nb.planning.composition.compose import compose
 
 
 @pytest.fixture(scope="module")

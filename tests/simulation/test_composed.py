@@ -10,7 +10,7 @@ from dora_nb.domain.composition import Composition
 from dora_nb.domain.conditions import Condition
 from dora_nb.domain.qoe import QoE
 from dora_nb.errors import InputError
-from dora_nb.planning.compose import compose
+from dora_nb.planning.composition.compose import compose
 from dora_nb.simulation import World, simulate
 
 

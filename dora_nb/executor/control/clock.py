@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dora_nb.executor.orders import ClockQuestion
+from dora_nb.executor.control.orders import ClockQuestion
+from dora_nb.executor.control.replies import Clock
 from dora_nb.executor.pool import WorkerPool
-from dora_nb.executor.replies import Clock
 
 #: Longest wait for an answer, in seconds.
 ANSWER_S = 30.0

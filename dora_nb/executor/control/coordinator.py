@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 from dora_nb.errors import ExecutionError
 from dora_nb.executor.control.channel import Channel
-from dora_nb.executor.messages import ORDERS, ReplyLetter, decode, encode
-from dora_nb.executor.orders import Abort, Order
-from dora_nb.executor.replies import Failed, Heartbeat, Reply
-from dora_nb.executor.services import FileDelivery, FilePart, FileRequest, StoreAnswer, StoreRequest
+from dora_nb.executor.control.messages import ORDERS, ReplyLetter, decode, encode
+from dora_nb.executor.control.orders import Abort, Order
+from dora_nb.executor.control.replies import Failed, Heartbeat, Reply
+from dora_nb.executor.control.services import FileDelivery, FilePart, FileRequest, StoreAnswer, StoreRequest
 
 #: Seconds between two signs of life.
 BEAT_S = 0.2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 
-from dora_nb.executor.services import FileDelivery, FilePart, FileRequest
+from dora_nb.executor.control.services import FileDelivery, FilePart, FileRequest
 
 #: Bytes of a file in one message: small enough that signs of life pass between two of them.
 PART_BYTES = 256 * 1024

@@ -13,9 +13,9 @@ from typing import IO
 
 from dora_nb.errors import ExecutionError
 from dora_nb.executor.control.channel import Channel
-from dora_nb.executor.messages import REPLIES, OrderLetter, ReplyLetter, decode, encode
-from dora_nb.executor.orders import Order
-from dora_nb.executor.replies import Heartbeat, Reply
+from dora_nb.executor.control.messages import REPLIES, OrderLetter, ReplyLetter, decode, encode
+from dora_nb.executor.control.orders import Order
+from dora_nb.executor.control.replies import Heartbeat, Reply
 
 #: Last lines of a worker's standard error to show when it fails.
 STDERR_LINES = 15

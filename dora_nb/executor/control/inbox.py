@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from dora_nb.errors import ExecutionError, WorkerLostError
 from dora_nb.executor.control.handle import Handle
-from dora_nb.executor.messages import ReplyLetter
-from dora_nb.executor.replies import Failed, Reply
+from dora_nb.executor.control.messages import ReplyLetter
+from dora_nb.executor.control.replies import Failed, Reply
 
 #: Seconds between two looks at who is silent, and the most that one look may add to anybody's silence.
 LOOK_S, MOST_SILENCE_S = 0.05, 0.2

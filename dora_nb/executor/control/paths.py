@@ -11,7 +11,7 @@ from dora_nb.domain.record import Record
 from dora_nb.errors import ExecutionError
 from dora_nb.executor.control.coordinator import Coordinator
 from dora_nb.executor.control.files import PART_BYTES
-from dora_nb.executor.services import FileDelivery, FileRequest
+from dora_nb.executor.control.services import FileDelivery, FileRequest
 
 _Order = TypeVar("_Order", bound=Record)
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
-from dora_nb.executor.services import StoreAnswer, StoreRequest
+from dora_nb.executor.control.services import StoreAnswer, StoreRequest
 
 
 class _Waiting(NamedTuple):

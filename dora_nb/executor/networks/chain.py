@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dora_nb.errors import InputError
-from dora_nb.executor.task import Cut, Network, dtype_name
+from dora_nb.executor.tasks.task import Cut, Network, dtype_name
 
 
 def built_layer(network: Network, index: int, *, dtype: torch.dtype, seed: int, with_values: bool = True) -> nn.Module:

@@ -17,7 +17,7 @@ from pydantic import JsonValue
 from torch import Tensor, nn
 
 from dora_nb.errors import InputError
-from dora_nb.executor.task import dtype_name, imported, torch_dtype
+from dora_nb.executor.tasks.task import dtype_name, imported, torch_dtype
 
 #: What every module has besides its attributes; none of it is described, and hooks are refused.
 _OWN = frozenset(nn.Module().__dict__)

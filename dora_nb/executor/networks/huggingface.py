@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dora_nb.errors import InputError, MissingDependencyError
-from dora_nb.executor.cache import CachePart
+from dora_nb.executor.device.cache import CachePart
 
 #: Attention implementations whose masks are known.
 ATTENTION = ("sdpa", "eager")

@@ -32,13 +32,13 @@ from dora_nb.executor.networks.huggingface import (
     sequential,
     tied_names_of,
 )
-from dora_nb.executor.task import Source
+from dora_nb.executor.tasks.task import Source
 
 WEIGHTS, WEIGHTS_INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 
 
 class HuggingFaceNetwork:
-    """A model built layer by layer; see :class:`~dora_nb.executor.task.Network`.
+    """A model built layer by layer; see :class:`~dora_nb.executor.tasks.task.Network`.
 
     Parameters
     ----------

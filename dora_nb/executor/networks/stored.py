@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from dora_nb.errors import InputError
 from dora_nb.executor.networks.description import describe, rebuild
 from dora_nb.executor.networks.tensor_file import write_tensors
-from dora_nb.executor.task import Source
+from dora_nb.executor.tasks.task import Source
 
 WEIGHTS_FILE = "network.safetensors"
 
 
 class StoredSequential:
-    """A sequence of modules that was written down; see :class:`~dora_nb.executor.task.Network`.
+    """A sequence of modules that was written down; see :class:`~dora_nb.executor.tasks.task.Network`.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from dora_nb.domain.architecture import DecoderArchitecture, EncoderArchitecture, VisionTransformerArchitecture
-from dora_nb.executor.cache import CachePart
+from dora_nb.executor.device.cache import CachePart
 
 TransformerArchitecture = DecoderArchitecture | EncoderArchitecture | VisionTransformerArchitecture
 

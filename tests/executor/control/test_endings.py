@@ -14,8 +14,8 @@ COORDINATOR = """
 import json, pathlib, shlex, subprocess, sys
 from dora_nb.executor import WorkerPool
 from dora_nb.executor.control.listener import Listener
-from dora_nb.executor.orders import ClockQuestion
-from dora_nb.executor.replies import Probed
+from dora_nb.executor.control.orders import ClockQuestion
+from dora_nb.executor.control.replies import Probed
 
 friend = None
 listener = Listener(token_file=pathlib.Path(sys.argv[1]) / "token")

@@ -7,10 +7,9 @@ import io
 import pytest
 
 from dora_nb.errors import ExecutionError
-from dora_nb.executor import messages
-from dora_nb.executor.control import channel
+from dora_nb.executor.control import channel, messages
 from dora_nb.executor.control.channel import PipeChannel
-from dora_nb.executor.services import StoreRequest
+from dora_nb.executor.control.services import StoreRequest
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from dora_nb.errors import ExecutionError
 from dora_nb.executor.control import files, paths
 from dora_nb.executor.control.files import FileDesk
 from dora_nb.executor.control.paths import RemoteFiles, SharedFiles
-from dora_nb.executor.services import FileDelivery, FileRequest
+from dora_nb.executor.control.services import FileDelivery, FileRequest
 
 
 class Order(Record):

@@ -13,10 +13,10 @@ from dora_nb.errors import ExecutionError
 from dora_nb.executor.control.coordinator import Coordinator
 from dora_nb.executor.control.frames import SealedChannel
 from dora_nb.executor.control.handle import Handle
+from dora_nb.executor.control.orders import Abort
 from dora_nb.executor.control.rendezvous import Rendezvous
-from dora_nb.executor.orders import Abort
-from dora_nb.executor.services import StoreRequest
-from dora_nb.executor.store import ControlStore, GroupStore
+from dora_nb.executor.control.services import StoreRequest
+from dora_nb.executor.control.store import ControlStore, GroupStore
 
 KEYS = b"k" * 32, b"l" * 32
 

@@ -17,8 +17,8 @@ from dora_nb.executor.control import handshake
 from dora_nb.executor.control.frames import SealedChannel, Wire
 from dora_nb.executor.control.handshake import meet_coordinator
 from dora_nb.executor.control.listener import MOST_STRANGERS, Listener
-from dora_nb.executor.orders import ClockQuestion
-from dora_nb.executor.replies import Clock
+from dora_nb.executor.control.orders import ClockQuestion
+from dora_nb.executor.control.replies import Clock
 
 
 def random_string(dice: random.Random) -> bytes:

@@ -11,8 +11,8 @@ import pytest
 
 from dora_nb.errors import ExecutionError, InputError, WorkerLostError
 from dora_nb.executor import WorkerPool
-from dora_nb.executor.orders import Abort, ClockQuestion, Probe
-from dora_nb.executor.replies import Clock, Probed
+from dora_nb.executor.control.orders import Abort, ClockQuestion, Probe
+from dora_nb.executor.control.replies import Clock, Probed
 
 #: A worker answers this at once, so that who waits for something else waits for ever.
 QUESTION = ClockQuestion()

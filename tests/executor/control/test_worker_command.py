@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from processes import until
 from typer.testing import CliRunner
 
 from dora_nb.cli import app
@@ -22,6 +23,7 @@ def test_another_token_is_refused_on_both_sides(door, private):
     create_token(private / "other")
     with pytest.raises(ExecutionError, match=r"no agreement with 127.0.0.1.*when the token is another one"):
         join(str(door.listener.address), private / "other", name="phone")
+    until(lambda: door.listener.refused == 1)
     assert door.guests == {}
     assert "does not know the token" in door.listener.last_refusals[-1]
 

@@ -1,0 +1,1 @@
+"""What one device does in a run."""

@@ -1,0 +1,392 @@
+"""What one device computes: its copy of a stage, and of the first layer where it hosts it.
+
+A device that generates keeps the keys and values of its own layers, of its own samples; see
+:mod:`~dora_nb.executor.device.generation`.
+
+Layers that mix the samples of a pass (batch normalisation) see the part of the micro-batch that this device takes, and
+each replica keeps statistics of its own; dropout draws from each worker's own random numbers. A layer that is run again
+before its backward pass draws the same numbers as before and leaves its statistics alone. What a plan computes
+equals one process to rounding where layers treat every sample alone and draw nothing at random, or, as to statistics,
+where a stage has a single replica.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.run_timeline import INFERENCE
+from dora_nb.domain.transfer import HOSTED
+from dora_nb.executor.device.again import run_again
+from dora_nb.executor.device.generation import Generation
+from dora_nb.executor.device.instructions import HandOver
+from dora_nb.executor.device.int8 import hold_in_int8
+from dora_nb.executor.device.layer_state import load_state, optimizer_of, state_of
+from dora_nb.executor.networks.chain import built_layer, parameters_once, tie, tied_names
+from dora_nb.executor.tasks.data import micro_batch
+from dora_nb.executor.tasks.loss import part_of_loss
+from dora_nb.executor.tasks.task import Data, Loss, MicroBatch, Network, Task, torch_dtype
+
+#: Tensors of a layer by name; see :func:`~dora_nb.executor.device.layer_state.state_of`.
+LayerState = Mapping[str, Tensor]
+
+
+class Replica:
+    """A device's layers, the passes under way, and the optimizer.
+
+    Parameters
+    ----------
+    device
+        Its id in the plan.
+    plan
+        Whose layers are those of the task's network.
+    task
+        What is computed.
+    states
+        Layers that are not to start as the network's source has them, by index.
+    kept
+        This device's replica under another plan: layers that both hold go on as they are, without being copied, and
+        the other replica must not be used any more.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        plan: Plan,
+        task: Task,
+        *,
+        states: Mapping[int, LayerState] | None = None,
+        kept: Replica | None = None,
+    ) -> None:
+        task.make_importable()
+        network: Network = task.network.build()
+        self.task = task
+        self._data: Data = task.data.build()
+        self._device_id = device
+        self.device = torch.device(task.torch_devices.get(device, "cpu"))
+        self.stage = next(index for index, stage in enumerate(plan.stages) if device in stage.devices)
+        stage = plan.stages[self.stage]
+        self.interval = stage.intervals[stage.devices.index(device)]
+        self._loss: Loss = task.loss.function()
+        self._plan = plan
+        self._in_flight = min(stage.in_flight, plan.micro_batches)
+        self._again = stage.layers_again(plan.layer_count)
+        self._layers_of = {self.stage: range(stage.first_layer, stage.stop_layer)}
+        if plan.hosts_first_layer(self.stage):
+            self._layers_of[HOSTED] = range(1)
+        self.layers = tuple(sorted({index for layers in self._layers_of.values() for index in layers}))
+        given = states or {}
+        held: dict[int, nn.Module] = {}
+        if kept is not None:
+            held = {index: each for index, each in kept._modules.items() if index not in given}
+        self._modules: dict[int, nn.Module] = {
+            index: held[index] if index in held else self._built(network, index, with_values=index not in given)
+            for index in self.layers
+        }
+        self._generation: Generation | None = None
+        if task.generates:
+            self._generation = Generation(
+                self.layers,
+                task.layer_count,
+                samples=self.interval[1] - self.interval[0],
+                micro_batches=plan.micro_batches,
+                groups=plan.token_groups,
+                tokens=task.most_tokens,
+            )
+        names = tied_names(network)
+        tie(names, len(network), self._modules)
+        self._shared_elsewhere = (
+            [self._modules[index].get_parameter(name) for index, name in self._tied_here(names, len(network))]
+            if plan.tied == "synchronised"
+            else []
+        )
+        # Only where it is used: building one loads much of torch.
+        self._optimizer = optimizer_of(self._trained(), task.optimizer) if task.trains and self._trained() else None
+        if kept is not None:
+            self._remember(kept)
+        for index in set(given) & set(self.layers):
+            self.load_state(index, given[index])
+        if stage.weights == "int8":
+            whole = {0, len(network) - 1} if names is not None else set()  # tied parameters stay one tensor
+            self._modules |= {k: hold_in_int8(each) for k, each in self._modules.items() if k not in whole}
+        self._trains = False
+        self._passes: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self.loss = 0.0
+        self.completed = 0  # optimizer steps behind the parameters; whoever gives states says how many
+        self.outputs: dict[int, Tensor] = {}
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Every parameter once, in the order of layers."""
+        return parameters_once(self._modules.values())
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Parameters as ``layer.name``; a tied one that both layers of this device use appears under both."""
+        for index, module in self._modules.items():
+            for name, parameter in module.named_parameters(remove_duplicate=False):
+                yield f"{index}.{name}", parameter
+
+    def state(self, layer: int) -> dict[str, Tensor]:
+        """Copies of everything another device needs to go on with a layer; between steps only."""
+        return state_of(self._modules[layer], self._optimizer)
+
+    def load_state(self, layer: int, state: LayerState) -> None:
+        """Go on with a layer as another device left it; the reverse of :meth:`state`.
+
+        Raises
+        ------
+        InputError
+            If the tensors are not those of the layer.
+        """
+        load_state(self._modules[layer], state, self._optimizer)
+
+    def batch(self, step: int, first_request: int = 0) -> tuple[MicroBatch, ...]:
+        """Inputs and labels of every micro-batch of a step, or of all requests of a stream.
+
+        Empty ones where this device holds neither end, and of the requests before the first.
+        """
+        count, before = self._plan.micro_batches * self.task.requests, self._plan.micro_batches * first_request
+        nothing = MicroBatch(torch.empty(0), torch.empty(0))
+        if not {0, self.task.layer_count - 1} & set(self.layers):
+            return (nothing,) * count
+        samples, dtype = self._plan.micro_batch, self.task.torch_dtype
+        rest = (micro_batch(self._data, step, index, samples, dtype) for index in range(before, count))
+        return (*(nothing,) * before, *rest)
+
+    def seed(self, step: int) -> None:
+        """Make what layers draw at random (dropout) depend on the task, the device and the step alone.
+
+        A run that was switched to another plan or resumed then draws anew what it would have drawn, as far as the same
+        devices run the same layers. The process's own random numbers are set.
+        """
+        place = self._plan.devices.index(self._device_id)
+        torch.manual_seed((self.task.seed * 10_007 + step - INFERENCE) * 1_009 + place)
+
+    def begin(self, *, trains: bool) -> None:
+        """Forget the iteration before."""
+        self._trains = trains
+        self._passes.clear()
+        self.outputs = {}
+        self.loss = 0.0
+        if self._generation is not None:
+            self._generation.begin()
+        for module in self._modules.values():
+            module.train(trains)
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def receive_buffer(self, hand_over: HandOver) -> Tensor:
+        """An empty tensor on the processor for what a hand-over brings of this device's samples."""
+        return self._tokens_behind(hand_over.stage) if hand_over.kind == "token" else self._boundary(hand_over.stage)
+
+    def warm_up(self) -> None:
+        """Run as many passes as the stage may hold and forget them.
+
+        The first call of an operator, and the first use of memory, take longer than any other. Layers, and random
+        numbers, stay as they were.
+        """
+        data, *_ = self.batch(INFERENCE)
+        buffers = [each.clone() for module in self._modules.values() for each in module.buffers()]
+        with torch.random.fork_rng(devices=()):
+            self.begin(trains=self.task.trains)
+            for stage, layers in self._layers_of.items():
+                leaving = None
+                for index in range(self._in_flight):
+                    entering = None if layers.start == 0 else torch.zeros_like(self._boundary(stage - 1))
+                    leaving = self.forward(stage, index, entering, data)
+                if self.task.decode_steps:
+                    self.decode(stage, 0, torch.zeros_like(self._tokens_behind((stage - 1) % len(self._plan.stages))))
+                for index in range(self._in_flight if self._trains else 0):
+                    self.backward(stage, index, None if leaving is None else torch.ones_like(leaving))
+            self.begin(trains=False)
+        own = (each for module in self._modules.values() for each in module.buffers())
+        for buffer, before in zip(own, buffers, strict=True):
+            buffer.copy_(before)
+        if self._optimizer is not None:
+            spare = nn.Parameter(torch.zeros(1, dtype=self.task.torch_dtype))
+            spare.grad = torch.zeros_like(spare)
+            optimizer_of([spare]).step()
+
+    def forward(self, stage: int, micro_batch: int, entering: Tensor | None, data: MicroBatch) -> Tensor | None:
+        """Run a micro-batch forward.
+
+        Parameters
+        ----------
+        stage
+            This device's, or :data:`~dora_nb.domain.transfer.HOSTED`.
+        micro_batch
+            Its index.
+        entering
+            What the stage before handed over; None where the inputs are.
+        data
+            The whole micro-batch's inputs and labels.
+
+        Returns
+        -------
+        what the next stage gets, on the processor; None behind the last layer
+        """
+        low, high = self.interval
+        layers = self._layers_of[stage]
+        with torch.set_grad_enabled(self._trains):
+            if entering is None:
+                x = data.inputs[low:high].to(self.device)
+            else:
+                x = entering.to(self.device)
+                x = x.requires_grad_(self._trains and x.is_floating_point())
+            first = x
+            for index in layers:
+                if self._trains and stage == self.stage and index in self._again:
+                    x = run_again(self._modules[index], x)
+                else:
+                    x = self._passed(index, x, micro_batch)
+            is_last = layers.stop == self.task.layer_count
+            if is_last and self._trains:
+                x = part_of_loss(self._loss, x, data.labels[low:high].to(self.device), self.task.batch)
+                self.loss += x.item()
+        if is_last and not self._trains:
+            self._put_out(x, micro_batch)
+        if self._trains:
+            self._passes[stage, micro_batch] = (first, x)
+        return None if is_last else x.detach().cpu()
+
+    def decode(self, stage: int, number: int, entering: Tensor | None) -> Tensor | None:
+        """Run the next token of every sample of a group through a stage.
+
+        Parameters
+        ----------
+        stage
+            This device's.
+        number
+            Of the round, in which groups take turns.
+        entering
+            What the stage before handed over, (samples of a micro-batch, micro-batches, ...): ids from the last stage,
+            else (..., 1, hidden). None: the tokens chosen here.
+
+        Returns
+        -------
+        what the next stage gets; None behind the last layer, see :attr:`chosen`
+        """
+        assert self._generation is not None, "only a task that generates has tokens"
+        layers, group = self._layers_of[stage], number % self._plan.token_groups
+        with torch.no_grad():
+            x = self._generation.next_tokens(self.chosen(number) if entering is None else entering).to(self.device)
+            for index in layers:
+                x = self._passed(index, x, None, group)
+        if layers.stop < self.task.layer_count:
+            return self._generation.handed_over(x).cpu()
+        self._put_out(x, None, group)
+        return None
+
+    def take_outputs(self, micro_batches: Iterable[int]) -> dict[int, Tensor]:
+        """What the last layer gave of some micro-batches, which is not kept here any longer."""
+        return {index: self.outputs.pop(index) for index in micro_batches}
+
+    def chosen(self, number: int) -> Tensor:
+        """The tokens that a round begins with, behind the last layer: ids (samples of a micro-batch, micro-batches)."""
+        assert self._generation is not None, "only a task that generates chooses tokens"
+        return self._generation.chosen(number % self._plan.token_groups)
+
+    @property
+    def tokens(self) -> Mapping[int, Tensor]:
+        """All tokens chosen since the batch began, (samples, tokens), by micro-batch."""
+        return {} if self._generation is None else self._generation.tokens
+
+    def backward(self, stage: int, micro_batch: int, gradient: Tensor | None) -> Tensor | None:
+        """Run a micro-batch backward.
+
+        Parameters
+        ----------
+        stage, micro_batch
+            As for :meth:`forward`.
+        gradient
+            Of what the stage handed over; None behind the loss.
+
+        Returns
+        -------
+        the gradient of what the stage got, on the processor, zeros if it has none; None where the inputs are
+        """
+        entering, leaving = self._passes.pop((stage, micro_batch))
+        if leaving.requires_grad:
+            torch.autograd.backward(leaving, None if gradient is None else gradient.to(self.device))
+        if self._layers_of[stage].start == 0:
+            return None
+        return (torch.zeros_like(entering) if entering.grad is None else entering.grad).cpu()
+
+    def own_gradients(self) -> list[Tensor]:
+        """Gradients that this stage's replicas sum among themselves."""
+        elsewhere = {id(parameter) for parameter in self._shared_elsewhere}
+        return gradients_of(parameter for parameter in self._trained() if id(parameter) not in elsewhere)
+
+    def shared_gradients(self) -> list[Tensor]:
+        """Gradients of parameters that another stage holds a copy of."""
+        return gradients_of(self._shared_elsewhere)
+
+    def step(self) -> None:
+        """One optimizer step."""
+        if self._optimizer is not None:
+            gradients_of(self._trained())
+            self._optimizer.step()
+        self.completed += 1
+
+    def _passed(self, index: int, x: Tensor, micro_batch: int | None, group: int = 0) -> Tensor:
+        """What a layer gives."""
+        module = self._modules[index]
+        if self._generation is not None:
+            return self._generation.passed(module, index, x, micro_batch, group)
+        left: Tensor = module(x)
+        return left
+
+    def _put_out(self, x: Tensor, micro_batch: int | None, group: int = 0) -> None:
+        """Keep what the last layer gives, by micro-batch; of tokens, the last one's."""
+        if self._generation is not None:
+            self.outputs |= self._generation.choose(x.cpu(), micro_batch, group)
+        elif micro_batch is not None:
+            self.outputs[micro_batch] = x.cpu()
+
+    def _built(self, network: Network, index: int, *, with_values: bool) -> nn.Module:
+        dtype, seed = self.task.torch_dtype, self.task.seed
+        return built_layer(network, index, dtype=dtype, seed=seed, with_values=with_values).to(self.device)
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def _tied_here(self, names: tuple[str, str] | None, count: int) -> list[tuple[int, str]]:
+        """Layers of this device with a tied parameter, and its name there."""
+        if names is None:
+            return []
+        return [each for each in ((0, names[0]), (count - 1, names[1])) if each[0] in self.layers]
+
+    def _boundary(self, stage: int) -> Tensor:
+        """An empty tensor for what crosses the cut behind a stage, forward or backward."""
+        layer = 0 if stage == HOSTED else self._plan.stages[stage].stop_layer - 1
+        cut = self.task.cuts[layer]
+        return torch.empty((self.interval[1] - self.interval[0], *cut.shape), dtype=torch_dtype(cut.dtype))
+
+    def _tokens_behind(self, stage: int) -> Tensor:
+        """An empty tensor for what a stage hands over of a group's token: ids behind the last layer."""
+        rows = (self.interval[1] - self.interval[0], self._plan.micro_batches // self._plan.token_groups)
+        layer = self._plan.stages[stage].stop_layer - 1
+        if layer == self.task.layer_count - 1:
+            return torch.empty(rows, dtype=torch.int64)
+        cut = self.task.cuts[layer]
+        return torch.empty((*rows, 1, *cut.shape[1:]), dtype=torch_dtype(cut.dtype))
+
+    def _remember(self, kept: Replica) -> None:
+        """Take over what the other replica's optimizer knows of the layers that stay."""
+        if self._optimizer is None or kept._optimizer is None:
+            return
+        for parameter in self._trained():
+            if parameter in kept._optimizer.state:
+                self._optimizer.state[parameter] = kept._optimizer.state[parameter]
+
+
+def gradients_of(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+    """The gradient of each; one that no pass used gets zeros, so that all replicas sum and step alike."""
+    gradients = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        gradients.append(parameter.grad)
+    return gradients

@@ -1,0 +1,56 @@
+"""Requests that arrive at a rate: one program over all of them, in which the first stage waits for each to arrive.
+
+A request is a batch in the plan's micro-batches. A stage takes requests one after the other, and what it hands over
+leaves as soon as it is there: the stages work on several requests at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dora_nb.domain.plan import Plan
+from dora_nb.executor.device.instructions import AllReduce, Arrive, Forward, Instruction, Step, TiedSum
+
+
+def over_requests(plan: Plan, requests: int) -> Plan:
+    """A plan of one request as one over so many, micro-batches counted on."""
+    return plan if requests == 1 else plan.replace(micro_batches=requests * plan.micro_batches)
+
+
+def arrivals_s(plan: Plan, requests: int, arrival_s: float) -> list[float]:
+    """When each micro-batch of :func:`over_requests` arrives, after the first one."""
+    return [request * arrival_s for request in range(requests) for _ in range(plan.micro_batches)]
+
+
+def from_request(program: Sequence[Instruction], plan: Plan, first: int) -> tuple[Instruction, ...]:
+    """A device's program without the requests before one.
+
+    Parameters
+    ----------
+    program
+        Over all requests.
+    plan
+        Of one request.
+    first
+        The first request that is left, counted from 0.
+    """
+    before = first * plan.micro_batches
+    return tuple(each for each in program if isinstance(each, AllReduce | TiedSum | Step) or each.micro_batch >= before)
+
+
+def with_arrivals(program: Sequence[Instruction], moments_s: Sequence[float]) -> tuple[Instruction, ...]:
+    """A device's program, in which passes of the first stage wait for what they need to arrive.
+
+    Parameters
+    ----------
+    program
+        Over all requests, without training.
+    moments_s
+        See :func:`arrivals_s`.
+    """
+    waiting: list[Instruction] = []
+    for each in program:
+        if isinstance(each, Forward) and each.stage == 0:
+            waiting.append(Arrive(0, each.micro_batch, moments_s[each.micro_batch]))
+        waiting.append(each)
+    return tuple(waiting)

@@ -1,0 +1,1 @@
+"""What is kept against a fault, and how a run goes on after one."""

@@ -1,0 +1,1 @@
+"""What computing, the network and a run take on real devices."""

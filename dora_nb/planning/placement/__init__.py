@@ -1,0 +1,1 @@
+"""Layers in own numbers on devices, from a problem file."""
