@@ -151,6 +151,17 @@ class Operations:
         return tuple(operation.cls for operation in self.operations)
 
     @cached_property
+    def kinds(self) -> tuple[OperationClass, ...]:
+        """Every class once."""
+        return tuple(dict.fromkeys(self.classes))
+
+    @cached_property
+    def kind_of(self) -> tuple[int, ...]:
+        """The class of each operation, as its place in ``kinds``."""
+        places = {kind: place for place, kind in enumerate(self.kinds)}
+        return tuple(places[kind] for kind in self.classes)
+
+    @cached_property
     def successors(self) -> tuple[tuple[int, ...], ...]:
         """For each operation, those that wait for it."""
         following: list[list[int]] = [[] for _ in self.operations]
@@ -389,3 +400,8 @@ class Timing:
     def duration_s(self) -> dict[OperationClass, float]:
         """Seconds from start to end of every class."""
         return {**self.compute_s, **{kind: hold.duration_s for kind, hold in self.holds.items()}}
+
+    def seconds_of(self, operations: Operations) -> list[float]:
+        """Seconds of every operation."""
+        by_kind = [self.duration_s[kind] for kind in operations.kinds]
+        return [by_kind[kind] for kind in operations.kind_of]
