@@ -44,6 +44,7 @@ class Bounds:
         self.micro_batch, self.micro_batches = family.micro_batch, family.micro_batches
         self.layers, self.trains = family.layers, family.trains
         self.cut_bytes, self.tail_s = family.cut_bytes, family.tail_s
+        self.both_s = self.c.forward_s + self.c.backward_s
         self._tables: dict[int, Floats] = {}
         self.within_s = np.nan  # no bounds on missing stages yet
         self.within_j: Floats | None = None
@@ -89,41 +90,34 @@ class Bounds:
             for ladder in self.targets.asked
         )
 
-    def promising(self, behind: Labels, front: Ints, fits: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which pipelines are worth a label, by their largest row without transfers; shape (labels, columns).
+    def promising(self, labels: Labels, behind: Ints, front: Ints) -> NDArray[np.bool_]:
+        """Which pairs of a label and a column in front of it are worth a label, by their largest row without transfers.
 
         Most are not, and making a label of each takes many times as long as this.
         """
-        c, rest, batches = self.c, self.problem.completion, self.micro_batches
-        both_s = (c.forward_s + c.backward_s)[front]
-        code = behind.code[:, None] + c.code[front][None]
-        code[~fits] = 0
-        index = self._index(c.hosts[behind.last].astype(int)[:, None], code, c.first[front][None])
-        if self.trains:
-            return_s = np.maximum(behind.return_s[:, None] + both_s[None], batches * both_s[None])
-        else:
-            own_s = batches * both_s[None] + behind.path_s[:, None]
-            return_s = np.maximum(behind.return_s[:, None] + both_s[None], own_s)
+        c, rest, place = self.c, self.problem.completion, self.layers + 1
+        hosted = c.hosts[labels.last].astype(np.int64)
+        index = ((hosted * c.fleet.codes + labels.code) * place)[behind] + (c.code * place + c.first)[front]
+        both_s = self.both_s[front]
+        own_s = self.micro_batches * both_s
+        if not self.trains:
+            own_s += labels.path_s[behind]
+        return_s = np.maximum(labels.return_s[behind] + both_s, own_s)
         within_s = np.minimum(return_s + self.path_s.take(index), self.within_s)
         makespan_s = np.maximum(within_s, self.load_s.take(index))
         energy_j = makespan_s
         if self.asks_energy:
-            placed_j = behind.energy_j[:, None] + c.energy_j[front][None]
+            placed_j = labels.energy_j[behind] + c.energy_j[front]
             dynamic_j = placed_j + c.batch * self._table(rest.energy_j).take(index)
-            idle_w = behind.idle_w[:, None] + c.idle_w[front][None]
+            idle_w = labels.idle_w[behind] + c.idle_w[front]
             longest_s = np.maximum(makespan_s, self.targets.floor_s)
             with np.errstate(invalid="ignore"):
-                energy_j = self.problem.energy_j(dynamic_j, idle_w, longest_s)
                 if self.within_j is not None:
-                    within_j = self.problem.energy_j(placed_j + self.within_j.take(index), idle_w, longest_s)
-                    energy_j = np.fmax(energy_j, within_j)
+                    dynamic_j = np.fmax(dynamic_j, placed_j + self.within_j.take(index))
+                energy_j = self.problem.energy_j(dynamic_j, idle_w, longest_s)
             energy_j = np.where(np.isnan(energy_j), np.inf, energy_j)
-        possible = fits & np.isfinite(makespan_s)
-        bounds = Figures(*(each[possible] for each in (makespan_s, energy_j, self._least_value(makespan_s, energy_j))))
-        relevant = self.targets.relevant(*bounds)
-        self.targets.set_aside(*bounds.take(~relevant))
-        possible[possible] = relevant
-        return possible
+        bounds = Figures(makespan_s, energy_j, self._least_value(makespan_s, energy_j))
+        return self.targets.sift(np.isfinite(makespan_s), bounds)
 
     def _least_value(self, makespan_s: Floats, energy_j: Floats) -> Floats:
         """The objective without what soft limits add."""

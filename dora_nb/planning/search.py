@@ -11,6 +11,7 @@ bounds it as well, see :mod:`~dora_nb.planning.partitions`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,7 +27,7 @@ from dora_nb.planning.labels import Labels
 from dora_nb.planning.partitions import Candidates, Open, Partitions
 from dora_nb.planning.targets import Targets
 
-#: Pairs of a label and a column that are looked at together: few enough for a processor's cache.
+#: Pairs of a label and a column that are looked at together: enough to be worth the calls, few enough for the cache.
 _BLOCK = 100_000
 
 
@@ -155,22 +156,45 @@ class Search:
         depths, batches = self.problem.space.in_flight_depths, self.family.micro_batches
         needed, most = (min(batches, 1 + depth(depths) * position) if self.family.trains else 1 for depth in (min, max))
         parts = []
-        for cut in np.unique(labels.cut):
-            behind = np.flatnonzero(labels.cut == cut)
+        for behind, front in self._pairs(labels, needed, most):
+            some = self.bounds.promising(labels, behind, front)
+            behind, front = behind[some], front[some]
+            parts.append(self._keep(self._joined(labels.take(behind), front, parents[behind], needed)))
+        return self._capped(Labels.join(parts) if parts else labels.take(np.zeros(0, dtype=int)))
+
+    def _pairs(self, labels: Labels, needed: int, most: int) -> Iterator[tuple[Ints, Ints]]:
+        """Labels and columns that end where they begin, without a device in common; many at once, as two arrays.
+
+        Columns that need fewer micro-batches in flight than ``needed``, or hold more than ``most``, are left out.
+        """
+        c, fleet = self.c, self.c.fleet
+        of_use = (c.most_in_flight >= needed) & (c.least_in_flight <= most)
+        hosted = c.hosts[labels.last]
+        by_cut = np.argsort(labels.cut, kind="stable")
+        cuts, begin = np.unique(labels.cut[by_cut], return_index=True)
+        found: list[tuple[Ints, Ints]] = []
+        count = 0
+        for cut, own in zip(cuts.tolist(), np.split(by_cut, begin[1:]), strict=True):
             front = self.family.by_stop[cut]
-            front = front[(self.c.most_in_flight[front] >= needed) & (self.c.least_in_flight[front] <= most)]
+            front = front[of_use[front]]
             if not len(front):
                 continue
-            rows = max(1, _BLOCK // len(front))
-            for start in range(0, len(behind), rows):
-                some = behind[start : start + rows]
-                fits = self.c.fleet.fit_together(labels.code[some][:, None], self.c.code[front][None])
-                # A hosted first layer ends the pipeline at cut 1; nothing may run layer 0 again.
-                fits &= ~(self.c.hosts[labels.last[some]][:, None] & (self.c.first[front] == 0)[None])
-                row, column = np.nonzero(self.bounds.promising(labels.take(some), front, fits))
-                joined = self._joined(labels.take(some[row]), front[column], parents[some[row]], needed)
-                parts.append(self._keep(joined))
-        return self._capped(Labels.join(parts) if parts else labels.take(np.zeros(0, dtype=int)))
+            # A hosted first layer ends the pipeline at cut 1; nothing may run layer 0 again.
+            again = c.first[front] == 0
+            rows = max(1, 4 * _BLOCK // len(front))
+            for start in range(0, len(own), rows):
+                behind = own[start : start + rows]
+                fits = fleet.fit_together(labels.code[behind][:, None], c.code[front][None])
+                if again.any() and hosted[behind].any():
+                    fits &= ~(hosted[behind][:, None] & again[None])
+                row, column = np.nonzero(fits)
+                found.append((behind[row], front[column]))
+                count += len(row)
+                if count >= _BLOCK:
+                    yield _joined_pairs(found)
+                    found, count = [], 0
+        if count:
+            yield _joined_pairs(found)
 
     def _joined(self, behind: Labels, front: Ints, parents: Ints, in_flight: int) -> Labels:
         c, batches = self.c, self.family.micro_batches
@@ -209,10 +233,7 @@ class Search:
 
     def _keep(self, labels: Labels) -> Labels:
         bounds = self.bounds.of(labels)
-        possible = np.isfinite(bounds.makespan_s)
-        relevant = possible & self.targets.relevant(*bounds)
-        self.targets.set_aside(*bounds.take(possible & ~relevant))
-        return labels.take(relevant)
+        return labels.take(self.targets.sift(np.isfinite(bounds.makespan_s), bounds))
 
     def _capped(self, labels: Labels) -> Labels:
         if len(labels) <= self.most_labels:
@@ -234,6 +255,11 @@ class Search:
     def _give_up(self, labels: Labels) -> None:
         if len(labels):
             self.targets.set_aside(*self.bounds.of(labels))
+
+
+def _joined_pairs(found: list[tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
+    behind, front = zip(*found, strict=True)
+    return np.concatenate(behind), np.concatenate(front)
 
 
 def _among_equals(keys: Ints) -> Ints:

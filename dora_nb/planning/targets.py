@@ -74,26 +74,30 @@ class Ladder:
             return float(self.best.max())
         return float(self.limits[-1]) if self.within == "makespan_s" else np.inf
 
-    def _tightest(self, figures: Figures) -> NDArray[np.int64]:
+    def tightest(self, figures: Figures) -> NDArray[np.int64]:
         """The tightest limit that each still meets."""
         return np.asarray(np.searchsorted(self.limits * (1 + ROUNDING), getattr(figures, self.within)))
 
-    def relevant(self, figures: Figures, tolerance: float) -> NDArray[np.bool_]:
-        """Which lower bounds still leave room for a better answer."""
+    def relevant(
+        self, figures: Figures, tolerance: float, tightest: NDArray[np.int64] | None = None
+    ) -> NDArray[np.bool_]:
+        """Which lower bounds still leave room for a better answer; with the limits they meet, if these are known."""
         least = getattr(figures, self.least)
         if self.unlimited:
             return np.asarray(least < self.best[0] * (1 - tolerance))
         # A looser limit never has a larger incumbent, so the tightest limit that can still be met decides.
-        to_beat = np.append(self.best, -np.inf)[self._tightest(figures)]
-        return np.asarray(least < to_beat * (1 - tolerance))
+        to_beat = np.append(self.best * (1 - tolerance), -np.inf)
+        return np.asarray(least < to_beat.take(self.tightest(figures) if tightest is None else tightest))
 
-    def set_aside(self, figures: Figures) -> None:
+    def set_aside(self, figures: Figures, tightest: NDArray[np.int64] | None = None) -> None:
         """Remember the lower bounds of plans that are not looked at further."""
         least = getattr(figures, self.least)
+        if not len(least):
+            return
         if self.unlimited:
             self.floor[0] = min(self.floor[0], least.min())
             return
-        tightest = self._tightest(figures)
+        tightest = self.tightest(figures) if tightest is None else tightest
         met = tightest < len(self.limits)
         np.minimum.at(self.floor, tightest[met], least[met])
         self.floor = np.minimum.accumulate(self.floor)
@@ -176,6 +180,23 @@ class Targets:
         for ladder in self.asked:
             keep |= ladder.relevant(figures, self.tolerance)
         return keep & self.allowed(makespan_s, energy_j)
+
+    def sift(self, possible: NDArray[np.bool_], figures: Figures) -> NDArray[np.bool_]:
+        """Which lower bounds of possible plans leave room for a better answer; the others of these are set aside.
+
+        The same as :meth:`relevant` and :meth:`set_aside`, in one pass.
+        """
+        allowed = possible & self.allowed(figures.makespan_s, figures.energy_j)
+        places = [None if ladder.unlimited else ladder.tightest(figures) for ladder in self.asked]
+        keep = np.zeros(len(allowed), dtype=bool)
+        for ladder, tightest in zip(self.asked, places, strict=True):
+            keep |= ladder.relevant(figures, self.tolerance, tightest)
+        keep &= allowed
+        aside = np.flatnonzero(allowed & ~keep)
+        dropped = figures.take(aside)
+        for ladder, tightest in zip(self.asked, places, strict=True):
+            ladder.set_aside(dropped, None if tightest is None else tightest[aside])
+        return keep
 
     @property
     def longest_s(self) -> float:
