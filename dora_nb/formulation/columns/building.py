@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,6 +124,24 @@ class _Found(NamedTuple):
     parts: list[tuple[Algorithm, dict[str, NDArray[np.generic]]]]
 
 
+def _left(held: Held, sought: NDArray[np.bool_], least: Floats) -> tuple[Held, NDArray[np.bool_], Floats]:
+    """The share vectors and the ranges of which any pair is sought."""
+    rows, ranges = _needed(sought)
+    left = held._replace(shares=held.shares[rows], first=held.first[ranges], stop=held.stop[ranges])
+    return left, _some(sought, rows, ranges), _some(least, rows, ranges)
+
+
+def _needed(sought: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Share vectors, and ranges, of which any pair is sought."""
+    return np.asarray(sought.any(axis=1)), np.asarray(sought.any(axis=0))
+
+
+def _some(values: NDArray[Any], rows: NDArray[np.bool_], ranges: NDArray[np.bool_]) -> NDArray[Any]:
+    """Figures of some share vectors and ranges, of those axes that they have."""
+    chosen = values[rows] if len(values) == len(rows) else values
+    return chosen[:, ranges] if values.shape[1] == len(ranges) else chosen
+
+
 class _Builder:
     """Columns of one group at a time, all layer ranges and share vectors at once."""
 
@@ -159,7 +177,7 @@ class _Builder:
         for algorithm, part in found.parts:
             yield (algorithm, False, None), part, found.held.shares
         if self.problem.space.recomputation and self.workload.trains:
-            deeper = found.sought & (found.enough < self._deepest(group, stop, micro_batches))
+            deeper = found.sought & (found.enough < self._deepest(group, found.held.stop, micro_batches))
             again = found.held._replace(recomputes=True)
             recomputed = self._held_so(micro_batch, again, deeper, 1 + found.enough, skip_empty=True)
             for algorithm, part in recomputed.parts:
@@ -175,16 +193,19 @@ class _Builder:
         self, micro_batch: int, held: Held, sought: NDArray[np.bool_], least: Floats, *, skip_empty: bool
     ) -> _Found:
         """Columns of share vectors and ranges that are sought, each from so many micro-batches in flight on."""
+        held, sought, least = _left(held, sought, least)
+        if skip_empty and not sought.any():
+            return _Found(held, sought, least, [])
         figures = self.computing.figures(held)
         both_s = figures["forward_s"] + figures["backward_s"]
         dynamic_j, decode_s = figures["compute_j"], figures["decode_s"]
         place = micro_batch, held.token_groups, held.group.code, held.first, held.stop
         kept = sought & self.screen(*place, both_s, decode_s, dynamic_j)
-        rows = np.asarray(kept.any(axis=1))  # share vectors that no range needs are not looked at again
-        held, kept, least = held._replace(shares=held.shares[rows]), kept[rows], least[rows]
-        if skip_empty and not rows.any():
+        if skip_empty and not kept.any():
             return _Found(held, kept, least, [])
-        figures = {name: values[rows] if len(values) == len(rows) else values for name, values in figures.items()}
+        rows, ranges = _needed(kept)  # the others are not looked at again
+        figures = {name: _some(values, rows, ranges) for name, values in figures.items()}
+        held, kept, least = _left(held, kept, least)
         figures["least_in_flight"] = least
         figures["most_in_flight"] = self.memory.most_in_flight(held)
         figures |= self.memory.over_bytes(held)
