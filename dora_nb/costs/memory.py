@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,18 @@ from dora_nb.domain.workload import Workload
 
 #: A layer index, or an array of them.
 Cuts = int | NDArray[np.int64]
+
+
+class ReplicaBytes(NamedTuple):
+    """Bytes that a replica needs: for each sample of a micro-batch, and in any case."""
+
+    per_sample: Floats
+    parameters: Floats
+    fixed: Floats
+
+    def of(self, samples: float | Floats | NDArray[np.int64]) -> Floats:
+        """Bytes of one that takes so many samples of every micro-batch."""
+        return np.asarray(samples * self.per_sample + self.parameters + self.fixed)
 
 
 @dataclass(frozen=True)
@@ -139,6 +152,31 @@ class MemoryModel:
         weights
             In what weights are held, see :attr:`~dora_nb.domain.plan.Stage.weights`.
         """
+        whole = self.replica_parts(
+            first,
+            stop,
+            in_flight=in_flight,
+            micro_batches=micro_batches,
+            replicated=replicated,
+            hosts_first_layer=hosts_first_layer,
+            recomputes=recomputes,
+            weights=weights,
+        )
+        return whole.of(samples)
+
+    def replica_parts(
+        self,
+        first: Cuts,
+        stop: Cuts,
+        *,
+        in_flight: int,
+        micro_batches: int,
+        replicated: bool,
+        hosts_first_layer: bool = False,
+        recomputes: bool = False,
+        weights: Weights | None = None,
+    ) -> ReplicaBytes:
+        """The same before it is known how many samples the replica takes; parameters as above."""
         workload, element = self.workload, self.workload.bytes_per_element
         parameters = self.parameters(first, stop, hosts_first_layer)
         per_parameter, stashes, directions = float(element), 0, 1
@@ -165,7 +203,7 @@ class MemoryModel:
             stash = workload.layers[0].stash_elements * element if workload.trains else 0
             ends = self._cut_bytes[0] + self._cut_bytes[1]
             per_sample = per_sample + micro_batches * (stash + directions * ends)
-        return np.asarray(samples * per_sample + parameters * per_parameter + fixed)
+        return ReplicaBytes(per_sample, parameters * per_parameter, fixed)
 
     def _kept_bytes(self, first: Cuts, stop: Cuts, stashes: int, recomputes: bool) -> Floats:
         """Bytes of one sample of so many micro-batches that are kept from forward to backward."""

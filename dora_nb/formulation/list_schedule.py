@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from heapq import heappop, heappush
 
 from dora_nb.costs.operations import Operation, Operations, Timing
@@ -28,9 +29,14 @@ class ListSchedule:
 
     def transfers(self) -> tuple[Transfer, ...]:
         """The order as a plan carries it."""
-        return tuple(
-            Transfer(kind=op.kind, stage=op.stage, micro_batch=op.micro_batch, part=op.part) for op in self.order
-        )
+        return tuple(map(_transfer, self.order))
+
+
+@lru_cache(maxsize=1 << 16)
+def _transfer(operation: Operation) -> Transfer:
+    """Plans of one shape have the same transfers, in one order or another."""
+    kind, stage, micro_batch, part = operation
+    return Transfer(kind=kind, stage=stage, micro_batch=micro_batch, part=part)
 
 
 def list_schedule(operations: Operations, timing: Timing) -> ListSchedule:

@@ -40,7 +40,9 @@ class Labels:
 
     def take(self, chosen: NDArray[np.bool_] | Ints) -> Labels:
         """Some of them."""
-        return Labels(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
+        if chosen.dtype == np.bool_:
+            chosen = np.flatnonzero(chosen)
+        return Labels(*(getattr(self, name).take(chosen, axis=0) for name in self.__dataclass_fields__))
 
     @staticmethod
     def join(parts: list[Labels]) -> Labels:

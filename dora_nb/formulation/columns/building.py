@@ -260,7 +260,7 @@ class _Builder:
         kept = not_dominated(figures, candidates) if compared else candidates
         choice, place = np.nonzero(kept)
         part: dict[str, NDArray[np.generic]] = {
-            name: np.broadcast_to(values, (*kept.shape, *values.shape[2:]))[kept]
+            name: values[choice if len(values) > 1 else 0 * choice, place if values.shape[1] > 1 else 0 * place]
             for name, values in figures.items()
             if not name.startswith(TELLING)
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dora_nb.costs.memory import MemoryModel
+from dora_nb.costs.memory import MemoryModel, ReplicaBytes
 from dora_nb.costs.table import Floats
 from dora_nb.formulation.columns.held import Held
 from dora_nb.formulation.problem import Problem
@@ -25,8 +25,9 @@ class Memory:
     def _fitting(self, held: Held, most_bytes: Floats) -> Floats:
         """Micro-batches in flight that fit into so many bytes of each device."""
         fits = np.full((len(held.shares), len(held.first)), float(held.micro_batches))
+        replicas = [self._replica(held, count) for count in (1, 2)]
         for place, d in enumerate(held.group.devices):
-            needed = [self._replica_bytes(held, place, count) for count in (1, 2)]
+            needed = [each.of(held.shares[:, place, None]) for each in replicas]
             room = most_bytes[d] - needed[0]
             per_extra = needed[1] - needed[0]
             extra = np.divide(room, per_extra, out=np.full_like(room, np.inf), where=per_extra > 0)
@@ -49,17 +50,17 @@ class Memory:
         figures = {}
         for count in range(1, (min(self.workload.batch, deepest) if self.workload.trains else 1) + 1):
             over = np.zeros((len(held.shares), len(held.first)))
+            replica = self._replica(held, count)
             for place, d in enumerate(held.group.devices):
-                over += np.maximum(self._replica_bytes(held, place, count) - room_bytes[d], 0.0)
+                over += np.maximum(replica.of(held.shares[:, place, None]) - room_bytes[d], 0.0)
             figures[f"over_bytes {count}"] = over
         return figures
 
-    def _replica_bytes(self, held: Held, place: int, in_flight: int) -> Floats:
-        """Bytes that one of the replicas needs, shape (share vectors, ranges)."""
-        return self.model.replica_bytes(
-            held.first[None],
-            held.stop[None],
-            samples=held.shares[:, place, None].astype(float),
+    def _replica(self, held: Held, in_flight: int) -> ReplicaBytes:
+        """Bytes that each of the replicas needs, by range."""
+        return self.model.replica_parts(
+            held.first,
+            held.stop,
             in_flight=in_flight,
             micro_batches=held.micro_batches,
             replicated=len(held.group.devices) > 1,

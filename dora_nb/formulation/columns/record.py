@@ -195,11 +195,15 @@ class Columns:
 
     def take(self, chosen: NDArray[np.bool_] | Ints) -> Columns:
         """Some of the columns."""
-        arrays = {
-            field.name: getattr(self, field.name)[chosen]
-            for field in fields(self)
-            if isinstance(getattr(self, field.name), np.ndarray)
-        }
+        if chosen.dtype == np.bool_:
+            if chosen.all():
+                return self
+            chosen = np.flatnonzero(chosen)
+        arrays = {}
+        for field in fields(self):
+            values = getattr(self, field.name)
+            if isinstance(values, np.ndarray):
+                arrays[field.name] = values.take(chosen, axis=0)
         return Columns(**arrays, choices=self.choices, fleet=self.fleet, batch=self.batch)
 
     @staticmethod
