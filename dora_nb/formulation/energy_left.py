@@ -13,14 +13,16 @@ and of all that keep these nested limits the greedy one, which fills the cheapes
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from dora_nb.costs.table import CostTable, Floats
 from dora_nb.domain.cluster import Cluster
 from dora_nb.formulation.completion import INSTANT_S
-from dora_nb.formulation.fleet import Fleet, Ints
+from dora_nb.formulation.fleet import Fleet
 from dora_nb.formulation.stages_left import StagesLeft, stage_speeds
 
 
@@ -85,21 +87,30 @@ class EnergyLeft:
         shares = left.shares(micro_batches) * longest_s
         energy_j = np.broadcast_to((used @ self.idle_w * idle_s)[:, None], (len(used), len(work))).copy()
         done = np.zeros_like(energy_j)
-        some: Ints = np.zeros_like(used)
-        for kind in np.argsort(self.device_j, kind="stable").tolist():
-            some[:, kind] = used[:, kind]
-            speed = stage_speeds(left.device_speed, some, left.most_replicas, len(left.work) - 1)
+        for kind, speed in self._speeds:
             so_far = np.minimum(missing, (speed @ shares[: speed.shape[1]])[:, None])
             energy_j += micro_batches * self.device_j[kind] * np.maximum(so_far - done, 0.0)
             done = np.maximum(done, so_far)
         energy_j[missing - done > 1e-9 * micro_batch * left.work[-1]] = np.inf
         return self._of_any_left(energy_j)
 
+    @cached_property
+    def _speeds(self) -> list[tuple[int, Floats]]:
+        """Types of devices, the thriftiest first, with the speeds of stages on those of it and of all before it."""
+        left, some = self.stages_left, np.zeros_like(self.fleet.used)
+        found = []
+        for kind in np.argsort(self.device_j, kind="stable").tolist():
+            some[:, kind] = self.fleet.used[:, kind]
+            found.append((kind, stage_speeds(left.device_speed, some, left.most_replicas, len(left.work) - 1)))
+        return found
+
     def _of_any_left(self, exactly_j: Floats) -> Floats:
-        """The least over all sets of devices that are left, by the devices used, of what each set draws."""
+        """The least over all sets of devices that are left, by the devices used, of what each set draws; in place."""
         sizes = [len(members) + 1 for members in self.fleet.types]
         # The first type is the last digit of a code's place in an array that is counted row by row.
         by_count = exactly_j.reshape(*reversed(sizes), -1)
         for axis in range(len(sizes)):
-            by_count = np.minimum.accumulate(by_count, axis=axis)
+            counts = np.moveaxis(by_count, axis, 0)
+            for fewer, more in itertools.pairwise(counts):
+                np.minimum(fewer, more, out=more)
         return by_count.reshape(exactly_j.shape)[::-1]  # what is left of the devices has the opposite code

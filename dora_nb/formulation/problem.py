@@ -14,9 +14,10 @@ from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.qoe import ROUNDING, EnergyAccounting, QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
-from dora_nb.formulation.completion import Completion, completion_bounds
+from dora_nb.formulation.completion import Completion
 from dora_nb.formulation.energy_left import EnergyLeft
 from dora_nb.formulation.fleet import Fleet, Ints
+from dora_nb.formulation.ground import Ground
 from dora_nb.formulation.space import SearchSpace
 from dora_nb.formulation.stages_left import StagesLeft
 from dora_nb.formulation.terms import Terms
@@ -92,46 +93,48 @@ class Problem:
         idle_all_w = sum(device.idle_w for device in self.cluster.devices) if accounting == "all-on" else None
         terms = Terms.of(qoe, self.workload.batch, self.cluster, self.fleet)
         changed = replace(self, terms=terms, idle_all_w=idle_all_w)
-        same = ("network", "stages_left", "shared", "message_s", "byte_j")
-        changed.__dict__.update({name: self.__dict__[name] for name in same if name in self.__dict__})
+        changed.__dict__["ground"] = self.ground
         return changed
 
     @cached_property
+    def ground(self) -> Ground:
+        """What does not depend on the terms."""
+        return Ground(self.workload, self.cluster, self.table, self.space, self.fleet)
+
+    @property
     def network(self) -> Network:
         """The network of the cluster."""
-        return Network.of(self.cluster)
+        return self.ground.network
 
-    @cached_property
+    @property
     def completion(self) -> Completion:
         """What missing layers cost at least, by used devices; only for fleets whose codes can be listed."""
-        groups = self.space.token_groups
-        return completion_bounds(self.workload, self.cluster, self.table.least, self.fleet, groups)
+        return self.ground.completion
 
-    @cached_property
+    @property
     def stages_left(self) -> StagesLeft:
         """What missing stages cost at least, given how many devices a stage has at most."""
-        most = min(self.space.most_replicas, max(self.space.micro_batch_sizes))
-        return StagesLeft.of(self.table.least, self.fleet, most, self.workload.trains)
+        return self.ground.stages_left
 
-    @cached_property
+    @property
     def energy_left(self) -> EnergyLeft:
         """What missing stages draw at least, given how long a plan may take and how long it takes at least."""
-        return EnergyLeft.of(self.table, self.cluster, self.fleet, self.stages_left, self.idle_all_w is not None)
+        return self.ground.energy_left(self.idle_all_w is not None)
 
-    @cached_property
+    @property
     def shared(self) -> bool:
         """Whether all transfers share one medium."""
         return self.network.one_medium
 
-    @cached_property
+    @property
     def message_s(self) -> float:
         """Seconds per message, between the two devices that need fewest."""
-        return min((route.latency_s for route in self.network.routes()), default=0.0)
+        return self.ground.message_s
 
-    @cached_property
+    @property
     def byte_j(self) -> float:
         """Joules per byte, between the two devices that need fewest."""
-        return min((route.energy_j_per_byte for route in self.network.routes()), default=0.0)
+        return self.ground.byte_j
 
     def energy_j(self, dynamic_j: Floats, idle_w: Floats, makespan_s: Floats) -> Floats:
         """Joules of an iteration under the accounting asked for; not a number where nothing is drawn forever.

@@ -45,7 +45,7 @@ class Bounds:
         self.layers, self.trains = family.layers, family.trains
         self.cut_bytes, self.tail_s = family.cut_bytes, family.tail_s
         self.both_s = self.c.forward_s + self.c.backward_s
-        self._tables: dict[int, Floats] = {}
+        self._table = self.problem.ground.missing
         self.within_s = np.nan  # no bounds on missing stages yet
         self.within_j: Floats | None = None
         self.tighten()
@@ -171,21 +171,8 @@ class Bounds:
         return self._table(by_cut).take(self._index(self.c.hosts[labels.last].astype(int), labels.code, labels.cut))
 
     def _index(self, hosted: Ints, code: Ints, cut: Ints) -> Ints:
-        """Places in a :meth:`_table`."""
+        """Places in a table of :meth:`~dora_nb.formulation.ground.Ground.missing`."""
         return (hosted * self.c.fleet.codes + code) * (self.layers + 1) + cut
-
-    def _table(self, by_cut: Floats) -> Floats:
-        """A completion figure of the layers up to a cut, all and without the first; shape (2 x codes x cuts,)."""
-        if id(by_cut) not in self._tables:
-            parts = []
-            for hosted in (0, 1):
-                with np.errstate(invalid="ignore"):
-                    rest = by_cut - by_cut[:, hosted : hosted + 1]
-                # inf - inf: no device is left for what is missing
-                missing = np.where(np.arange(by_cut.shape[1]) > hosted, np.inf, 0.0)[None]
-                parts.append(np.where(np.isnan(rest), missing, rest))
-            self._tables[id(by_cut)] = np.stack(parts).ravel()
-        return self._tables[id(by_cut)]
 
     def _overloaded(self, labels: Labels, complete: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which pipelines cannot keep up with a stream: a stage, a port or the medium needs more than a period."""
