@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -214,15 +215,46 @@ def test_a_killed_sweep_goes_on_and_a_failing_point_is_kept(tmp_path: Path) -> N
     (failure,) = found.failures
     assert failure.error == "ValueError: unlucky"
     kept = json.loads(failure.notebook.read_text())
-    assert "ValueError" in json.dumps(kept["cells"])
+    (said,) = (each for cell in kept["cells"] for each in cell.get("outputs", ()) if each["output_type"] == "error")
+    assert (said["ename"], said["evalue"]) == ("ValueError", "unlucky")
+    assert any("raise ValueError('unlucky')" in re.sub(r"\x1b\[[\d;]*m", "", line) for line in said["traceback"])
     assert "papermill" not in kept["metadata"]
     rows = read_rows(tmp_path / "out", "results")
     assert [(row["x"], row["label"], row["makespan_s"]) for row in rows] == [(1, "a", 1 / 3), (2, "a", 2 / 3)]
     timings = read_table(tmp_path / "out", "timings")
     assert list(timings["status"]) == ["done", "done", "failed"]
     assert list(timings["solving_s"].dropna()) == [0.5, 0.5]
-    # Nothing but the failing point is run again, and its status says so.
-    grid.write_text(json.dumps({"vary": {"x": [1, 2]}}))
-    ran = CliRunner().invoke(app, [*command[3:-1], str(tmp_path / "out")])
-    assert ran.exit_code == 0, ran.output
-    assert "2 of 2 points done, 2 of them kept from before" in " ".join(ran.output.split())
+    # Nothing but the failing point is run again, and it fails again; without it nothing runs, and nothing fails.
+    for values, status, said in (
+        ([1, 13, 2], 1, "2 of 3 points done, 2 of them kept from before"),
+        ([1, 2], 0, "2 of 2 points done, 2 of them kept from before"),
+    ):
+        grid.write_text(json.dumps({"vary": {"x": values}}))
+        ran = CliRunner().invoke(app, [*command[3:-1], str(tmp_path / "out")])
+        assert ran.exit_code == status, ran.output
+        assert said in " ".join(ran.output.split())
+        assert ("dora-nb: 1 of 3 points failed" in ran.stderr) == (status == 1)
+
+
+def test_failing_points_are_counted_in_the_exit_status_and_stop_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first two of four points fail: the others have their rows, and the failing ones their notebooks."""
+    notebook, ran = tiny_notebook(tmp_path), list[int]()
+    monkeypatch.setattr("dora_nb.sweeps.run.local_runner", lambda jobs: runner(ran))
+    grid, out = tmp_path / "grid.json", tmp_path / "out"
+    points = [{"x": 13, "label": "a"}, {"x": 13, "label": "b"}, {"x": 1, "label": "a"}, {"x": 2, "label": "a"}]
+    grid.write_text(json.dumps({"points": points}))
+    told = CliRunner().invoke(app, ["sweep", str(notebook), "--grid", str(grid), "--out", str(out), "--json"])
+    assert told.exit_code == 1, told.output
+    assert ran == [13, 13, 1, 2]
+    assert "dora-nb: 2 of 4 points failed" in told.stderr
+    found = json.loads(told.stdout)
+    assert (found["points"], found["kept"]) == (4, 0)
+    assert [(each["parameters"]["label"], each["error"]) for each in found["failures"]] == [
+        ("a", "ValueError: unlucky"),
+        ("b", "ValueError: unlucky"),
+    ]
+    assert {Path(each["notebook"]) for each in found["failures"]} == set((out / "failed").glob("*.ipynb"))
+    assert [row["x"] for row in read_rows(out, "results")] == [1, 2]
+    assert [row["status"] for row in read_rows(out, "timings")] == ["done", "done", "failed", "failed"]
