@@ -130,7 +130,7 @@ class _Program:
         self.batches = self.c.micro_batches
         self.first = (self.c.first == 0) | places.behind_host
         self.last = places.position == 1
-        self.positions = range(1, int(places.position.max()) + 1)
+        self.positions = range(1, int(places.position.max(initial=0)) + 1)
         self.rows = Rows()
         self.place = self.rows.variables("place", len(places.column), kind="binary")
         self.makespan_s = over(self.rows.variables("makespan"))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 from builders import (
+    Dice,
     best_makespan,
     cluster,
     default_space,
@@ -15,6 +16,8 @@ from builders import (
     layer,
     pipeline,
     questions,
+    random_question,
+    seeded,
     shape_and_timing,
     workload,
 )
@@ -219,6 +222,25 @@ def test_the_optimum_with_tied_parameters(
     question: Question, accounting: str, objective: str, share: float | None
 ) -> None:
     check_optimum(question, accounting, objective, share)
+
+
+def _short_of_memory(dice: Dice) -> Question:
+    """Stages that hold one micro-batch at a time where they would have to hold two, behind others."""
+    work, place = random_question(dice, layers=(3, 3), batches=(2, 4), modes=("training",), device_count=(2, 3))
+    layers = tuple(each.replace(stash_elements=dice.number(10**5, 10**6)) for each in work.layers)
+    kept = sum(each.stash_elements for each in layers) * 4 * work.batch
+    devices = [each.replace(memory_bytes=4e6 + kept * dice.pick((0.2, 0.4, 0.8))) for each in place.devices]
+    return work.replace(layers=layers), place.replace(devices=tuple(devices))
+
+
+@settings(max_examples=examples(12), **QUICK)
+@given(seeded(_short_of_memory), ACCOUNTINGS, OBJECTIVES)
+def test_the_optimum_where_memory_is_scarce(question: Question, accounting: str, objective: str) -> None:
+    problem, columns, chains = small(question, accounting)
+    if chains:
+        check_optimum(question, accounting, objective, None)
+    elif len(columns):
+        assert solved(partition_model(problem, columns, objective)).status is Status.INFEASIBLE
 
 
 @settings(max_examples=examples(6), **QUICK)
