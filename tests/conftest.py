@@ -1,8 +1,9 @@
-"""Makes ``tests/builders.py`` importable from every test, and shares the tests out to processes."""
+"""Makes ``tests/builders.py`` importable from every test, finds the browser, shares the tests out to processes."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +22,16 @@ os.environ["XDG_CACHE_HOME"] = _cache.name
 # The same examples on every machine and no time limit on a single one: a busy machine must not fail a test.
 hypothesis.settings.register_profile("dora", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("dora")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Debian's chromium; playwright brings none."""
+    pytest.importorskip("playwright.sync_api", reason="browser tests need playwright: pip install -e '.[test]'")
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("browser tests need chromium in the path: apt-get install chromium (.ci/run does)")
+    return path
 
 
 @pytest.hookimpl(optionalhook=True)

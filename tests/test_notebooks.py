@@ -10,6 +10,7 @@ from pathlib import Path
 import nbconvert
 import nbformat
 import pytest
+from browser.lab import CHROMIUM_ARGUMENTS
 from nbmake.nb_run import NotebookRun
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
@@ -52,6 +53,40 @@ def test_exported_it_still_shows_every_result(notebook: nbformat.NotebookNode) -
         assert _words(data.get("text/html", "")) in words
         before = data
     assert exported.count("<svg") == pictures
+
+
+@pytest.mark.browser
+def test_exported_it_opens_in_a_browser_that_has_nothing_to_complain_about(
+    notebook: nbformat.NotebookNode, chromium: str, tmp_path: Path
+) -> None:
+    """From its file and without a network: no error on the console, nothing asked for, every picture drawn."""
+    from playwright.sync_api import sync_playwright
+
+    # What nbconvert itself would fetch, to typeset formulas and to draw diagrams and widgets, stays out.
+    exporter = nbconvert.HTMLExporter(
+        mathjax_url="", require_js_url="", mermaid_js_url="", widget_renderer_url="data:text/javascript,"
+    )
+    exported, _ = exporter.from_notebook_node(notebook)
+    file = tmp_path / "notebook.html"
+    file.write_text(_WIDGET_STATE.sub("", exported), encoding="utf-8")
+    asked, said = list[str](), list[str]()
+    # Started here and not for all tests: while playwright is there, asyncio is taken to be running.
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_ARGUMENTS))
+        page = browser.new_page(viewport={"width": 1280, "height": 800}, offline=True)
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(file.as_uri())
+        figures = page.locator(".dora-figure").count()
+        drawn = "count => document.querySelectorAll('.dora-figure .main-svg').length >= count"
+        page.wait_for_function(drawn, arg=figures, timeout=120_000)
+        boxes = [each.bounding_box() for each in page.locator(".jp-OutputArea-output svg[role=img]").all()]
+        browser.close()
+    assert figures or boxes
+    assert all(box is not None and box["width"] > 50 and box["height"] > 10 for box in boxes), boxes
+    assert [url for url in asked if url != file.as_uri() and not url.startswith(("data:", "blob:"))] == []
+    assert said == []
 
 
 def _outputs(notebook: nbformat.NotebookNode) -> Iterator[nbformat.NotebookNode]:

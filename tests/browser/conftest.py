@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,16 +26,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(here):
             item.add_marker(pytest.mark.browser)
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """Debian's chromium; playwright brings none."""
-    pytest.importorskip("playwright.sync_api", reason="browser tests need playwright: pip install -e '.[test]'")
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("browser tests need chromium in the path: apt-get install chromium (.ci/run does)")
-    return path
 
 
 @pytest.fixture(scope="session")
