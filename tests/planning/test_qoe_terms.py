@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 
 import pytest
-from builders import Dice, default_space, examples, seeded
+from builders import Dice, default_space, examples, questions, seeded
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from limits import ROUNDING, predictions, random_case, random_qoe, value
 
 from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InfeasibleError
 from dora_nb.formulation.problem import Problem
@@ -76,3 +78,25 @@ def check(work: Workload, place: Cluster, dice: Dice) -> str:
 @given(seeded(lambda dice: random_case(dice, **SMALL)))
 def test_the_answer_is_that_of_every_plan(case: tuple[Workload, Cluster, Dice]) -> None:
     check(*case)
+
+
+@settings(max_examples=examples(8), suppress_health_check=list(HealthCheck))
+@given(questions(**SMALL), st.sampled_from((0.0, 0.4)))
+def test_a_least_throughput_is_kept_by_the_thriftiest_plan_that_reaches_it(
+    question: tuple[Workload, Cluster], share: float
+) -> None:
+    """Between what the fastest plan reaches and what the thriftiest does, so that it rules plans out."""
+    work, place = question
+    space = default_space(work, place)
+    known = predictions(Problem.of(work, place, "participating", space=space))
+    fastest_s = min(each.makespan_s for each in known)
+    thriftiest_s = min(known, key=lambda each: each.energy_participating_j).makespan_s
+    longest_s = 1.0001 * (fastest_s + share * (thriftiest_s - fastest_s))
+    qoe = QoE(objective="energy", samples_per_s=work.batch / longest_s)
+    best = plan(work, place, qoe, space=space, gap=1e-6, most_plans=1).best
+    assert best.prediction is not None
+    assert best.certificate is not None
+    assert best.prediction.makespan_s <= longest_s * (1 + ROUNDING)
+    least_j = min(each.energy_participating_j for each in known if each.makespan_s <= longest_s)
+    assert best.certificate.bound <= least_j * (1 + ROUNDING)
+    assert best.certificate.gap > 1e-6 or best.certificate.value <= least_j * (1 + 2e-6)
