@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from builders import device
 
-from dora_nb.domain.cluster import Cluster, ContentionDomain
-from dora_nb.errors import InputError
+from dora_nb.domain.cluster import Cluster, ContentionDomain, Provenance
+from dora_nb.errors import InputError, UnknownNameError
 
 
 def domain(name: str, kind: str = "switch", members: str = "", **fields: Any) -> ContentionDomain:
@@ -102,3 +102,68 @@ def test_devices_leave_a_cluster_with_what_only_they_used() -> None:
     assert left.device_ids == ("a", "b")
     assert [each.members for each in left.domains] == [("a", "b")]
     assert place.without({"nobody"}) == place
+
+
+def test_a_device_that_leaves_a_pair_of_links_leaves_the_other_in_their_place() -> None:
+    mesh = ContentionDomain(id="mesh", kind="links", links_bytes_per_s={"wifi": {"c": 5}})
+    place = cluster(mesh, domain("wifi", "shared", "a b"))
+    assert [each.id for each in place.without({"c"}).domains] == ["wifi"]
+    assert place.without({"c"}).device_ids == ("a", "b")
+    # The medium that nobody uses any more leaves the links too, and c needs no network.
+    assert place.without({"a", "b"}).domains == ()
+    three = ContentionDomain(id="mesh", kind="links", links_bytes_per_s={"a": {"b": 1, "c": 2}, "b": {"c": 3}})
+    (left,) = cluster(three).without({"a"}).domains
+    assert left.links_bytes_per_s == {"b": {"c": 3}}
+
+
+def test_devices_are_told_apart_and_found_by_their_ids() -> None:
+    place = cluster(domain("lan", members="a b c"))
+    assert place.device("b") is place.devices[1]
+    with pytest.raises(UnknownNameError, match="got 'z'; allowed: a, b, c"):
+        place.device("z")
+    with pytest.raises(InputError, match="devices: got 'a'; allowed: every device once"):
+        cluster(domain("lan", members="a b"), devices="aba")
+    with pytest.raises(InputError, match=r"active_w: got 2.0; allowed: at least idle_w \(5.0\)"):
+        device("a", idle_w=5.0, active_w=2.0)
+
+
+def test_a_scaled_cluster_by_hand() -> None:
+    """Rates of every kind of domain, speeds and memory by device; what was measured is then an assumption."""
+    known = Provenance(status="measured", source="a bench", note="twice")
+    cell = domain("cell", "cell", "a", down_rates_bytes_per_s={"a": 4e6}, latency_s=0.5)
+    mesh = ContentionDomain(id="mesh", kind="links", links_bytes_per_s={"cell": {"b": 8e6}})
+    devices = (
+        device("a", 1e9, memory_bytes=6e9, layer_overhead_s=0.3, sources={"flops_per_s.matmul.fp32": known}),
+        device("b", memory_bytes=2e9),
+    )
+    place = Cluster(name="two", devices=devices, domains=(cell, mesh))
+    found = place.scaled(rates=0.5, speeds={"a": 3.0}, memory={"b": 2.0})
+    fast, roomy = found.devices
+    assert fast.flops_per_s["matmul"]["fp32"] == 3e9
+    assert fast.memory_bytes_per_s == 3 * devices[0].memory_bytes_per_s
+    assert fast.layer_overhead_s == pytest.approx(0.1)
+    assert (fast.memory_bytes, fast.idle_w, fast.active_w) == (6e9, devices[0].idle_w, devices[0].active_w)
+    assert fast.sources["flops_per_s.matmul.fp32"] == Provenance(
+        status="assumed", source="3 times a number that is measured (a bench)", note="twice"
+    )
+    assert roomy == devices[1].replace(memory_bytes=4e9)
+    assert found.domains[0].rates_bytes_per_s == {"a": 0.5e6}
+    assert found.domains[0].down_rates_bytes_per_s == {"a": 2e6}
+    assert found.domains[0].latency_s == 0.5
+    assert found.domains[1].links_bytes_per_s == {"cell": {"b": 4e6}}
+    assert place.scaled() == place
+
+
+@pytest.mark.parametrize(
+    ("factors", "field"),
+    [
+        ({"speeds": {"z": 2.0}}, "speeds"),
+        ({"memory": {"a": 0.0}}, "memory.a"),
+        ({"speeds": {"a": float("inf")}}, "speeds.a"),
+        ({"rates": -1.0}, "rates"),
+    ],
+)
+def test_a_factor_that_means_nothing_is_refused(factors: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError) as caught:
+        cluster(domain("lan", members="a b c")).scaled(**factors)
+    assert caught.value.field == field

@@ -124,6 +124,8 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("execution", {"objective": "latency", "most_replicas": 2}, ["execution.most_replicas", "2", "latency"]),
         ("execution", {"stages": "any", "in_flight": "pipeline"}, ["execution.in_flight", "pipeline", "one"]),
         ("execution", {"stages": "any"}, ["layers[1].alternatives", "one way"]),
+        ("execution", {"transfers": "link", "most_replicas": 2}, ["execution.most_replicas", "2", "transfers 'link'"]),
+        ("media", [{"bytes_per_s": {"phone": 1}}], ["layers[1].alternatives", "unsharded, with media"]),
         ("media", [{"bytes_per_s": {"tablet": 1}}], ["media[0].bytes_per_s", "tablet", "laptop, phone"]),
         ("version", 2, ["version 2", "reads version 1"]),
         ("format", "other", ["is not a problem of dora_nb", "other"]),

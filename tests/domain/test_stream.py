@@ -38,6 +38,36 @@ def test_the_round_is_the_least_common_multiple_of_the_periods(
     assert common_round([stream("x", rate) for rate in rates]) == (round_s, requests)
 
 
+@pytest.mark.parametrize(
+    ("rates", "words"),
+    [
+        ((10, 2**0.5), r"streams\[1\].workload.requests_per_s: .* a fraction with a denominator of at most"),
+        ((1e-9,), "a fraction with a denominator of at most"),
+        ((10, 9.99), "rates that meet sooner: these repeat together only every 100 s, after 1,999 requests"),
+    ],
+)
+def test_streams_that_hardly_ever_meet_are_refused(rates: tuple[float, ...], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        common_round([stream("x", rate) for rate in rates])
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"workload": workload(1, mode="inference")}, "workload.mode"),
+        ({"deadline_s": 0.0}, "deadline_s"),
+        ({"count": 2, "phases_s": (0.0,)}, "phases_s"),
+        ({"count": 2, "phases_s": (0.0, 0.5)}, "phases_s"),
+    ],
+)
+def test_what_is_no_stream_is_refused(fields: dict[str, Any], field: str) -> None:
+    good = {"name": "x", "workload": stream("x", 2.0).workload}
+    assert Stream(**good, count=2, phases_s=(0.0, 0.49)).period_s == 0.5
+    with pytest.raises(InputError) as caught:
+        Stream(**(good | fields))
+    assert caught.value.field == field
+
+
 def test_the_cameras_of_the_catalogue() -> None:
     cameras = load_streams("traffic-cameras")
     assert sum(each.count for each in cameras) == 8
