@@ -86,14 +86,22 @@ def test_monolithic_is_decomposed(seed: int) -> None:
     limit_s = fastest.certificate.value * dice.pick((1.0001, 1.3, 2.0))
     thrifty = QoE(objective="energy", latency_s=limit_s, energy_accounting=accounting)
     thriftiest = plan(problem.workload, problem.cluster, thrifty, **options).best
+    most_j, least_j = (each.prediction.energy_j(accounting) for each in (fastest, thriftiest))
+    limit_j = (least_j + dice.pick((0.0, 0.3)) * max(most_j - least_j, 0.0)) * 1.0001
+    frugal = QoE(energy_j=limit_j, energy_accounting=accounting)
+    frugal_plan = plan(problem.workload, problem.cluster, frugal, **options).best
     columns = all_columns(problem)
-    for objective, within_s, other in (("latency", np.inf, fastest), ("energy", limit_s, thriftiest)):
+    for objective, within_s, within_j, other in (
+        ("latency", np.inf, np.inf, fastest),
+        ("energy", limit_s, np.inf, thriftiest),
+        ("latency", np.inf, limit_j, frugal_plan),
+    ):
         joint = solve_jointly(
             problem,
             columns,
             objective,
             latency_limit_s=within_s,
-            energy_limit_j=np.inf,
+            energy_limit_j=within_j,
             gap=GAP,
             solver="highs",
             deadline=Deadline(),
