@@ -564,6 +564,7 @@ class Rated:
         figures = evaluate(self.plan, problem.workload, problem.cluster, problem.table).prediction
         self.fits = all(each.memory_bytes <= each.usable_memory_bytes for each in figures.devices)
         self.makespan_s = figures.makespan_s
+        self.drawn_j = {each.device: each.energy_j for each in figures.devices}
         all_on = problem.idle_all_w is not None
         self.energy_j = figures.energy_j("all-on" if all_on else "participating")
         counted = problem.cluster.devices if all_on else [problem.cluster.device(name) for name in plan.devices]
