@@ -288,6 +288,26 @@ def test_where_memory_is_ample_no_column_recomputes() -> None:
 
 
 @settings(max_examples=examples(15), **QUICK)
+@given(questions(layers=(2, 3)), st.floats(0.0, 1.0))
+def test_a_column_is_left_out_exactly_where_a_battery_ends_before_the_stage_has_computed(
+    question: Question, share: float
+) -> None:
+    most_j = float(build_columns(problem_of(question), 2).energy_j.max())
+    qoe = QoE(battery_j={device.id: share * most_j for device in question[1].devices[:2]})
+    problem = Problem.of(*question, "participating", qoe=qoe)
+    kept = build_columns(problem, 2, beaten=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(building._Builder, "_lasts", lambda self, held, figures: np.ones((1, 1), dtype=bool))
+        everything = build_columns(problem, 2, beaten=True)
+    passes_s = everything.micro_batches * (everything.forward_s + everything.backward_s)
+    lasts = everything.cap_s >= (passes_s + everything.step_s + everything.steps_s) * (1 - 1e-9)
+    if question[0].mode == "stream":
+        lasts[:] = True
+    expected = {everything.key(index) for index in np.flatnonzero(lasts)}
+    assert {kept.key(index) for index in range(len(kept))} == expected
+
+
+@settings(max_examples=examples(15), **QUICK)
 @given(questions(layers=(2, 3)))
 def test_every_stage_of_every_plan_has_a_column_as_good(question: Question) -> None:
     problem = problem_of(question)

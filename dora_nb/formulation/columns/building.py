@@ -200,7 +200,7 @@ class _Builder:
         both_s = figures["forward_s"] + figures["backward_s"]
         dynamic_j, decode_s = figures["compute_j"], figures["decode_s"]
         place = micro_batch, held.token_groups, held.group.code, held.first, held.stop
-        kept = sought & self.screen(*place, both_s, decode_s, dynamic_j)
+        kept = sought & self.screen(*place, both_s, decode_s, dynamic_j) & self._lasts(held, figures)
         if skip_empty and not kept.any():
             return _Found(held, kept, least, [])
         rows, ranges = _needed(kept)  # the others are not looked at again
@@ -215,6 +215,18 @@ class _Builder:
         fitting = kept & (figures["most_in_flight"] >= least)
         parts = list(self._by_algorithm(micro_batch, held, figures, fitting))
         return _Found(held, kept, self.memory.enough(held, figures["most_in_flight"]), parts)
+
+    def _lasts(self, held: Held, figures: dict[str, Floats]) -> NDArray[np.bool_]:
+        """Where batteries last for as long as the stage itself computes, which no makespan is below.
+
+        A column that another one matches or beats in every figure, its battery's included, lasts no longer than that
+        one: nothing is lost if those that do not last go first.
+        """
+        if self.workload.arrival_s is not None:  # a battery's share is one period's then, whatever the makespan
+            return np.ones((1, 1), dtype=bool)
+        passes_s = held.micro_batches * (figures["forward_s"] + figures["backward_s"])
+        own_s = passes_s + figures["step_s"] + figures["steps_s"]
+        return np.asarray(figures["cap_s"] * (1 + ROUNDING) >= own_s)
 
     def _gains(self, whole: Held) -> NDArray[np.bool_]:
         """Where weights in 8 bits make a stage faster or thriftier, or make it fit."""
