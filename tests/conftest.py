@@ -45,10 +45,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 class _ByWhatIsShared(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
-        file, _, name = nodeid.partition("::")
-        path = Path(file)
-        if path.parts[:2] in (("tests", "executor"), ("tests", "browser")):
-            return path.parts[1]
-        if path.stem == "test_reproduce" or "06_paper_results" in nodeid:
-            return "reproduction"
-        return name.partition("[")[2] if path.stem == "test_notebooks" else file
+        return _scope(nodeid)
+
+
+def _scope(nodeid: str) -> str:
+    file, _, name = nodeid.partition("::")
+    path = Path(file)
+    if path.parts[:2] in (("tests", "executor"), ("tests", "browser")):
+        return path.parts[1]
+    if path.stem == "test_reproduce" or (path.stem, name[-17:]) == ("test_notebooks", "06_paper_results]"):
+        return "reproduction"
+    return f"notebook {name.partition('[')[2]}" if path.stem == "test_notebooks" else file
+
+
+#: What takes longest, first to last. It starts first, so that at the end no process works alone.
+_LONG = ("executor", "browser", "reproduction", "tests/test_cli.py", "tests/test_readme.py", "notebook")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests in the order in which processes take them; xdist's own would be by their number."""
+    rank = {name: place for place, name in enumerate(_LONG)}
+    items.sort(key=lambda item: rank.get(_scope(item.nodeid).partition(" ")[0], len(_LONG)))
