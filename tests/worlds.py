@@ -25,7 +25,10 @@ def random_case(dice: Dice) -> Case:
         layers=(2, 4),
         kinds=("shared", "switch", "cell", "mixed", "links"),
     )
-    return work, place, scheduled(work, place, random_plan(dice, work, place))
+    plan = random_plan(dice, work, place)
+    if work.generates:
+        plan = plan.replace(token_groups=dice.pick(n for n in (1, 2, 3, 4) if plan.micro_batches % n == 0))
+    return work, place, scheduled(work, place, plan)
 
 
 def changing(dice: Dice, place: Cluster, least: float = 0.2) -> World:

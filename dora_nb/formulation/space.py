@@ -45,8 +45,8 @@ class SearchSpace:
         not predicted; so only where asked for.
     token_groups
         Into how many groups of equally many micro-batches the batch may be split while tokens are generated, where its
-        micro-batches allow it; see :attr:`~dora_nb.domain.plan.Plan.token_groups`. Such plans are not simulated yet;
-        so one group unless more are asked for.
+        micro-batches allow it; see :attr:`~dora_nb.domain.plan.Plan.token_groups`. One group unless more are asked
+        for.
     """
 
     micro_batch_sizes: tuple[int, ...]

@@ -7,7 +7,7 @@ seconds of the parts come from :mod:`dora_nb.costs`; when and in which order the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -15,7 +15,7 @@ from typing import Protocol
 from dora_nb.costs.compute_times import compute_seconds
 from dora_nb.costs.conditions import under
 from dora_nb.costs.network import Network
-from dora_nb.costs.operations import Operation, Operations, Shape, Timing, operations_of
+from dora_nb.costs.operations import Operation, OperationClass, Operations, Shape, Timing, operations_of
 from dora_nb.costs.table import CostTable
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster
@@ -24,6 +24,7 @@ from dora_nb.domain.fits import check_fits
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
+from dora_nb.simulation.rounds import ROUNDS, play_rounds
 
 
 @dataclass(frozen=True)
@@ -107,15 +108,19 @@ class StepModel:
             raise InputError(
                 "mode", "stream", "training, inference or generate: overlapping requests are not simulated yet"
             )
-        if self.plan.token_groups > 1:
-            allowed = "1: groups that follow each other while tokens are generated are not simulated yet"
-            raise InputError("plan.token_groups", self.plan.token_groups, allowed)
         check_fits(self.plan, self.workload, self.cluster)
 
     @cached_property
     def operations(self) -> Operations:
         """What has to be done, and what before what."""
+        if self.in_rounds:
+            return play_rounds(self.plan, self.workload, self._timing)
         return operations_of(Shape.of(self.plan, self.workload))
+
+    @property
+    def in_rounds(self) -> bool:
+        """Whether groups follow each other while tokens are generated; every leg of theirs is an operation then."""
+        return self.plan.token_groups > 1 and self.workload.decode_steps > 0
 
     @cached_property
     def resources(self) -> tuple[str, ...]:
@@ -130,12 +135,15 @@ class StepModel:
         missing = set(self.operations.transfers)
         for transfer in self.plan.transfer_order:
             key = Operation(transfer.kind, transfer.stage, transfer.micro_batch, transfer.part)
-            index = self.operations.index.get(key)
-            if index is None or index not in missing:
-                raise InputError("transfer_order", tuple(key), "each transfer of the plan once, and no other")
-            missing.remove(index)
-            for part in parts.of[index]:
-                turns[parts.resource[part]].append(index)
+            moves: Iterable[int | None] = [self.operations.index.get(key)]
+            if self.in_rounds and key.kind == "token":  # stands for all rounds, which are in their own order
+                moves = sorted(move for move in missing if self.operations.operations[move].kind == "token")
+            for index in moves:
+                if index is None or index not in missing:
+                    raise InputError("transfer_order", tuple(key), "each transfer of the plan once, and no other")
+                missing.remove(index)
+                for part in parts.of[index]:
+                    turns[parts.resource[part]].append(index)
         if missing:
             absent = tuple(self.operations.operations[min(missing)])
             raise InputError("transfer_order", None, f"each transfer of the plan once; {absent} is missing")
@@ -145,7 +153,12 @@ class StepModel:
     def network_j(self) -> tuple[float, ...]:
         """Joules of carrying each operation's bytes; 0 for computations."""
         holds = self._timing.holds
-        return tuple(holds[kind].energy_j if kind in holds else 0.0 for kind in self.operations.classes)
+        kinds = self.operations.classes
+        return tuple(holds[kind].energy_j / self._times(kind) if kind in holds else 0.0 for kind in kinds)
+
+    def _times(self, kind: OperationClass) -> int:
+        """How many operations the seconds of a class are for: a leg is one of many steps, all equally long."""
+        return self.workload.decode_steps if self.in_rounds and kind.kind in ROUNDS else 1
 
     @cached_property
     def devices(self) -> tuple[int, ...]:
@@ -189,13 +202,14 @@ class StepModel:
         parts: list[tuple[int, int, int, float]] = []
         latency_s = []
         for index, kind in enumerate(self.operations.classes):
-            first, latency = len(parts), 0.0
+            first, latency, times = len(parts), 0.0, self._times(kind)
             if kind in timing.holds:
                 hold = timing.holds[kind]
-                parts.extend((index, channel_of[name], resource[name], held) for name, held in hold.seconds.items())
-                latency = hold.duration_s - max(hold.seconds.values(), default=0.0)
+                held = ((name, seconds / times) for name, seconds in hold.seconds.items())
+                parts.extend((index, channel_of[name], resource[name], seconds) for name, seconds in held)
+                latency = (hold.duration_s - max(hold.seconds.values(), default=0.0)) / times
             else:
-                parts.extend((index, device[name], -1, seconds) for name, seconds in computing[kind].items())
+                parts.extend((index, device[name], -1, seconds / times) for name, seconds in computing[kind].items())
             of.append(tuple(range(first, len(parts))))
             latency_s.append(latency)
         operation, channel, held_by, work_s = zip(*parts, strict=True)
