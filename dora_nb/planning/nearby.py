@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
+from dora_nb.costs.table import Floats
 from dora_nb.domain.plan import Plan
 from dora_nb.formulation.columns import Columns
+from dora_nb.formulation.columns.record import Counts, Screen
 from dora_nb.formulation.fleet import Ints
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.partitions import Candidates
@@ -52,15 +55,54 @@ def places_of_plans(plans: Sequence[Plan], problem: Problem) -> Ints:
     return np.array(sorted(set(stages)), dtype=np.int64).reshape(-1, 3)
 
 
-def near(columns: Columns, places: Ints) -> Columns:
-    """The columns on the same devices whose cuts are close to those of some place."""
-    by_code = np.argsort(places[:, 0], kind="stable")
-    close = np.zeros(len(columns), dtype=bool)
-    for some in np.split(by_code, np.flatnonzero(np.diff(places[by_code, 0])) + 1):
-        if not len(some):
-            continue
-        own = np.flatnonzero(columns.code == places[some[0], 0])
-        first = np.abs(columns.first[own][:, None] - places[some, 1]) <= FURTHEST
-        stop = np.abs(columns.stop[own][:, None] - places[some, 2]) <= FURTHEST
-        close[own[(first & stop).any(axis=1)]] = True
-    return columns.take(close)
+class Near:
+    """Stages on the same devices as some places, whose cuts are close to those of one of them.
+
+    Parameters
+    ----------
+    places
+        Codes of devices, first layers and stop layers. Shape (places, 3).
+    """
+
+    def __init__(self, places: Ints) -> None:
+        by_code = places[np.argsort(places[:, 0], kind="stable")]
+        some = np.split(by_code, np.flatnonzero(np.diff(by_code[:, 0])) + 1)
+        self._cuts = {int(own[0, 0]): own[:, 1:] for own in some if len(own)}
+
+    def close(self, code: int, first: Ints, stop: Ints) -> NDArray[np.bool_]:
+        """Which layer ranges are close, on the devices of one code."""
+        cuts = self._cuts.get(code)
+        if cuts is None:
+            return np.zeros(len(first), dtype=bool)
+        near_first = np.abs(first[:, None] - cuts[:, 0]) <= FURTHEST
+        near_stop = np.abs(stop[:, None] - cuts[:, 1]) <= FURTHEST
+        return np.asarray((near_first & near_stop).any(axis=1))
+
+    def columns(self, columns: Columns) -> Columns:
+        """Those of some columns that are close."""
+        close = np.zeros(len(columns), dtype=bool)
+        for code in self._cuts:
+            own = np.flatnonzero(columns.code == code)
+            close[own] = self.close(code, columns.first[own], columns.stop[own])
+        return columns.take(close)
+
+    def screen(self, screen: Screen) -> Screen:
+        """Leaves out all that is not close, and what another screen does; it sets nothing aside."""
+
+        def may_matter(
+            micro_batch: Counts,
+            token_groups: Counts,
+            code: Counts,
+            first: Ints,
+            stop: Ints,
+            both_s: Floats,
+            decode_s: Floats,
+            energy_j: Floats,
+        ) -> NDArray[np.bool_]:
+            assert isinstance(code, int), "columns are made group by group"
+            close = self.close(code, first, stop)
+            if not close.any():
+                return np.zeros(both_s.shape, dtype=bool)
+            return close & screen(micro_batch, token_groups, code, first, stop, both_s, decode_s, energy_j)
+
+        return may_matter

@@ -16,6 +16,7 @@ from dora_nb.domain.qoe import ROUNDING
 from dora_nb.formulation.columns import Columns, build_columns
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.deadline import Deadline
+from dora_nb.planning.nearby import Near
 from dora_nb.planning.screening import screen, screened
 from dora_nb.planning.targets import Figure, Ladder, Targets
 
@@ -115,24 +116,46 @@ class Pool:
         deadline
             After it nothing more is made; None: all is.
         """
-        sizes = min(most_replicas, len(problem.cluster.devices), max(problem.space.micro_batch_sizes))
-        parts = [self._of_size(problem, size, targets, deadline) for size in range(1, sizes + 1)]
+        sizes = _sizes(problem, most_replicas)
+        return Columns.beside([self._of_size(problem, size, targets, deadline) for size in sizes])
+
+    def columns_near(self, problem: Problem, near: Near, targets: Targets, deadline: Deadline | None) -> Columns:
+        """Those that are close to known places: made for themselves where the others are not there yet."""
+        parts = []
+        for size in _sizes(problem, problem.space.most_replicas):
+            made = self._covering(size, targets)
+            if made is not None:
+                parts.append(screened(near.columns(made.columns), problem, targets))
+            else:
+                few = near.screen(screen(problem, targets, deadline))
+                parts.append(build_columns(problem, size, few, least_replicas=size))
         return Columns.beside(parts)
 
-    def _of_size(self, problem: Problem, size: int, targets: Targets, deadline: Deadline | None) -> Columns:
+    def _covering(self, size: int, targets: Targets) -> Made | None:
         kept = self._made.setdefault(size, [])
         for place, made in enumerate(kept):
             if made.covers(targets):
                 kept.insert(0, kept.pop(place))
-                return made.serve(problem, targets)
+                return made
+        return None
+
+    def _of_size(self, problem: Problem, size: int, targets: Targets, deadline: Deadline | None) -> Columns:
+        known = self._covering(size, targets)
+        if known is not None:
+            return known.serve(problem, targets)
         region = _region(targets)
         columns = build_columns(problem, size, screen(problem, region, deadline), least_replicas=size)
         boxes = (box(region, ladder, place) for ladder in region.asked for place in range(len(ladder.limits)))
         late = deadline is not None and deadline.passed
         made = Made(columns, region, () if late else tuple(boxes))
         if not late and len(columns) <= MOST_KEPT:
-            self._made[size] = [made, *kept][:MOST_SETS]
+            self._made[size] = [made, *self._made[size]][:MOST_SETS]
         return made.serve(problem, targets)
+
+
+def _sizes(problem: Problem, most_replicas: int) -> range:
+    """Of groups that may run a stage."""
+    return range(1, min(most_replicas, len(problem.cluster.devices), max(problem.space.micro_batch_sizes)) + 1)
 
 
 def _region(targets: Targets) -> Targets:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.nearby import MOST_LABELS, near
+from dora_nb.planning.nearby import MOST_LABELS
 from dora_nb.planning.partitions import Candidates
 from dora_nb.planning.proven import Proven
 from dora_nb.planning.question import Question
@@ -138,10 +138,8 @@ def look_nearby(
     places = case.places(problem, targets, candidates)
     if not len(places) or deadline.passed:
         return []
-    columns = case.columns(problem, problem.space.most_replicas, targets, deadline)
-    search = Search(
-        problem, near(columns, places), targets, MOST_LABELS, deadline, FEW[1], insists=False, every_cut=True
-    )
+    columns = case.columns_near(problem, places, targets, deadline)
+    search = Search(problem, columns, targets, MOST_LABELS, deadline, FEW[1], insists=False, every_cut=True)
     search.run()
     return search.candidates
 

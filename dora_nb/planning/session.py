@@ -26,7 +26,7 @@ from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.reuse import columns_left
 from dora_nb.formulation.space import share_vectors
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.nearby import places_of, places_of_plans
+from dora_nb.planning.nearby import Near, places_of, places_of_plans
 from dora_nb.planning.partitions import Candidates
 from dora_nb.planning.pool import Pool
 from dora_nb.planning.proven import Proven
@@ -83,13 +83,23 @@ class Case:
         """The columns that may matter, from all of them where these are few enough to be kept."""
         if self._size > MOST_COLUMNS:
             return self._pool(problem).columns(problem, most_replicas, targets, deadline)
-        key = own_limits(problem.terms.qoe)
-        if key not in self._columns:
-            self._columns[key] = build_columns(problem, problem.space.most_replicas)
-        kept = screened(self._columns[key], problem, targets)
+        kept = screened(self._all_columns(problem), problem, targets)
         if most_replicas >= problem.space.most_replicas:
             return kept
         return kept.take(problem.fleet.used[kept.code].sum(axis=1) <= most_replicas)
+
+    def columns_near(self, problem: Problem, places: Ints, targets: Targets, deadline: Deadline | None) -> Columns:
+        """Those of the columns that may matter which are close to some places; no bound on the others is kept."""
+        near = Near(places)
+        if self._size > MOST_COLUMNS:
+            return self._pool(problem).columns_near(problem, near, targets, deadline)
+        return screened(near.columns(self._all_columns(problem)), problem, targets)
+
+    def _all_columns(self, problem: Problem) -> Columns:
+        key = own_limits(problem.terms.qoe)
+        if key not in self._columns:
+            self._columns[key] = build_columns(problem, problem.space.most_replicas)
+        return self._columns[key]
 
     def _pool(self, problem: Problem) -> Pool:
         """The columns that are made for questions with the same terms, but for limits on makespan and energy."""
