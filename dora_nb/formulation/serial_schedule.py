@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import bisect
 import heapq
+import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from dora_nb.costs.operations import Operation, Operations, Timing
 from dora_nb.formulation.list_schedule import ListSchedule
@@ -58,9 +59,10 @@ def improved(
         ends = [best[i] + forwards.duration_s[i] + noise.uniform(-shake_s, shake_s) for i in range(len(best))]
         late_s = backwards.serial([makespan_s - end for end in ends])
         latest_s = backwards.makespan_s(late_s)
-        start_s = forwards.serial([latest_s - late_s[i] - forwards.duration_s[i] for i in range(len(best))])
-        if forwards.makespan_s(start_s) < makespan_s:
-            best, makespan_s = start_s, forwards.makespan_s(start_s)
+        early = [latest_s - late_s[i] - forwards.duration_s[i] for i in range(len(best))]
+        shorter = forwards.serial_below(early, makespan_s)
+        if shorter is not None and forwards.makespan_s(shorter) < makespan_s:
+            best, makespan_s = shorter, forwards.makespan_s(shorter)
     order = sorted(operations.transfers, key=lambda index: (best[index], index))
     found = ListSchedule(makespan_s, tuple(operations.operations[index] for index in order))
     return min(schedule, found, key=lambda each: each.makespan_s)
@@ -73,15 +75,26 @@ class _Direction:
         self.operations = operations
         self.before: Sequence[Sequence[int]] = operations.successors if reverse else operations.predecessors
         self.after: Sequence[Sequence[int]] = operations.predecessors if reverse else operations.successors
-        self.duration_s = [timing.duration_s[kind] for kind in operations.classes]
+        self.duration_s = timing.seconds_of(operations)
+        media: dict[str, int] = {}
         # (medium, from when on after the operation's start it is held, until when). Backwards, the latency that holds
         # nothing comes first.
-        self.holds: list[list[tuple[str, float, float]]] = []
-        for kind, duration_s in zip(operations.classes, self.duration_s, strict=True):
+        by_kind: list[list[tuple[int, float, float]]] = []
+        for kind in operations.kinds:
+            duration_s = timing.duration_s[kind]
             held = timing.holds[kind].seconds.items() if kind in timing.holds else ()
-            self.holds.append(
-                [(name, duration_s - s, duration_s) if reverse else (name, 0.0, s) for name, s in held if s > 0]
-            )
+            places = [(media.setdefault(name, len(media)), s) for name, s in held if s > 0]
+            by_kind.append([(place, duration_s - s, duration_s) if reverse else (place, 0.0, s) for place, s in places])
+        self.holds = [by_kind[kind] for kind in operations.kind_of]
+        self.media = len(media)
+        self.remaining_s = self._remaining_s(range(len(self.holds)) if reverse else range(len(self.holds) - 1, -1, -1))
+
+    def _remaining_s(self, last_first: Iterable[int]) -> list[float]:
+        """Seconds from an operation's start to the end of the longest chain that follows."""
+        remaining_s = list(self.duration_s)
+        for index in last_first:
+            remaining_s[index] += max([remaining_s[later] for later in self.after[index]], default=0.0)
+        return remaining_s
 
     def makespan_s(self, start_s: Sequence[float]) -> float:
         """When the last operation is over."""
@@ -96,20 +109,31 @@ class _Direction:
 
     def serial(self, priority: Sequence[float]) -> list[float]:
         """Start of every operation, taken by ascending priority among those whose predecessors are placed."""
+        start_s = self.serial_below(priority, math.inf)
+        assert start_s is not None, "every makespan is below infinity"
+        return start_s
+
+    def serial_below(self, priority: Sequence[float], below_s: float) -> list[float] | None:
+        """The same; None as soon as the makespan cannot be below."""
         waiting = [len(before) for before in self.before]
         queue = [(priority[index], index) for index, count in enumerate(waiting) if count == 0]
         heapq.heapify(queue)
-        busy: dict[str, list[tuple[float, float]]] = {}
+        busy: list[list[tuple[float, float]]] = [[] for _ in range(self.media)]
         start_s, ready_s = [0.0] * len(waiting), [0.0] * len(waiting)
         while queue:
             _, index = heapq.heappop(queue)
-            start = _first_gap(ready_s[index], self.holds[index], busy)
+            start, holds = ready_s[index], self.holds[index]
+            if holds:
+                start = _first_gap(start, holds, busy)
+                for medium, since, until in holds:
+                    bisect.insort(busy[medium], (start + since, start + until))
+            if start + self.remaining_s[index] >= below_s:
+                return None
             start_s[index] = start
-            for name, since, until in self.holds[index]:
-                bisect.insort(busy.setdefault(name, []), (start + since, start + until))
             end = start + self.duration_s[index]
             for later in self.after[index]:
-                ready_s[later] = max(ready_s[later], end)
+                if end > ready_s[later]:
+                    ready_s[later] = end
                 waiting[later] -= 1
                 if waiting[later] == 0:
                     heapq.heappush(queue, (priority[later], later))
@@ -117,19 +141,19 @@ class _Direction:
 
 
 def _first_gap(
-    ready: float, holds: Sequence[tuple[str, float, float]], busy: dict[str, list[tuple[float, float]]]
+    ready: float, holds: Sequence[tuple[int, float, float]], busy: Sequence[Sequence[tuple[float, float]]]
 ) -> float:
     """The earliest start from ``ready`` on at which every medium is free for as long as it is held."""
     start, settled = ready, False
     while not settled:
         settled = True
-        for name, since, until in holds:
-            spans = busy.get(name, [])
-            position = max(bisect.bisect_right(spans, (start + since, float("inf"))) - 1, 0)
-            for begin, end in spans[position:]:
+        for medium, since, until in holds:
+            spans = busy[medium]
+            for place in range(max(bisect.bisect_right(spans, (start + since, math.inf)) - 1, 0), len(spans)):
+                begin, end = spans[place]
                 rounding_s = 1e-12 * (1 + end)
                 if begin >= start + until - rounding_s:
                     break
                 if end > start + since + rounding_s:
-                    start, settled = end - since, False
+                    start, settled = end - since, len(holds) == 1  # of one medium the later spans come next
     return start

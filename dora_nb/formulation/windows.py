@@ -16,10 +16,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dora_nb.costs.operations import Operations, Timing
 from dora_nb.costs.table import Floats
 from dora_nb.domain.qoe import ROUNDING
+from dora_nb.formulation.fleet import Ints
 
 
 @dataclass
@@ -51,8 +53,23 @@ class Windows:
             index: dict(self.timing.holds[self.operations.classes[index]].seconds)
             for index in self.operations.transfers
         }
+        self._transfers = np.array(list(self.held_s), dtype=np.int64)
+        self._place = {index: place for place, index in enumerate(self.held_s)}
+        self._shares, self._lag_s = self._together()
         self._order_alike()
         self._measure()
+
+    def _together(self) -> tuple[NDArray[np.bool_], Floats]:
+        """Which two transfers share a medium, and how long after the first the second may start. Each (all, all)."""
+        shares = np.zeros((len(self.held_s), len(self.held_s)), dtype=bool)
+        lag_s = np.zeros(shares.shape)
+        for name in self.media:
+            on = np.array([name in held for held in self.held_s.values()])
+            seconds = np.array([held.get(name, 0.0) for held in self.held_s.values()])
+            both = on[:, None] & on[None]
+            shares |= both
+            lag_s = np.maximum(lag_s, np.where(both, seconds[:, None], 0.0))
+        return shares, lag_s
 
     def _order_alike(self) -> None:
         """Transfers of one class go in the order of their micro-batches and chunks.
@@ -77,8 +94,7 @@ class Windows:
 
     def lag_s(self, earlier: int, later: int) -> float:
         """Seconds until the second of two transfers may start behind the first."""
-        shared = self.held_s[earlier].keys() & self.held_s[later].keys()
-        return max((self.held_s[earlier][resource] for resource in shared), default=0.0)
+        return float(self._lag_s[self._place[earlier], self._place[later]])
 
     def _measure(self) -> None:
         """Longest paths along everything decided so far, and who follows whom."""
@@ -100,7 +116,7 @@ class Windows:
         for index in reversed(order):
             for later, lag_s in self._after[index].items():
                 tail_s[index] = max(tail_s[index], lag_s + tail_s[later])
-        self._followers = followers(self._after, order)
+        self._later = _bits(followers(self._after, order), self._transfers)
         self.head_s, self.tail_s = np.array(head_s), np.array(tail_s)
 
     @property
@@ -149,11 +165,13 @@ class Windows:
 
     def undecided(self) -> list[tuple[int, int]]:
         """Pairs of transfers that share a medium and whose order nothing decides yet."""
-        pairs = []
-        for first, second in itertools.combinations(self.held_s, 2):
-            if self.held_s[first].keys() & self.held_s[second].keys() and not self._decided(first, second):
-                pairs.append((first, second))
-        return pairs
+        first, second = self._open()
+        return list(zip(self._transfers[first].tolist(), self._transfers[second].tolist(), strict=True))
+
+    def _open(self) -> tuple[Ints, Ints]:
+        """The same as places among the transfers."""
+        first, second = np.nonzero(np.triu(self._shares & ~(self._later | self._later.T), 1))
+        return first, second
 
     def decided(self) -> Iterator[tuple[int, int, float]]:
         """What comes before what, and the seconds between their starts at least."""
@@ -167,9 +185,6 @@ class Windows:
             if not after:
                 yield index, self._duration_s[index]
 
-    def _decided(self, first: int, second: int) -> bool:
-        return bool(self._followers[first] >> second & 1 or self._followers[second] >> first & 1)
-
     def decide(self, below_s: float) -> bool:
         """Decide every pair of which only one order can end before a makespan.
 
@@ -178,23 +193,29 @@ class Windows:
         whether any schedule can
         """
         limit_s = below_s * (1 + ROUNDING)
-        open_ = self.undecided()
-        while True:
-            if self.path_s > limit_s:
+        while self.path_s <= limit_s:
+            first, second = self._open()
+            head_s, tail_s = self.head_s[self._transfers], self.tail_s[self._transfers]
+            forth = head_s[first] + self._lag_s[first, second] + tail_s[second] <= limit_s
+            back = head_s[second] + self._lag_s[second, first] + tail_s[first] <= limit_s
+            if not (forth | back).all():
                 return False
-            changed = False
-            for first, second in open_:
-                forth = self.head_s[first] + self.lag_s(first, second) + self.tail_s[second] <= limit_s
-                back = self.head_s[second] + self.lag_s(second, first) + self.tail_s[first] <= limit_s
-                if not forth and not back:
-                    return False
-                if forth != back:
-                    self._put(*((first, second) if forth else (second, first)))
-                    changed = True
-            if not changed:
+            decided = forth != back
+            if not decided.any():
                 return True
+            earlier, later = np.where(forth, first, second)[decided], np.where(forth, second, first)[decided]
+            for pair in zip(self._transfers[earlier].tolist(), self._transfers[later].tolist(), strict=True):
+                self._put(*pair)
             self._measure()
-            open_ = [pair for pair in open_ if not self._decided(*pair)]
+        return False
+
+
+def _bits(numbers: Sequence[int], places: Ints) -> NDArray[np.bool_]:
+    """Bits at some places of the numbers at the same places."""
+    width = len(numbers) // 8 + 1
+    packed = b"".join(numbers[place].to_bytes(width, "little") for place in places.tolist())
+    rows = np.frombuffer(packed, dtype=np.uint8).reshape(len(places), width)
+    return np.asarray(np.unpackbits(rows, axis=1, bitorder="little")[:, places] != 0)
 
 
 def followers(after: Sequence[Iterable[int]], order: Sequence[int] | None = None) -> list[int]:

@@ -29,7 +29,7 @@ from dora_nb.solvers import SolverChoice
 ROUNDS = 24
 
 #: Open pairs of transfers up to which the program is worth its time, and transfers up to which looking for them is.
-MOST_PAIRS, MOST_TRANSFERS = 1_500, 600
+MOST_PAIRS, MOST_TRANSFERS = 4_000, 600
 
 #: Seconds a single transfer program gets.
 PROGRAM_S = 20.0
@@ -130,8 +130,8 @@ def settle(
 ) -> Settled:
     """The best transfer schedule of a plan that beats a makespan, or the proof that none does.
 
-    First the bound of every medium, then schedules by list and by serial scheduling in one, two and four chunks, then
-    the transfer program for what is still open.
+    First the bound of every medium and the windows that a shorter schedule would leave, then schedules by list and by
+    serial scheduling in one, two and four chunks, then the transfer program for what is still open.
 
     Parameters
     ----------
@@ -151,6 +151,9 @@ def settle(
     best = Settled(bound_s, below_s, None)
     if bound_s >= below_s:
         return best
+    windows = Windows(*operations_and_timing(finest, problem))
+    if not windows.decide(below_s):
+        return _bounded(best, below_s)
     enough_s = min(bound_s * (1 + gap), below_s * (1 - ROUNDING))
     for chunks in problem.space.chunk_counts:
         split = plan.replace(chunks=chunks)
@@ -159,7 +162,7 @@ def settle(
             best = Settled(bound_s, schedule.makespan_s, split.replace(transfer_order=schedule.transfers()))
         if best.makespan_s <= enough_s or deadline.passed:
             return best
-    return _by_program(best, finest, problem, gap, solver, deadline)
+    return _by_program(best, finest, windows, problem, gap, solver, deadline)
 
 
 def operations_and_timing(plan: Plan, problem: Problem) -> tuple[Operations, Timing]:
@@ -177,14 +180,19 @@ def _heuristic(plan: Plan, problem: Problem, *, enough_s: float, deadline: Deadl
 
 
 def _by_program(
-    best: Settled, plan: Plan, problem: Problem, gap: float, solver: SolverChoice, deadline: Deadline
+    best: Settled,
+    plan: Plan,
+    windows: Windows,
+    problem: Problem,
+    gap: float,
+    solver: SolverChoice,
+    deadline: Deadline,
 ) -> Settled:
     """The transfer program over the finest chunks, of which every coarser schedule is a special case."""
-    operations, timing = operations_and_timing(plan, problem)
-    if len(operations.transfers) > MOST_TRANSFERS:
+    if len(windows.operations.transfers) > MOST_TRANSFERS:
         return best
-    windows = Windows(operations, timing)
-    below_s = best.makespan_s * (1 - gap)
+    # Without a plan the makespan is one that is worth being beaten by anything.
+    below_s = best.makespan_s if best.plan is None else best.makespan_s * (1 - gap)
     if not windows.decide(below_s):
         return _bounded(best, below_s)
     if len(windows.undecided()) > MOST_PAIRS:
