@@ -127,7 +127,41 @@ def test_a_lost_window_is_not_paid_for() -> None:
     assert all(step.plan.devices == ("a",) for step in record.steps)
 
 
+def test_a_window_whose_energy_is_spent_is_not_paid_for() -> None:
+    """The same with a limit on energy: idling for 90 s is more than the window has, and b is still used after it."""
+    work, place, plans = home()
+    work = work.replace(source="b", input_bytes=1e3)
+    ready = [scheduled(work, place, plan.replace(transfer_order=(), prediction=None)) for plan in plans.values()]
+    qoe = QoE(objective="latency", energy_j=22.0)
+    adapter = Adapter(work, place, qoe, ready, window_s=60, confirm=99)
+    world = World(place).having("domain rate", "net", Trace.steps([(0, 1), (8, 0), (98, 1)]))
+    record = run(adapter, world, qoe, 120)
+    assert [window.kept for window in record.windows] == [True, False]
+    assert "b" in {step.plan.label for step in record.steps if step.start_s > 98}
+
+
+def test_a_device_that_is_faster_than_planned_is_noticed() -> None:
+    work, place, plans = home()
+    qoe = QoE(objective="energy", latency_s=5.0)
+    adapter = Adapter(work, place, qoe, plans.values(), window_s=60)
+    run(adapter, World(place).having("device speed", "a", Trace.steps([(0, 1), (20, 2.0)])), qoe)
+    assert any("2 times faster than planned" in text for text in told(adapter, "change"))
+
+
 # ------------------------------------------------------------------ training
+
+
+def test_out_of_reach_training_takes_the_least_product_of_delay_and_energy() -> None:
+    """a takes 12 s and 36 J, b 6 s and 120 J: where no plan keeps 3 s the product decides, 432 against 720."""
+    for active_w, chosen in ((20.0, "a"), (5.0, "b")):
+        work, place, plans = home("training", 250)
+        devices = tuple(each.replace(active_w=active_w) if each.id == "b" else each for each in place.devices)
+        place = place.replace(devices=devices)
+        qoe = QoE(objective="energy", latency_s=3.0)
+        ready = [scheduled(work, place, plan.replace(transfer_order=(), prediction=None)) for plan in plans.values()]
+        adapter = Adapter(work, place, qoe, ready, window_s=60)
+        record = run(adapter, World(place), qoe, 120)
+        assert record.steps[-1].plan.label == chosen
 
 
 def test_training_stays_with_a_plan_unless_another_is_worth_the_switch() -> None:
@@ -237,6 +271,43 @@ def test_where_nothing_can_be_planned_it_says_why() -> None:
     adapter = Adapter(work, place, qoe, plans.values(), window_s=30, replanner=Delayed(planner, 0.0))
     run(adapter, World(place), qoe)
     assert told(adapter, "re-plan")[1:] == ["found nothing: there is none"]
+
+
+def test_plans_that_are_resident_already_are_not_news() -> None:
+    work, place, plans = home()
+    qoe = QoE(latency_s=1.0)
+    adapter = Adapter(
+        work, place, qoe, plans.values(), window_s=30, replanner=Delayed(lambda _: tuple(plans.values()), 0.0)
+    )
+    run(adapter, World(place), qoe)
+    assert told(adapter, "re-plan")[1:] == ["found nothing better than the resident plans"]
+    assert len(adapter.resident) == len(plans)
+
+
+def test_no_plan_is_asked_for_while_nobody_is_there() -> None:
+    work, place, plans = home()
+    asked: list[Condition] = []
+
+    def planner(condition: Condition) -> tuple[Plan, ...]:
+        asked.append(condition)
+        return ()
+
+    qoe = QoE(objective="energy", latency_s=5.0)
+    adapter = Adapter(work, place, qoe, plans.values(), window_s=30, replanner=Delayed(planner, 0.0))
+    world = World(place)
+    for name in ("a", "b"):
+        world = world.having("presence", name, Trace.steps([(0, 1), (10, 0), (50, 1)]))
+    run(adapter, world, qoe, 60)
+    assert all(set(each.absent_devices) != {"a", "b"} for each in asked)
+
+
+def test_where_no_device_holds_the_network_the_planner_says_so() -> None:
+    """Neither within the limits nor beyond them: the reason is told, and no plan is made up."""
+    work, place, _ = home("training", 250)
+    place = place.replace(devices=tuple(each.replace(memory_bytes=1.0) for each in place.devices))
+    planner = planner_for(work, place, cost_table(work, place), QoE(latency_s=50.0))
+    with pytest.raises(InfeasibleError, match="memory"):
+        planner(Condition(name="now", probability=1.0))
 
 
 def test_a_planner_in_the_background_does_not_hold_anybody_up() -> None:

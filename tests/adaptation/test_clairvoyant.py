@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from builders import Dice, seeded
+from builders import Dice, pipeline, seeded
 from hypothesis import given, settings
-from worlds import changing, two_ways
+from worlds import changing, scheduled, two_ways
 
 from dora_nb.adaptation import Clairvoyant
 from dora_nb.domain.controller import StepReport
@@ -85,6 +85,41 @@ def test_at_a_rate_windows_without_a_request_are_kept() -> None:
     record = play(work, World(place), qoe, list(plans.values()), horizon_s=90, window_s=10, every_s=30)
     assert record.kept_share == 1.0
     assert [step.plan.label for step in record.steps] == ["a"] * 3
+
+
+def test_in_long_calm_windows_steps_are_counted_together_and_none_is_wasted() -> None:
+    """Every other step on each device is 3 s and 26 J on the mean: nothing keeps the limit for less."""
+    qoe = QoE(objective="energy", latency_s=3.0)
+    work, place, ways = two_ways()
+    plans = list(ways.values())
+    knows = Clairvoyant(work, World(place), qoe, plans, horizon_s=4000, window_s=2000, resident=plans)
+    record = simulate(work, World(place), knows, qoe, horizon_s=4000, window_s=2000, resident=plans)
+    assert record.kept_share == 1.0
+    assert len(record.steps) in (len(knows.course), len(knows.course) - 1)
+    mean_s = sum(step.end_s - step.start_s for step in record.steps) / len(record.steps)
+    assert mean_s == pytest.approx(3.0, rel=0.03)
+    assert record.energy_per_step_j == pytest.approx(26.0, rel=0.03)
+
+
+def test_where_nothing_can_ever_run_it_waits_to_the_end() -> None:
+    work, place, ways = two_ways()
+    world = World(place).having("presence", "a", Trace.constant(0.0))
+    record = play(work, world, QoE(latency_s=5.0), [ways["a"]], horizon_s=60, window_s=60)
+    assert record.steps == ()
+
+
+def test_of_many_plans_that_cost_a_change_the_useful_ones_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training, resident on a alone; of b and of both one behind the other only b is worth moving to."""
+    work, place, ways = two_ways("training", 250)
+    both = scheduled(work, place, pipeline((0, 1, {"a": 1}), (1, 2, {"b": 1}))).replace(label="both")
+    plans, qoe = [ways["a"], ways["b"], both], QoE(latency_s=100.0)
+    options = {"horizon_s": 120, "window_s": 60, "resident": plans[:1]}
+    records = []
+    for most in (4, 1):
+        monkeypatch.setattr("dora_nb.adaptation.foresight.MOST_COSTLY", most)
+        records.append(play(work, World(place), qoe, plans, **options))
+    assert {step.plan.label for step in records[0].steps} == {"b"}
+    assert [step.plan.label for step in records[1].steps] == [step.plan.label for step in records[0].steps]
 
 
 def little(dice: Dice) -> tuple[World, Workload, list[Plan], QoE, dict[str, Any]]:

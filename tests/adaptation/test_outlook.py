@@ -28,7 +28,9 @@ def test_a_condition_is_looked_at_once_for_all_plans() -> None:
     away = forecast.of(plans, NOW.replace(absent_devices=("b",)))
     assert away.able == [0]
     assert not away.in_reach
-    assert not forecast.of(plans, NOW.replace(absent_devices=("a", "b"))).able
+    nobody = forecast.of(plans, NOW.replace(absent_devices=("a", "b")))
+    assert not nobody.able
+    assert not nobody.in_reach
 
 
 def test_only_plans_that_are_faster_or_thriftier_are_useful() -> None:

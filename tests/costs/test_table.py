@@ -76,6 +76,20 @@ def test_weights_in_8_bits_are_read_sooner_and_multiplied_as_fast() -> None:
         replace(table, int8=None).with_weights("int8")
 
 
+def test_two_tables_have_the_same_times_only_if_all_are_equal() -> None:
+    deep = [layer("a", flops=4e6, parameters=1000)]
+    work, place = workload(deep, batch=2, mode="inference"), cluster([device("x", 1e6, memory_bytes_per_s=1e3)])
+    table = cost_table(work, place)
+    assert table.same_times(cost_table(work, place))
+    assert not table.same_times(table.slower(np.array([2.0])))
+    assert not table.same_times(replace(table, int8=None))
+    assert table.int8 is not None
+    assert not table.same_times(replace(table, int8=table.int8.slower(np.array([2.0]))))
+    tokens = replace(table, token_s=table.forward_s)
+    assert tokens.same_times(replace(table, token_s=table.forward_s.copy()))
+    assert not tokens.same_times(replace(table, token_s=2 * table.forward_s))
+
+
 def test_times_never_fall_with_more_samples() -> None:
     deep = [layer("a", parameters=10**6, traffic_elements=1000), layer("b", flops=1e6)]
     table = cost_table(workload(deep, batch=6), cluster([device("x", memory_bytes_per_s=1e6, layer_overhead_s=0.1)]))
