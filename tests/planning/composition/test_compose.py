@@ -492,6 +492,24 @@ def test_plans_that_cannot_be_resident_together_are_refused_or_replaced() -> Non
     assert mix.resident_bytes == pytest.approx(held)
 
 
+def test_plans_that_a_device_cannot_hold_both_of_are_not_mixed() -> None:
+    """One is fast, the other thrifty, and each has one of two layers of 4 MB on each device: both take 8 MB of 6."""
+    work = workload([layer("l0", parameters=10**6), layer("l1", 2e9, parameters=10**6)], mode="inference", batch=1)
+    roomy = cluster([device("a", active_w=2.0), device("b", 2e9, active_w=10.0)], 1e7)
+    problem, states = Problem.of(work, roomy, "participating"), [CALM.replace(probability=1.0)]
+    fast, thrifty = (scheduled(pipeline((0, 1, {one: 1}), (1, 2, {other: 1})), problem) for one, other in ("ab", "ba"))
+    fast_s, thrifty_s = (evaluate(each, work, roomy).prediction.makespan_s for each in (fast, thrifty))
+    assert fast_s < thrifty_s
+    qoe = QoE(objective="energy", latency_s=(fast_s + thrifty_s) / 2)
+    both = compose(work, roomy, qoe, states, restrict=[fast, thrifty])
+    assert len(both.plans) == 2
+    needed = max(both.resident_bytes.values())
+    scarce = roomy.replace(devices=tuple(each.replace(memory_bytes=0.75 * needed) for each in roomy.devices))
+    one = compose(work, scarce, qoe, states, restrict=[fast, thrifty])
+    assert [plan.decisions() for plan in one.plans] == [fast.decisions()]
+    assert one.certificate.value > both.certificate.value
+
+
 def test_requests_at_a_rate_keep_no_device_busier_than_all_the_time() -> None:
     """One request takes 8 s on a, or 4 s on b: together they serve up to 0.375 a second."""
     work, place = home()
