@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from dora_nb.executor.control.listener import Listener
     from dora_nb.executor.control.tls import Tls
     from dora_nb.executor.launch import execute
+    from dora_nb.executor.measuring.accuracy import measure_accuracy
     from dora_nb.executor.measuring.profiler import profile
     from dora_nb.executor.measuring.survey import probe_network
     from dora_nb.executor.pool import WorkerPool
@@ -141,6 +142,7 @@ _HOMES = {
     "load_streams": "catalog",
     "load_trace": "simulation",
     "load_workload": "catalog",
+    "measure_accuracy": "executor.measuring.accuracy",
     "measured_table": "costs.measured",
     "order_transfers": "planning.orders",
     "place": "planning.placement.place",
@@ -223,6 +225,7 @@ __all__ = [
     "load_streams",
     "load_trace",
     "load_workload",
+    "measure_accuracy",
     "measured_table",
     "order_transfers",
     "place",

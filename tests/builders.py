@@ -23,7 +23,7 @@ from dora_nb.costs.table import cost_table
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster, ContentionDomain, Device
 from dora_nb.domain.layer import Layer, NextToken
-from dora_nb.domain.plan import Plan, Replica, Stage
+from dora_nb.domain.plan import Plan, Replica, Stage, Weights
 from dora_nb.domain.workload import Workload
 from dora_nb.formulation.fleet import Fleet
 from dora_nb.formulation.list_schedule import list_schedule
@@ -405,8 +405,8 @@ def _with_shares(
         run = [{}]
         if problem.space.recomputation and work.trains:
             run = [{}, {"recomputes": True}]
-        elif problem.space.int8_weights:
-            run = [{}, {"weights": "int8"}]
+        elif problem.space.weights:
+            run = [{"weights": each} for each in (None, *problem.space.weights)]
         runs = itertools.product(run, repeat=count)
         for held, ways, hows in itertools.product(sorted(depths), itertools.product(*sums), runs):
             yield Plan(
@@ -536,7 +536,7 @@ def default_space(
     depths: tuple[int, ...] = (1, 2),
     *,
     recomputation: bool = False,
-    int8_weights: bool = False,
+    weights: tuple[Weights, ...] = (),
     token_groups: tuple[int, ...] = (1,),
 ) -> SearchSpace:
     """The default space with fewer in-flight depths, and layers run in one way unless others are asked for."""
@@ -545,7 +545,7 @@ def default_space(
         default,
         in_flight_depths=depths if work.trains else (1,),
         recomputation=recomputation,
-        int8_weights=int8_weights,
+        weights=weights,
         token_groups=token_groups,
     )
 

@@ -155,6 +155,7 @@ def run_facts(record: RunRecord) -> dict[str, Any]:
             include={
                 "max_abs_diff",
                 "differences",
+                "accuracy",
                 "predicted_s",
                 "measured_s",
                 "inference_predicted_s",

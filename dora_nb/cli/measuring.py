@@ -43,6 +43,10 @@ def profile(
         list[int] | None, typer.Option(help="Number of samples to time, once for each; powers of two unless given.")
     ] = None,
     repetitions: Annotated[int, typer.Option(help="Passes of each layer that are timed.")] = 9,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(help="fp16 or int8: time layers with weights held so as well (not training), once for each."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write the profile to this file.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -51,12 +55,14 @@ def profile(
     Example: dora-nb profile bert-base --mode training --batch 4 --out laptop.json
     """
     from dora_nb import catalog
+    from dora_nb.domain.plan import checked_weights
     from dora_nb.domain.profile_file import save_profile
     from dora_nb.executor.pool import require_torch
     from dora_nb.render.profiles import profile_facts, profile_lines
 
     say = Talk(as_json)
     check_folder(out)
+    kinds = checked_weights(weights or (), trains=mode == "training")
     own = ":" in model or Path(model).is_dir()
     if own != (sample is not None):
         raise InputError("sample", sample, "'module:name' of a tensor for your own model, nothing for the catalogue's")
@@ -65,13 +71,21 @@ def profile(
         if sample is not None:
             from dora_nb.executor.measuring.named_model import profile_named
 
-            found = profile_named(model, sample, mode=mode, batch=batch, samples=samples, repetitions=repetitions)
+            found = profile_named(
+                model,
+                sample,
+                mode=mode,
+                batch=batch,
+                samples=samples,
+                repetitions=repetitions,
+                weights=kinds,
+            )
         else:
             from dora_nb.executor.measuring.real_size import profile_workload
 
             size = {"sequence": sequence, "image_px": image_px, "precision": precision}
             job = catalog.load_workload(model, mode=mode, batch=batch, **size)  # type: ignore[arg-type]
-            found = profile_workload(job, samples=samples, repetitions=repetitions, on_progress=update)
+            found = profile_workload(job, samples=samples, repetitions=repetitions, weights=kinds, on_progress=update)
     say.lines(profile_lines(found))
     if out is not None:
         save_profile(out, found)

@@ -86,6 +86,10 @@ def plan(
     ] = None,
     headroom_price: Annotated[str | None, typer.Option(help=f"Softens the headroom: {_PRICE}, e.g. '3 J/GB'.")] = None,
     accounting: Accounting = "participating",
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(help="fp16 or int8: what stages may hold weights in where it helps, once for each."),
+    ] = None,
     most_plans: Annotated[
         int, typer.Option(help="How many plans to show; they cover the trade-offs as well as so many can.")
     ] = 5,
@@ -127,6 +131,7 @@ def plan(
     table = measured_times(profile or [], job, devices)
     chosen = solver_options(solver, threads, seed, solver_log)
     from dora_nb.domain.plan_file import save_plan
+    from dora_nb.formulation.space import SearchSpace
     from dora_nb.planning.plan import plan as make_plan
     from dora_nb.units import parse_field
 
@@ -145,6 +150,7 @@ def plan(
             algorithm=algorithm,
             overlap=overlap,
             table=table,
+            space=SearchSpace.of(job, devices, weights=tuple(weights)) if weights else None,
             on_progress=update,
         )
     say.plans(plans)

@@ -103,13 +103,7 @@ def mean_of(cluster: Cluster, table: CostTable, conditions: Sequence[Condition],
     order = [domain.id for domain in cluster.domains]
     domains.sort(key=lambda domain: order.index(domain.id))
     return Surroundings(
-        cluster.replace(devices=devices, domains=tuple(domains)),
-        CostTable(
-            forward_s=table.forward_s[:, there] * slower[None, :, None],
-            backward_s=table.backward_s[:, there] * slower[None, :, None],
-            step_s=table.step_s[:, there] * slower[None, :],
-            status=table.status,
-        ),
+        cluster.replace(devices=devices, domains=tuple(domains)), table.of_devices(np.array(there)).slower(slower)
     )
 
 
@@ -137,8 +131,8 @@ def slowness(here: Surroundings, there: Surroundings) -> float:
         (here.table.backward_s, there.table.backward_s),
         (here.table.step_s, there.table.step_s),
     ]
-    if here.table.int8 is not None and there.table.int8 is not None:
-        times.append((here.table.int8.forward_s, there.table.int8.forward_s))
+    both = here.table.narrower.keys() & there.table.narrower.keys()
+    times += [(here.table.narrower[each].forward_s, there.table.narrower[each].forward_s) for each in both]
     for ours, theirs in times:
         factors.append((ours[theirs > 0] / theirs[theirs > 0]).ravel())
     for domain, other in zip(here.cluster.domains, there.cluster.domains, strict=True):

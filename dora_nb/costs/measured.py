@@ -23,7 +23,8 @@ def measured_table(workload: Workload, cluster: Cluster, profiles: Mapping[str, 
     """Compute times of a workload on a cluster, as profiled.
 
     Between two numbers of samples that were measured times are interpolated; beyond the largest, and below the
-    smallest, they are in proportion to the samples (our own choice).
+    smallest, they are in proportion to the samples (our own choice). With weights in fewer bits the table has the times
+    that all profiles have.
 
     Parameters
     ----------
@@ -56,7 +57,16 @@ def measured_table(workload: Workload, cluster: Cluster, profiles: Mapping[str, 
             raise InputError(f"profiles.{name}", profile.workload.name, "a profile of the same layers in the same mode")
     if workload.generates:
         raise InputError("workload.mode", workload.mode, "training, inference or stream: tokens are not profiled yet")
-    return _table(workload, [profiles[name].layers for name in cluster.device_ids])
+    layers = [profiles[name].layers for name in cluster.device_ids]
+    timed = [set(layer.narrower_s) for each in layers for layer in each]
+    narrower = {
+        weights: _table(
+            workload,
+            [[layer.replace(forward_s=layer.narrower_s[weights]) for layer in each] for each in layers],
+        )
+        for weights in set.intersection(*timed)
+    }
+    return replace(_table(workload, layers), narrower=narrower)
 
 
 def run_table(record: RunRecord, cluster: Cluster | None = None, base: CostTable | None = None) -> CostTable:
@@ -87,12 +97,12 @@ def run_table(record: RunRecord, cluster: Cluster | None = None, base: CostTable
     Raises
     ------
     InputError
-        If a device did not take part and there is no base, or a stage held its weights in 8 bits.
+        If a device did not take part and there is no base, or a stage held its weights in fewer bits.
     """
     held = next((stage.weights for stage in record.plan.stages if stage.weights), None)
     if held is not None:
         raise InputError(
-            "record.plan.stages.weights", held, "None: a run with weights in 8 bits says nothing of others"
+            "record.plan.stages.weights", held, "None: a run with weights in fewer bits says nothing of others"
         )
     cluster = record.cluster if cluster is None else cluster
     dilation = 1.0 if cluster == record.cluster else record.dilation
@@ -159,7 +169,7 @@ def _times(table: CostTable, factor: float) -> CostTable:
         backward_s=factor * table.backward_s,
         step_s=factor * table.step_s,
         token_s=token_s,
-        int8=None,
+        narrower={},
     )
 
 

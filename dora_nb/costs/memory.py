@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -88,13 +89,12 @@ class MemoryModel:
 
     @cached_property
     def _cache(self) -> Floats:
-        """Key-value cache of one sample at its longest, in bytes."""
+        """Elements of one sample's key-value cache at its longest."""
         workload = self.workload
         if not workload.generates or workload.sequence is None:
             return np.zeros(len(workload.layers) + 1)
         tokens = workload.sequence + workload.new_tokens
-        per_token = workload.bytes_per_element * _running_sum([layer.kv_elements for layer in workload.layers])
-        return np.asarray(tokens * per_token)
+        return np.asarray(tokens * _running_sum([layer.kv_elements for layer in workload.layers]))
 
     def _is_whole(self, first: Cuts, stop: Cuts) -> NDArray[np.bool_]:
         return np.asarray((np.asarray(first) == 0) & (np.asarray(stop) == len(self.workload.layers)))
@@ -177,7 +177,7 @@ class MemoryModel:
         weights: Weights | None = None,
     ) -> ReplicaBytes:
         """The same before it is known how many samples the replica takes; parameters as above."""
-        workload, element = self.workload, self.workload.bytes_per_element
+        workload, element = self.workload, self.workload.bytes_inside(weights)
         parameters = self.parameters(first, stop, hosts_first_layer)
         per_parameter, stashes, directions = float(element), 0, 1
         fixed = np.zeros(np.shape(parameters))
@@ -198,12 +198,33 @@ class MemoryModel:
             working_set = np.maximum(working_set, workload.layers[0].traffic_elements)
         per_sample = per_sample + working_set * element
         per_sample = per_sample + directions * micro_batches * (self._cut_bytes[first] + self._cut_bytes[stop])
-        per_sample = per_sample + micro_batches * (self._cache[stop] - self._cache[first])
+        per_sample = per_sample + micro_batches * (self._cache[stop] - self._cache[first]) * element
         if hosts_first_layer:
             stash = workload.layers[0].stash_elements * element if workload.trains else 0
             ends = self._cut_bytes[0] + self._cut_bytes[1]
             per_sample = per_sample + micro_batches * (stash + directions * ends)
         return ReplicaBytes(per_sample, parameters * per_parameter, fixed)
+
+    def least_bytes(self, kinds: Iterable[Weights] = ()) -> float:
+        """Bytes that the network's parameters take at least, however it is split; in training without ``kinds``.
+
+        Parameters
+        ----------
+        kinds
+            In what stages may hold their weights beside the workload's precision: every layer is counted in what it
+            takes fewest bytes in. Tied parameters may be left out twice of what is saved: too little, but never too
+            much, is counted.
+        """
+        workload, layers = self.workload, np.arange(len(self.workload.layers))
+
+        def held(first: Cuts, stop: Cuts, weights: Weights | None = None) -> Floats:
+            return self.replica_bytes(
+                first, stop, samples=0.0, in_flight=1, micro_batches=1, replicated=False, weights=weights
+            )
+
+        by_layer = [held(layers, layers + 1, weights) for weights in (None, *kinds)]
+        saved = by_layer[0] - np.min(by_layer, axis=0)
+        return float(held(0, len(workload.layers)) - saved.sum())
 
     def _kept_bytes(self, first: Cuts, stop: Cuts, stashes: int, recomputes: bool) -> Floats:
         """Bytes of one sample of so many micro-batches that are kept from forward to backward."""

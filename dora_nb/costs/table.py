@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +42,8 @@ class CostTable:
     token_s
         Seconds of one further token of every sample, on average over the tokens that are generated, same shape as
         ``forward_s``; None where the workload does not generate.
-    int8
-        The same with weights in 8 bits; None where that is not known, and in training.
+    narrower
+        The same with weights in fewer bits, by what they are held in; none where that is not known, and in training.
     """
 
     forward_s: Floats
@@ -49,7 +51,7 @@ class CostTable:
     step_s: Floats
     status: Literal["measured", "estimated"]
     token_s: Floats | None = None
-    int8: CostTable | None = None
+    narrower: Mapping[Weights, CostTable] = field(default_factory=lambda: MappingProxyType({}))
 
     def with_weights(self, weights: Weights | None) -> CostTable:
         """The times of a stage that holds its weights so.
@@ -61,9 +63,21 @@ class CostTable:
         """
         if weights is None:
             return self
-        if self.int8 is None:
-            raise InputError("table.int8", None, "times with weights in 8 bits, which a stage is to have")
-        return self.int8
+        if weights not in self.narrower:
+            raise InputError(
+                "table.narrower", sorted(self.narrower), f"times with weights in {weights}, which a stage is to have"
+            )
+        return self.narrower[weights]
+
+    def with_narrower(self, weights: Collection[Weights]) -> CostTable:
+        """The same without the times of weights in fewer bits but for these.
+
+        Raises
+        ------
+        InputError
+            If some are not known.
+        """
+        return replace(self, narrower={each: self.with_weights(each) for each in weights})
 
     def of_devices(self, devices: NDArray[np.int64]) -> CostTable:
         """The times of some of the devices, by index."""
@@ -73,18 +87,18 @@ class CostTable:
             step_s=self.step_s[:, devices],
             status=self.status,
             token_s=None if self.token_s is None else self.token_s[:, devices],
-            int8=None if self.int8 is None else self.int8.of_devices(devices),
+            narrower={weights: table.of_devices(devices) for weights, table in self.narrower.items()},
         )
 
     @property
     def least(self) -> CostTable:
         """The shortest times, whatever the weights are held in."""
-        if self.int8 is None:
-            return self
-        token_s = self.token_s
-        if token_s is not None and self.int8.token_s is not None:
-            token_s = np.minimum(token_s, self.int8.token_s)
-        return replace(self, forward_s=np.minimum(self.forward_s, self.int8.forward_s), token_s=token_s)
+        forward_s, token_s = self.forward_s, self.token_s
+        for table in self.narrower.values():
+            forward_s = np.minimum(forward_s, table.forward_s)
+            if token_s is not None and table.token_s is not None:
+                token_s = np.minimum(token_s, table.token_s)
+        return replace(self, forward_s=forward_s, token_s=token_s)
 
     def slower(self, factors: Floats) -> CostTable:
         """The same with every device slower by a factor of its own. Shape (devices,)."""
@@ -95,18 +109,18 @@ class CostTable:
             backward_s=self.backward_s * each,
             step_s=self.step_s * factors,
             token_s=None if self.token_s is None else self.token_s * each,
-            int8=None if self.int8 is None else self.int8.slower(factors),
+            narrower={weights: table.slower(factors) for weights, table in self.narrower.items()},
         )
 
     def same_times(self, other: CostTable) -> bool:
         """Whether all seconds are equal."""
-        if (self.int8 is None) != (other.int8 is None):
+        if self.narrower.keys() != other.narrower.keys():
             return False
         pairs = [(self.forward_s, other.forward_s), (self.backward_s, other.backward_s), (self.step_s, other.step_s)]
         if self.token_s is not None and other.token_s is not None:
             pairs.append((self.token_s, other.token_s))
         same = all(np.array_equal(ours, theirs) for ours, theirs in pairs)
-        return same and (self.int8 is None or other.int8 is None or self.int8.same_times(other.int8))
+        return same and all(table.same_times(other.narrower[weights]) for weights, table in self.narrower.items())
 
 
 def cost_table(workload: Workload, cluster: Cluster) -> CostTable:
@@ -115,7 +129,9 @@ def cost_table(workload: Workload, cluster: Cluster) -> CostTable:
     Seconds of a layer for n samples are ``max(n x FLOPs / rate, bytes moved / bandwidth) + overhead``, with the
     sustained rate of the layer's operator class in the workload's precision (Williams et al., "Roofline", 2009; the
     rates are the devices' own, see ``data/README.md``). With weights in 8 bits fewer bytes are moved, and products take
-    as long as before (our assumption: what is multiplied is converted on the way).
+    as long as before (our assumption: what is multiplied is converted on the way). A stage in FP16 moves half the bytes
+    of FP32 and computes at the device's rate in FP16, or where that is not known at the workload's (our assumption);
+    converting what enters and leaves it is not counted.
 
     Parameters
     ----------
@@ -131,33 +147,35 @@ def cost_table(workload: Workload, cluster: Cluster) -> CostTable:
     InputError
         If a device has no rate for an operator class and precision that the workload needs.
     """
-    int8 = None if workload.trains else _roofline(workload, cluster, int8=True)
-    return replace(_roofline(workload, cluster, int8=False), int8=int8)
+    kinds: tuple[Weights, ...] = () if workload.trains else get_args(Weights)
+    narrower = {weights: _roofline(workload, cluster, weights) for weights in kinds}
+    return replace(_roofline(workload, cluster, None), narrower=narrower)
 
 
-def _roofline(workload: Workload, cluster: Cluster, *, int8: bool) -> CostTable:
-    """The estimate with weights in the workload's precision, or in 8 bits."""
+def _roofline(workload: Workload, cluster: Cluster, weights: Weights | None) -> CostTable:
+    """The estimate with weights in the workload's precision, or in fewer bits."""
+    element = workload.bytes_inside(weights)
     samples = np.arange(workload.batch + 1, dtype=float)
     shape = (len(workload.layers), len(cluster.devices), workload.batch + 1)
     forward, backward = np.zeros(shape), np.zeros(shape)
     step = np.zeros(shape[:2])
     for d, device in enumerate(cluster.devices):
         for index, layer in enumerate(workload.layers):
-            compute_s = samples * layer.forward_flops / _rate(device, layer, workload)
+            compute_s = samples * layer.forward_flops / _rate(device, layer, workload, weights)
             moved_bytes = (
-                _read_parameters(layer) * _weight_bytes(workload, index, int8)
-                + samples * layer.traffic_elements * workload.bytes_per_element
+                _read_parameters(layer) * _weight_bytes(workload, index, weights)
+                + samples * layer.traffic_elements * element
             )
             busy_s = np.maximum(compute_s, moved_bytes / device.memory_bytes_per_s)
             forward[index, d, 1:] = busy_s[1:] + device.layer_overhead_s
             if workload.trains:
                 backward[index, d, 1:] = BACKWARD_FACTOR * busy_s[1:] + device.layer_overhead_s
                 step[index, d] = _step_bytes(layer, workload) / device.memory_bytes_per_s
-    token = _token_times(workload, cluster, int8) if workload.generates else None
+    token = _token_times(workload, cluster, weights) if workload.generates else None
     return CostTable(forward, backward, step, "estimated", token)
 
 
-def _token_times(workload: Workload, cluster: Cluster, int8: bool) -> Floats:
+def _token_times(workload: Workload, cluster: Cluster, weights: Weights | None) -> Floats:
     """Mean seconds of the steps in which one token is added to every sample.
 
     The same roofline, step by step: the context grows, and with it the attention and the cache that is read. All
@@ -173,16 +191,16 @@ def _token_times(workload: Workload, cluster: Cluster, int8: bool) -> Floats:
         assert token is not None, "every layer of a workload that generates has its figures of a further token"
         flops = samples * (token.flops + token.context_flops * context)
         elements = samples * (token.traffic_elements + layer.kv_elements * context)
-        weights_bytes = token.read_parameters * _weight_bytes(workload, index, int8)
-        moved_bytes = weights_bytes + elements * workload.bytes_per_element
+        weights_bytes = token.read_parameters * _weight_bytes(workload, index, weights)
+        moved_bytes = weights_bytes + elements * workload.bytes_inside(weights)
         for d, device in enumerate(cluster.devices):
             memory_s = moved_bytes / device.memory_bytes_per_s
-            busy_s = np.maximum(flops / _rate(device, layer, workload), memory_s).mean(axis=1)
+            busy_s = np.maximum(flops / _rate(device, layer, workload, weights), memory_s).mean(axis=1)
             seconds[index, d, 1:] = busy_s[1:] + device.layer_overhead_s
     return seconds
 
 
-def _rate(device: Device, layer: Layer, workload: Workload) -> float:
+def _rate(device: Device, layer: Layer, workload: Workload, weights: Weights | None) -> float:
     if layer.operator == "lookup":  # moves memory only
         return np.inf
     rates = device.flops_per_s.get(layer.operator, {})
@@ -193,12 +211,12 @@ def _rate(device: Device, layer: Layer, workload: Workload) -> float:
             None,
             f"a sustained rate; {device.profile} has {', '.join(known) or 'none'}",
         )
-    return rates[workload.precision]
+    return rates.get("fp16" if weights == "fp16" else workload.precision, rates[workload.precision])
 
 
-def _weight_bytes(workload: Workload, layer: int, int8: bool) -> int:
+def _weight_bytes(workload: Workload, layer: int, weights: Weights | None) -> int:
     """Bytes of one parameter of a layer."""
-    return 1 if int8 and workload.int8_parameters[layer] else workload.bytes_per_element
+    return 1 if weights == "int8" and workload.int8_parameters[layer] else workload.bytes_inside(weights)
 
 
 def _read_parameters(layer: Layer) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import operator
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -61,8 +62,26 @@ def compute_order(
     return tuple(own)
 
 
-#: In what weights are held where they are not in the workload's precision.
-Weights = Literal["int8"]
+#: In what weights are held where they are not in the workload's precision, from most bits to fewest.
+Weights = Literal["fp16", "int8"]
+
+
+def checked_weights(kinds: Iterable[str], *, trains: bool) -> tuple[Weights, ...]:
+    """Kinds that stages may hold weights in, each once, from most bits to fewest.
+
+    Raises
+    ------
+    InputError
+        If there is no such kind, or the workload trains.
+    """
+    given = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    allowed: tuple[Weights, ...] = get_args(Weights)
+    if isinstance(kinds, str) or not set(given) <= set(allowed):
+        raise InputError("weights", kinds, f"some of {', '.join(map(repr, allowed))}, as a tuple")
+    if given and trains:
+        raise InputError("weights", kinds, "() in training, which changes the weights")
+    return tuple(each for each in allowed if each in given)
+
 
 #: ``ring``: 2 (k - 1) rounds of parts of 1 / k. ``star``: everybody sends to the leader, which sends the sum back.
 Algorithm = Literal["ring", "star"]
@@ -111,9 +130,10 @@ class Stage(Record):
         before its backward pass (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016). The network's
         last layer is not run again: its backward pass comes next anyway. A plan file holds it only where it is so.
     weights
-        ``int8``: matrices of dense products are held and read in 8 bits, one scale a row, and multiplied in the
-        workload's precision; without training only, and not those that are tied. None: in the workload's precision; a
-        plan file then does not hold it.
+        ``fp16``: parameters, activations inside the stage and its key-value cache are held in FP16, and computed in
+        it. ``int8``: matrices of dense products, but for tied ones, are held and read in 8 bits, one scale a row, and
+        multiplied in the workload's precision. None: all in the workload's precision, in which cuts are crossed in any
+        case; a plan file then does not hold it. Without training only.
     """
 
     first_layer: int = Field(ge=0)
@@ -253,6 +273,11 @@ class Plan(Record):
     def layer_count(self) -> int:
         """Layers covered."""
         return self.stages[-1].stop_layer
+
+    @property
+    def weights_by_layer(self) -> tuple[Weights | None, ...]:
+        """In what the weights of every layer are held; see :attr:`Stage.weights`."""
+        return tuple(stage.weights for stage in self.stages for _ in range(stage.first_layer, stage.stop_layer))
 
     def compute_order(self, stage: int, trains: bool) -> tuple[Compute, ...]:
         """The order in which every replica of a stage computes in one iteration.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 
+from dora_nb.domain.plan import Weights
 from dora_nb.domain.record import Record
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
@@ -28,6 +29,9 @@ class LayerProfile(Record):
         Of the optimizer on the layer's parameters; 0 without training.
     token_s
         Median seconds of one further token, by number of samples; nothing where none are generated.
+    narrower_s
+        Median seconds of a forward pass with weights in fewer bits, by what they are held in
+        (:attr:`~dora_nb.domain.plan.Stage.weights`) and number of samples; nothing where that was not timed.
     spread
         Largest interquartile range of a forward or backward pass, over its median: how much the figures vary.
     """
@@ -36,6 +40,7 @@ class LayerProfile(Record):
     backward_s: BySamples = Field(default_factory=dict)
     step_s: float = Field(default=0.0, ge=0)
     token_s: BySamples = Field(default_factory=dict)
+    narrower_s: dict[Weights, BySamples] = Field(default_factory=dict)
     spread: float = Field(default=0.0, ge=0)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from dora_nb.domain.accuracy import Accuracy
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.profile import LayerProfile
@@ -201,7 +202,9 @@ class RunRecord(Record):
     seed
         Of weights and data.
     differences, max_abs_diff
-        From one process, by part and the largest of them.
+        From one process that holds its layers as the plan does, by part and the largest of them.
+    accuracy
+        How far that process is from one that holds all layers in the network's precision; None where the plan does so.
     predicted_s
         Makespan of a training step, or of the inference batch when the workload does not train. Computed from the
         profile and the probe before the run began, and not changed since.
@@ -260,6 +263,7 @@ class RunRecord(Record):
     seed: int
     differences: Differences
     max_abs_diff: float
+    accuracy: Accuracy | None = None
     predicted_s: float
     measured_s: float
     step_s: tuple[float, ...]

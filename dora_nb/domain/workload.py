@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from dora_nb.domain.architecture import Architecture
 from dora_nb.domain.layer import BYTES_PER_ELEMENT, Layer, Precision
+from dora_nb.domain.plan import Weights
 from dora_nb.domain.record import Record
 from dora_nb.errors import InputError
 from dora_nb.units import Bytes, PerS
@@ -134,6 +135,10 @@ class Workload(Record):
     def parameters(self) -> int:
         """Parameters of the whole network, tied ones counted once."""
         return sum(layer.parameters for layer in self.layers) - self.tied_parameters
+
+    def bytes_inside(self, weights: Weights | None) -> int:
+        """Bytes of one activation within a stage that holds its weights so, and of one parameter but for 8 bits."""
+        return min(BYTES_PER_ELEMENT["fp16"], self.bytes_per_element) if weights == "fp16" else self.bytes_per_element
 
     @property
     def int8_parameters(self) -> tuple[int, ...]:

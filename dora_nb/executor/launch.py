@@ -137,7 +137,7 @@ def execute(
         held = next((stage.weights for stage in each.stages if stage.weights), None)
         if held is not None and plans:
             raise InputError(
-                "plans", held, "none where a stage holds its weights in 8 bits: layers could not change place"
+                "plans", held, "none where a stage holds its weights in fewer bits: layers could not change place"
             )
     devices = tuple(dict.fromkeys(device for each in (plan, *plans) for device in each.devices))
     if workers is not None and len(workers) < len(devices):
@@ -194,9 +194,9 @@ def execute(
                 conducted = conductor.run(assembled.plan)
             run.tell("running the same network in one process")
             training_steps = steps if workload.trains else 0
-            reference = reference_of(rehearsal, assembled.plan, training_steps)
+            reference, accuracy = reference_of(rehearsal, assembled.plan, training_steps)
         record = record_of(rehearsal, assembled.plan, conducted, reference, steps=training_steps, began_s=began_s)
-        record = record.replace(scaled_down=model is None)
+        record = record.replace(scaled_down=model is None, accuracy=accuracy)
         if len(assembled.plan.devices) > 1:
             record = record.replace(ordering=conducted.first.ordering)
         return with_energy(record, cluster, counted, emulated=emulate != "nothing")

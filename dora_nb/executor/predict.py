@@ -56,8 +56,7 @@ def measured_table(
 ) -> CostTable:
     """The profile as a cost table: seconds of this machine times each device's slow-down.
 
-    Numbers of samples that were not timed are interpolated; the plan uses none of them. A stage with weights in 8 bits
-    is taken to last as long as without: layers are timed in the precision of the network.
+    Numbers of samples that were not timed are interpolated; the plan uses none of them.
     """
     factors = np.array([slow_down[device] for device in cluster.device_ids])
 
@@ -71,14 +70,13 @@ def measured_table(
         return seconds
 
     tokens = [each.token_s for each in times if each.token_s]
-    timed = CostTable(
+    return CostTable(
         forward_s=passes([each.forward_s for each in times]),
         backward_s=passes([each.backward_s for each in times]),
         step_s=np.array([each.step_s for each in times])[:, None] * factors[None, :],
         status="measured",
         token_s=passes(tokens, plan.micro_batch * plan.micro_batches) if tokens else None,
     )
-    return replace(timed, int8=timed)
 
 
 def targets_of(
@@ -214,19 +212,25 @@ def frozen_profile(plan: Plan, cluster: Cluster, table: CostTable) -> dict[str, 
     samples = samples_of(plan)
     trains = bool(table.backward_s.any())
 
-    def of(layer: int, device: int) -> LayerProfile:
-        forward_s, backward_s = table.forward_s[layer, device], table.backward_s[layer, device]
+    def of(layer: int, device: int, times: CostTable) -> LayerProfile:
+        forward_s, backward_s = times.forward_s[layer, device], times.backward_s[layer, device]
         return LayerProfile(
             forward_s={count: float(forward_s[count]) for count in samples},
             backward_s={count: float(backward_s[count]) for count in samples} if trains else {},
-            step_s=float(table.step_s[layer, device]),
+            step_s=float(times.step_s[layer, device]),
             token_s={}
-            if table.token_s is None
-            else {count: float(table.token_s[layer, device, count]) for count in decoded_of(plan)},
+            if times.token_s is None
+            else {count: float(times.token_s[layer, device, count]) for count in decoded_of(plan)},
         )
 
-    layers = range(plan.layer_count)
-    return {name: tuple(of(layer, cluster.device_ids.index(name)) for layer in layers) for name in plan.devices}
+    return {
+        name: tuple(
+            of(layer, cluster.device_ids.index(name), table.with_weights(stage.weights))
+            for layer in range(plan.layer_count)
+        )
+        for stage in plan.stages
+        for name in stage.devices
+    }
 
 
 def samples_of(plan: Plan) -> list[int]:

@@ -7,6 +7,7 @@ import statistics
 import time
 from typing import TYPE_CHECKING
 
+from dora_nb.domain.accuracy import Accuracy
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_record import Copying, Environment, RunRecord
 from dora_nb.domain.run_timeline import INFERENCE
@@ -21,13 +22,18 @@ if TYPE_CHECKING:
     from dora_nb.executor.reference import Reference
 
 
-def reference_of(rehearsal: Rehearsal, plan: Plan, steps: int) -> Reference:
-    """The same network in one process; see :func:`~dora_nb.executor.reference.reference_run`."""
+def reference_of(rehearsal: Rehearsal, plan: Plan, steps: int) -> tuple[Reference, Accuracy | None]:
+    """The same network in one process, and how far it is from one all in its own precision, where the plan's is not.
+
+    See :func:`~dora_nb.executor.reference.reference_run`, :func:`~dora_nb.executor.measuring.accuracy.accuracy_of`.
+    """
+    from dora_nb.executor.measuring.accuracy import accuracy_of
     from dora_nb.executor.reference import reference_run
     from dora_nb.executor.threads import one_thread
 
     with one_thread():
-        return reference_run(rehearsal.task, plan, steps)
+        reference = reference_run(rehearsal.task, plan, steps)
+        return reference, accuracy_of(rehearsal.task, plan) if any(plan.weights_by_layer) else None
 
 
 def record_of(

@@ -51,12 +51,14 @@ def reference_run(task: Task, plan: Plan, steps: int) -> Reference:
     task
         What is computed; here on the processor.
     plan
-        Only its micro-batches count.
+        Its micro-batches count, and in what its stages hold their weights.
     steps
         Training steps; 0 for none.
     """
     task.make_importable()
-    layers = built_layers(task.network.build(), dtype=task.torch_dtype, seed=task.seed)
+    layers = built_layers(
+        task.network.build(), dtype=task.torch_dtype, seed=task.seed, weights_by_layer=plan.weights_by_layer
+    )
     data: Data = task.data.build()
     loss: Loss = task.loss.function()
 

@@ -12,7 +12,7 @@ from dora_nb.costs.network import Flow, Network
 from dora_nb.costs.resident import state_bytes_per_parameter
 from dora_nb.costs.table import CostTable
 from dora_nb.domain.cluster import Cluster
-from dora_nb.domain.plan import Plan
+from dora_nb.domain.plan import Plan, Weights
 from dora_nb.domain.profile import LayerProfile
 from dora_nb.domain.run_record import Link, Ordering
 from dora_nb.domain.run_timeline import PredictedTimeline
@@ -95,8 +95,8 @@ class Rehearsal:
     workload: Workload
     cluster: Cluster
     emulation: Emulation
-    _timed: dict[tuple[bool, int], tuple[LayerTimes, ...]] = field(default_factory=dict)
-    _timed_tokens: dict[int, tuple[LayerTimes, ...]] = field(default_factory=dict)
+    _timed: dict[tuple[bool, Weights | None, int], tuple[LayerTimes, ...]] = field(default_factory=dict)
+    _timed_tokens: dict[tuple[Weights | None, int], tuple[LayerTimes, ...]] = field(default_factory=dict)
     _took_s: float = 0.0  # timing layers; what that had of a core, and everybody of all cores
     _had_s: float = 0.0
     _busy_s: float = 0.0
@@ -215,29 +215,34 @@ class Rehearsal:
         alone, of = for_inference(plan, self.workload)
         passes = [(over_requests(alone, self.task.requests), of)]
         passes += [(plan, self.workload)] if self.workload.trains else []
-        factors = dict.fromkeys(cluster.device_ids, 1.0) | dict(self.emulation.factors)
-        return [
-            (each, of, measured_table(self._times(plan, trains=of.trains), each, cluster, factors))
-            for each, of in passes
-        ]
+        return [(each, of, self._table(plan, each, of, cluster)) for each, of in passes]
 
-    def _times(self, plan: Plan, *, trains: bool) -> tuple[LayerTimes, ...]:
+    def _table(self, plan: Plan, passed: Plan, of: Workload, cluster: Cluster) -> CostTable:
+        """How long layers take, held as the plan's stages hold them."""
+        factors = dict.fromkeys(cluster.device_ids, 1.0) | dict(self.emulation.factors)
+        tables = {
+            weights: measured_table(self._times(plan, weights, trains=of.trains), passed, cluster, factors)
+            for weights in {None, *(stage.weights for stage in plan.stages)}
+        }
+        return replace(tables[None], narrower={weights: each for weights, each in tables.items() if weights})
+
+    def _times(self, plan: Plan, weights: Weights | None, *, trains: bool) -> tuple[LayerTimes, ...]:
         """Of every layer, for the numbers of samples that the plan uses; what was timed is not timed again."""
         from dora_nb.executor.measuring.profile import LayerTimes, profile_layers
 
         samples, decoded = samples_of(plan), decoded_of(plan) if self.task.decode_steps else []
-        new = [each for each in samples if (trains, each) not in self._timed]
-        new_decoded = [each for each in decoded if each not in self._timed_tokens]
+        new = [each for each in samples if (trains, weights, each) not in self._timed]
+        new_decoded = [each for each in decoded if (weights, each) not in self._timed_tokens]
         if new or new_decoded:
             mode = "training" if trains else "generate" if self.task.generates else "inference"
             began_s, had_s, busy_s = time.perf_counter(), time.thread_time(), busy_core_s()
-            times = profile_layers(self.task.replace(mode=mode), new or samples[:1], new_decoded)
+            times = profile_layers(self.task.replace(mode=mode), new or samples[:1], new_decoded, weights)
             self._took_s += time.perf_counter() - began_s
             self._had_s += time.thread_time() - had_s
             self._busy_s += busy_core_s() - busy_s
-            self._timed |= {(trains, count): times for count in new}
-            self._timed_tokens |= dict.fromkeys(new_decoded, times)
-        known = [self._timed[trains, count] for count in samples]
+            self._timed |= {(trains, weights, count): times for count in new}
+            self._timed_tokens |= {(weights, count): times for count in new_decoded}
+        known = [self._timed[trains, weights, count] for count in samples]
         return tuple(
             LayerTimes(
                 forward_s={count: each[layer].forward_s[count] for count, each in zip(samples, known, strict=True)},
@@ -245,7 +250,7 @@ class Rehearsal:
                     count: each[layer].backward_s[count] for count, each in zip(samples, known, strict=True) if trains
                 },
                 step_s=known[0][layer].step_s,
-                token_s={count: (self._timed_tokens[count][layer].token_s or {})[count] for count in decoded},
+                token_s={count: (self._timed_tokens[weights, count][layer].token_s or {})[count] for count in decoded},
             )
             for layer in range(self.task.layer_count)
         )

@@ -144,7 +144,7 @@ def _up_to(table: CostTable, batch: int) -> CostTable:
         forward_s=table.forward_s[..., samples],
         backward_s=table.backward_s[..., samples],
         token_s=None if table.token_s is None else table.token_s[..., samples],
-        int8=None if table.int8 is None else _up_to(table.int8, batch),
+        narrower={weights: _up_to(each, batch) for weights, each in table.narrower.items()},
     )
 
 

@@ -61,7 +61,7 @@ class Fleet:
         battery_j = {} if qoe is None else qoe.battery_j
         priced = qoe is not None and qoe.battery_price is not None
         by_key: dict[object, list[list[int]]] = {}
-        network, least = Network.of(cluster), table.least
+        network, tables = Network.of(cluster), (table, *table.narrower.values())
         for index, device in enumerate(cluster.devices):
             key = (
                 device.usable_memory_bytes,
@@ -70,12 +70,10 @@ class Fleet:
                 device.id in (workload.source, workload.sink) and device.id,
                 battery_j.get(device.id),
                 priced and device.id in battery_j and device.id,
-                table.forward_s[:, index].tobytes(),
                 table.backward_s[:, index].tobytes(),
                 table.step_s[:, index].tobytes(),
-                table.token_s is not None and table.token_s[:, index].tobytes(),
-                least.forward_s[:, index].tobytes(),
-                least.token_s is not None and least.token_s[:, index].tobytes(),
+                *(each.forward_s[:, index].tobytes() for each in tables),
+                *(each.token_s is not None and each.token_s[:, index].tobytes() for each in tables),
             )
             same = by_key.setdefault(key, [])
             twins = (members for members in same if network.alike(cluster.devices[members[0]].id, device.id))

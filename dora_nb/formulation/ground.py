@@ -56,7 +56,9 @@ class Ground:
     def energy_left(self, all_on: bool) -> EnergyLeft:
         """What missing stages draw at least, where every device of the cluster draws, or only the plan's do."""
         if all_on not in self._energy_left:
-            self._energy_left[all_on] = EnergyLeft.of(self.table, self.cluster, self.fleet, self.stages_left, all_on)
+            self._energy_left[all_on] = EnergyLeft.of(
+                self.table.least, self.cluster, self.fleet, self.stages_left, all_on
+            )
         return self._energy_left[all_on]
 
     @cached_property

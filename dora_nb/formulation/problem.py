@@ -69,10 +69,7 @@ class Problem:
             raise InputError("overlap", overlap, "True in mode 'stream', whose stages compute while they send")
         table = cost_table(workload, cluster) if table is None else table
         qoe = QoE(energy_accounting=accounting) if qoe is None else qoe
-        if space is None or not space.int8_weights:
-            table = replace(table, int8=None)
-        elif table.int8 is None:
-            raise InputError("space.int8_weights", True, "False with a table that has no times of weights in 8 bits")
+        table = table.with_narrower(() if space is None else space.weights)
         fleet = Fleet.of(workload, cluster, table, qoe)
         space = SearchSpace.default(workload, fleet) if space is None else space
         space.check(workload)

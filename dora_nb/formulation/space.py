@@ -9,7 +9,7 @@ from typing import Any
 
 from dora_nb.costs.table import cost_table
 from dora_nb.domain.cluster import Cluster
-from dora_nb.domain.plan import MOST_CHUNKS
+from dora_nb.domain.plan import MOST_CHUNKS, Weights, checked_weights
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.formulation.fleet import Fleet
@@ -39,10 +39,10 @@ class SearchSpace:
     recomputation
         Whether a training stage may run its layers forward again where memory does not hold what it would otherwise
         keep; see :attr:`~dora_nb.domain.plan.Stage.recomputes`.
-    int8_weights
-        Whether a stage may hold its weights in 8 bits where that is faster or where memory does not hold them
-        otherwise; see :attr:`~dora_nb.domain.plan.Stage.weights`. It changes what the network computes, by how much is
-        not predicted; so only where asked for.
+    weights
+        In what a stage may hold its weights beside the workload's precision, where that is faster or thriftier or where
+        memory does not hold them otherwise; see :attr:`~dora_nb.domain.plan.Stage.weights`. It changes what the network
+        computes, by how much is not predicted; so only where asked for.
     token_groups
         Into how many groups of equally many micro-batches the batch may be split while tokens are generated, where its
         micro-batches allow it; see :attr:`~dora_nb.domain.plan.Plan.token_groups`. One group unless more are asked
@@ -54,7 +54,7 @@ class SearchSpace:
     in_flight_depths: tuple[int, ...]
     most_chunks: int = MOST_CHUNKS
     recomputation: bool = True
-    int8_weights: bool = False
+    weights: tuple[Weights, ...] = ()
     token_groups: tuple[int, ...] = (1,)
 
     @classmethod
@@ -100,8 +100,7 @@ class SearchSpace:
             raise InputError("in_flight_depths", self.in_flight_depths, "at least one depth, each at least 1")
         if self.most_chunks not in (1, 2, MOST_CHUNKS):
             raise InputError("most_chunks", self.most_chunks, f"1, 2 or {MOST_CHUNKS}")
-        if self.int8_weights and workload.trains:
-            raise InputError("int8_weights", True, "False in training, which changes the weights")
+        checked_weights(self.weights, trains=workload.trains)
         if not self.token_groups or min(self.token_groups) < 1:
             raise InputError("token_groups", self.token_groups, "at least one number, each at least 1")
         if self.token_groups != (1,) and not workload.generates:
@@ -142,9 +141,14 @@ class SearchSpace:
             f"contiguous stages, micro-batches of {sizes}, up to {self.most_replicas} replicas a stage with "
             f"{self._shares()}, in-flight depth {depths}, transfers in up to {self.most_chunks} chunks"
             f"{', recomputation where memory is short' if self.recomputation else ''}"
-            f"{', weights in 8 bits where that is faster or needed' if self.int8_weights else ''}"
-            f"{self._groups()}"
+            f"{self._weights()}{self._groups()}"
         )
+
+    def _weights(self) -> str:
+        if not self.weights:
+            return ""
+        kinds = checked_weights(self.weights, trains=False)
+        return f", weights in {' or '.join(kinds)} where that is faster, thriftier or needed"
 
     def _groups(self) -> str:
         if self.token_groups == (1,):

@@ -74,7 +74,7 @@ def check_large(problem: Problem, modes: tuple[str, ...] = ("training", "inferen
         "energy_j": (terms.energy_limit_j, math.isinf(terms.energy_limit_j)),
         "battery_j": (terms.qoe.battery_j, not terms.qoe.battery_j),
         "tied_parameters": (problem.workload.tied_parameters, not problem.workload.tied_parameters),
-        "int8_weights": (problem.space.int8_weights, not problem.space.int8_weights),
+        "weights": (problem.space.weights, not problem.space.weights),
         "mode": (problem.workload.mode, problem.workload.mode in modes),
         "cluster": (problem.cluster.name, single is not None and single.kind in ("shared", "switch")),
     }

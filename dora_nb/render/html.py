@@ -12,6 +12,7 @@ from dora_nb.domain.certificate import Certificate, SecondSolve
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.plan_set import PlanSet
 from dora_nb.render import words
+from dora_nb.render.accuracy import accuracy_lines
 from dora_nb.render.front import front_svg
 from dora_nb.render.svg import attribute
 from dora_nb.render.timeline import timeline_svg
@@ -64,7 +65,7 @@ def plan_set_html(plan_set: PlanSet) -> str:
         f'<p class="dora-faint">{asked}<br>{limits}. All figures are predicted.</p>',
         f'<div class="dora-scroll">{_table(plan_set)}</div>',
         f"<div>{front_svg(plan_set)}</div>",
-        _items([*words.pace_lines(plan_set), *words.comparison_lines(plan_set), *words.accuracy_lines(plan_set)]),
+        _items([*words.pace_lines(plan_set), *words.comparison_lines(plan_set), *accuracy_lines(plan_set)]),
         _details("Who runs what", "".join(_who(plan, plan_set) for plan in plan_set.plans)),
         _details("What the bounds rest on", _items(words.solved_lines(plan_set))),
     ]

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from dora_nb.domain.run_record import Copying, EnergyFigure, Incident, RunRecord
+from dora_nb.render.accuracy import accuracy_text
 from dora_nb.render.html import fragment, pairs
 from dora_nb.render.svg import attribute
 from dora_nb.render.words import count
 from dora_nb.units import format_bytes, format_joules, format_seconds
+
+#: What is said of figures of a random network.
+_OF_RANDOM = "; of a small random network, which says little about a trained one"
 
 
 def run_pairs(record: RunRecord) -> list[tuple[str, str]]:
@@ -20,6 +24,8 @@ def run_pairs(record: RunRecord) -> list[tuple[str, str]]:
         ("ran", f"{_work(record)} of {workload.name}{scaled} ({size}) on {len(record.plan.devices)} workers"),
         ("difference", f"at most {record.max_abs_diff:.1e} from the same network in one process"),
     ]
+    if record.accuracy is not None:
+        found.append(("accuracy", f"{accuracy_text(record.accuracy)}{_OF_RANDOM if record.scaled_down else ''}"))
     if record.steps:
         found.append(("training step", _times(record.predicted_s, record.measured_s)))
     if record.inference_measured_s > 0:  # none where training was resumed

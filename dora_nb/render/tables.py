@@ -10,6 +10,7 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.workload import Workload
 from dora_nb.render import words
+from dora_nb.render.accuracy import accuracy_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,7 +97,7 @@ def plan_sentences(plan_set: PlanSet) -> list[str]:
     lines = [
         *words.pace_lines(plan_set),
         *words.comparison_lines(plan_set),
-        *words.accuracy_lines(plan_set),
+        *accuracy_lines(plan_set),
         *words.solved_lines(plan_set),
         "All figures are predicted.",
     ]

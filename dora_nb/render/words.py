@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dora_nb.domain.cluster import Cluster, ContentionDomain
 from dora_nb.domain.coverage import Coverage
 from dora_nb.domain.limit import Limit
-from dora_nb.domain.plan import Plan, Stage
+from dora_nb.domain.plan import Plan, Stage, Weights
 from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import EnergyAccounting, QoE
 from dora_nb.domain.rating import qoe_value
@@ -19,8 +19,8 @@ from dora_nb.units import format_bandwidth, format_bytes, format_joules, format_
 #: What a cell says when there is no figure.
 NOTHING = "-"
 
-#: What is said of a stage that holds its weights in 8 bits.
-INT8 = "weights in 8 bits"
+#: What is said of a stage that holds its weights in fewer bits.
+WEIGHTS: dict[Weights, str] = {"fp16": "FP16", "int8": "weights in 8 bits"}
 
 #: What is said of a stage that runs layers forward again before their backward pass.
 RECOMPUTES = "recomputes activations"
@@ -301,25 +301,7 @@ def describe_stages(plan: Plan, names: Sequence[str]) -> list[str]:
 
 def ways_words(stage: Stage) -> list[str]:
     """How a stage is run, where it is not as usual."""
-    return [*([RECOMPUTES] if stage.recomputes else []), *([INT8] if stage.weights == "int8" else [])]
-
-
-def accuracy_lines(plan_set: PlanSet) -> list[str]:
-    """Which layers the plans hold in 8 bits, and that nobody knows yet what that does to the results."""
-    workload = plan_set.workload
-    names, parameters = [each.name for each in workload.layers], workload.int8_parameters
-    plans_of: dict[str, list[str]] = {}
-    for plan in plan_set.plans:
-        stages = [stage for stage in plan.stages if stage.weights == "int8"]
-        layers = [index for stage in stages for index in range(stage.first_layer, stage.stop_layer)]
-        held = layer_words([names[index] for index in layers if parameters[index]])
-        if held:
-            plans_of.setdefault(held, []).append(repr(plan.label or "the plan"))
-    return [
-        f"Accuracy not measured: the weights of {held} are in 8 bits in {sentence(plans)}; all others, also those of "
-        f"the baselines, are in {workload.precision}."
-        for held, plans in plans_of.items()
-    ]
+    return [*([RECOMPUTES] if stage.recomputes else []), *([WEIGHTS[stage.weights]] if stage.weights else [])]
 
 
 def layer_words(names: Sequence[str]) -> str:

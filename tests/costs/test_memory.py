@@ -69,6 +69,21 @@ def test_weights_in_8_bits_take_a_byte_each_but_for_look_ups_and_tied_ones() -> 
     assert work.int8_parameters == (100, 200, 300, 400)
 
 
+def test_in_fp16_all_takes_half_but_what_crosses_cuts() -> None:
+    expected = 500 * 2 + 2 * (40 * 2 + 4 * (7 + 19) * 4)
+    assert bytes_of(chain(mode="inference"), 1, 3, weights="fp16") == expected
+    narrow = chain(mode="inference", precision="fp16")
+    assert bytes_of(narrow, 0, 4, weights="fp16") == bytes_of(narrow, 0, 4)
+
+
+def test_parameters_take_at_least_what_each_layer_takes_in_fewest_bits() -> None:
+    work = chain(tied=50, mode="inference")
+    model = MemoryModel(work)
+    assert model.least_bytes() == 1050 * 4
+    assert model.least_bytes(["fp16"]) == 1050 * 4 - 1100 * 2  # what is tied, twice
+    assert model.least_bytes(["fp16", "int8"]) == 1050 * 4 - 600 * 2 - 500 * 3
+
+
 def test_the_ends_hold_inputs_and_labels_or_outputs() -> None:
     expected = 1000 * 16 + 2 * (3 * (11 + 17 + 23 + 31) * 4 + 500 * 4 + 2 * 4 * (6 + 9))
     assert bytes_of(chain(label_bytes=9), 0, 4) == expected

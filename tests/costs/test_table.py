@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from builders import cluster, device, layer, workload
@@ -66,14 +64,27 @@ def test_weights_in_8_bits_are_read_sooner_and_multiplied_as_fast() -> None:
     deep = [layer("a", flops=4e6, parameters=1000, traffic_elements=50), layer("b", parameters=10, operator="lookup")]
     work = workload(deep, batch=2, mode="inference")
     table = cost_table(work, cluster([device("x", 1e6, memory_bytes_per_s=1e3)]))
-    assert table.int8 is not None
     assert table.forward_s[0, 0].tolist() == pytest.approx([0, 4.2, 8])  # 4,000 + 200 n bytes, or 4 n s of products
-    assert table.int8.forward_s[0, 0].tolist() == pytest.approx([0, 4, 8])  # 1,000 + 200 n bytes
-    assert (table.int8.forward_s[1] == table.forward_s[1]).all()
-    assert (table.least.forward_s == table.int8.forward_s).all()
-    assert cost_table(workload(deep, batch=2), cluster([device("x")])).int8 is None
-    with pytest.raises(InputError, match="8 bits"):
-        replace(table, int8=None).with_weights("int8")
+    held = table.with_weights("int8")
+    assert held.forward_s[0, 0].tolist() == pytest.approx([0, 4, 8])  # 1,000 + 200 n bytes
+    assert (held.forward_s[1] == table.forward_s[1]).all()
+    assert (table.with_narrower(["int8"]).least.forward_s == held.forward_s).all()
+    assert not cost_table(workload(deep, batch=2), cluster([device("x")])).narrower
+    with pytest.raises(InputError, match="times with weights in int8"):
+        table.with_narrower([]).with_weights("int8")
+
+
+def test_in_fp16_half_the_bytes_are_moved_and_the_rate_is_the_devices_own_where_known() -> None:
+    deep = [layer("a", flops=4e6, parameters=1000, traffic_elements=50), layer("b", parameters=10, operator="lookup")]
+    work = workload(deep, batch=2, mode="inference")
+    rates = {"matmul": {"fp32": 1e6, "fp16": 4e6}}
+    table = cost_table(work, cluster([device("x", rates, memory_bytes_per_s=1e3), device("y", 1e6)]))
+    held = table.with_weights("fp16")
+    assert held.forward_s[0, 0].tolist() == pytest.approx([0, 2.1, 2.2])  # 2,000 + 100 n bytes, or 1 n s of products
+    assert held.forward_s[1, 0, 1] == pytest.approx(table.forward_s[1, 0, 1] / 2)
+    assert held.forward_s[0, 1].tolist() == pytest.approx([0, 4, 8])  # no rate in FP16: as in FP32
+    whole = cost_table(work.replace(precision="fp16"), cluster([device("x", rates, memory_bytes_per_s=1e3)]))
+    assert (whole.with_weights("fp16").forward_s == whole.forward_s).all()
 
 
 def test_two_tables_have_the_same_times_only_if_all_are_equal() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from builders import cluster, default_space, device, every_plan, examples, questions, shape_and_timing, workload
+from builders import cluster, default_space, device, every_plan, examples, layer, questions, shape_and_timing, workload
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -38,6 +38,18 @@ def test_no_stages_before_a_cut_of_any_plan_draw_less(question: tuple[Workload, 
             spent_j += _joules(plan, split - 1, problem, makespan_s)
             code = _code(plan, split, problem)
             assert least_j[code, plan.stages[split - 1].stop_layer] <= spent_j * ROUNDING
+
+
+def test_what_is_drawn_at_least_counts_the_fewest_bits() -> None:
+    """Reading a byte instead of four takes a quarter of the seconds, and so of the joules."""
+    work = workload([layer("a", flops=1.0, parameters=1000)], mode="inference")
+    place = cluster([device("a", 1e9, memory_bytes_per_s=1e3)])
+    whole, held = (
+        Problem.of(work, place, "participating", space=default_space(work, place, weights=weights))
+        for weights in ((), ("int8",))
+    )
+    drawn_j, least_j = (each.energy_left.device_j * each.stages_left.work[-1] for each in (whole, held))
+    assert least_j == pytest.approx(drawn_j / 4)
 
 
 def _joules(plan: Plan, stage: int, problem: Problem, makespan_s: float) -> float:

@@ -30,6 +30,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.plan import Weights
 from dora_nb.domain.qoe import EnergyAccounting, QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InfeasibleError
@@ -152,23 +153,37 @@ def _much_to_read(dice: Dice) -> Question:
     layers = [each.replace(parameters=dice.number(10**5, 10**6), tied_parameters=0) for each in work.layers]
     whole = 4 * sum(each.parameters for each in layers)
     devices = [
-        each.replace(memory_bytes=4e6 + whole * dice.pick((0.4, 0.8, 2.0)), memory_bytes_per_s=dice.pick((1e6, 1e7)))
+        each.replace(
+            memory_bytes=4e6 + whole * dice.pick((0.4, 0.8, 2.0)),
+            memory_bytes_per_s=dice.pick((1e6, 1e7)),
+            flops_per_s={
+                name: rates | ({"fp16": rates["fp32"] * fp16} if (fp16 := dice.pick((0, 0.5, 1, 3))) else {})
+                for name, rates in each.flops_per_s.items()
+            },
+        )
         for each in place.devices
     ]
     return work.replace(layers=tuple(layers)), place.replace(devices=tuple(devices))
 
 
 @settings(max_examples=examples(10), **QUICK)
-@given(seeded(_much_to_read), ACCOUNTINGS, st.sampled_from((0.0, 0.3, 0.7)))
-def test_no_plan_refutes_the_bounds_where_weights_may_be_held_in_8_bits(
-    question: Question, accounting: EnergyAccounting, share: float
+@given(
+    seeded(_much_to_read),
+    ACCOUNTINGS,
+    st.sampled_from((0.0, 0.3, 0.7)),
+    st.sampled_from([("fp16",), ("int8",), ("fp16", "int8")]),
+    st.booleans(),
+)
+def test_no_plan_refutes_the_bounds_where_weights_may_be_held_in_fewer_bits(
+    question: Question, accounting: EnergyAccounting, share: float, weights: tuple[Weights, ...], scarce: bool
 ) -> None:
-    problem = Problem.of(*question, accounting, space=default_space(*question, int8_weights=True))
+    """Every stage of the plans compared with may hold them so, whether or not it gains."""
+    problem = Problem.of(*question, accounting, space=default_space(*question, weights=weights))
     plans = rated_plans(problem)
     if not plans:
         return
-    latency_s, _ = limits_of(plans, share)
-    targets = search(problem, (latency_s, np.inf))
+    latency_s, energy_j = limits_of(plans, share)
+    targets = search(problem, (latency_s, np.inf), energy_j if scarce else np.inf)
     check_bounds(targets, plans)
     check_answers(targets, plans)
 

@@ -23,9 +23,9 @@ from dora_nb.domain.transfer import HOSTED
 from dora_nb.executor.device.again import run_again
 from dora_nb.executor.device.generation import Generation
 from dora_nb.executor.device.instructions import HandOver
-from dora_nb.executor.device.int8 import hold_in_int8
 from dora_nb.executor.device.layer_state import load_state, optimizer_of, state_of
 from dora_nb.executor.networks.chain import built_layer, parameters_once, tie, tied_names
+from dora_nb.executor.networks.weights import held_in
 from dora_nb.executor.tasks.data import micro_batch
 from dora_nb.executor.tasks.loss import part_of_loss
 from dora_nb.executor.tasks.task import Data, Loss, MicroBatch, Network, Task, torch_dtype
@@ -109,9 +109,8 @@ class Replica:
             self._remember(kept)
         for index in set(given) & set(self.layers):
             self.load_state(index, given[index])
-        if stage.weights == "int8":
-            whole = {0, len(network) - 1} if names is not None else set()  # tied parameters stay one tensor
-            self._modules |= {k: hold_in_int8(each) for k, each in self._modules.items() if k not in whole}
+        tied = () if names is None else (0, len(network) - 1)
+        self._modules = {k: held_in(each, stage.weights, tied=k in tied) for k, each in self._modules.items()}
         self._trains = False
         self._passes: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         self.loss = 0.0

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import pathlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from dora_nb.domain.plan import Weights
 from dora_nb.domain.profile import Profile
 from dora_nb.errors import InputError
 from dora_nb.executor.measuring.profiler import profile
@@ -24,6 +25,7 @@ def profile_named(
     batch: int,
     samples: Iterable[int] | None,
     repetitions: int,
+    weights: Sequence[Weights] = (),
 ) -> Profile:
     """Measure every layer of a model that is named, on this device.
 
@@ -36,7 +38,7 @@ def profile_named(
         checkpoint.
     sample
         ``module:name`` of the tensor that goes in, or of a function without arguments that makes it.
-    mode, batch, samples, repetitions
+    mode, batch, samples, repetitions, weights
         As for :func:`~dora_nb.executor.measuring.profiler.profile`.
 
     Raises
@@ -51,7 +53,16 @@ def profile_named(
     if not isinstance(entering, Tensor):
         raise InputError("sample", type(entering).__name__, "a tensor, or a function that makes one")
     name = os.path.basename(os.path.normpath(model)) if os.path.isdir(model) else model.rpartition(":")[2]
-    return profile(chain, entering, mode=mode, batch=batch, samples=samples, repetitions=repetitions, name=name)
+    return profile(
+        chain,
+        entering,
+        mode=mode,
+        batch=batch,
+        samples=samples,
+        repetitions=repetitions,
+        name=name,
+        weights=weights,
+    )
 
 
 def _made(name: str) -> Any:

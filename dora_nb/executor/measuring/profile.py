@@ -10,10 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dora_nb.domain.plan import Weights
 from dora_nb.domain.run_timeline import INFERENCE
 from dora_nb.executor.device.cache import KeyValueCache
 from dora_nb.executor.device.layer_state import optimizer_of
-from dora_nb.executor.networks.chain import built_layer, kind_of
+from dora_nb.executor.networks.chain import built_layer, kind_of, tied_names
+from dora_nb.executor.networks.weights import held_in
 from dora_nb.executor.tasks.data import micro_batch
 from dora_nb.executor.tasks.loss import part_of_loss
 from dora_nb.executor.tasks.task import Cut, Data, Loss, MicroBatch, Network, Task, torch_dtype
@@ -41,7 +43,9 @@ class LayerTimes(NamedTuple):
     token_s: dict[int, float] | None = None
 
 
-def profile_layers(task: Task, samples: Iterable[int], decoded: Iterable[int] = ()) -> tuple[LayerTimes, ...]:
+def profile_layers(
+    task: Task, samples: Iterable[int], decoded: Iterable[int] = (), weights: Weights | None = None
+) -> tuple[LayerTimes, ...]:
     """Time every layer, a layer in memory at a time; of layers of one kind, the first speaks for all.
 
     Processor time of this thread is taken, which other processes disturb by a few percent where they disturb wall time
@@ -55,6 +59,8 @@ def profile_layers(task: Task, samples: Iterable[int], decoded: Iterable[int] = 
         Numbers of samples to time.
     decoded
         Numbers of samples of which to time a further token, with half of the tokens before it that are generated.
+    weights
+        In what every layer holds its weights, see :attr:`~dora_nb.domain.plan.Stage.weights`.
     """
     counts = sorted(set(samples))
     network: Network = task.network.build()
@@ -62,11 +68,13 @@ def profile_layers(task: Task, samples: Iterable[int], decoded: Iterable[int] = 
     data: Data = task.data.build()
     widest = micro_batch(data, INFERENCE, 0, counts[-1], task.torch_dtype)
     kinds = [(kind_of(network, index), index == task.layer_count - 1) for index in range(task.layer_count)]
+    tied = () if tied_names(network) is None else (0, task.layer_count - 1)
     measured = {}
     with one_thread(), torch.random.fork_rng(devices=()):
         for index, kind in enumerate(kinds):
             if kind not in measured:
                 layer = built_layer(network, index, dtype=task.torch_dtype, seed=task.seed)
+                layer = held_in(layer, weights, tied=index in tied)
                 measured[kind] = _profile(task, index, layer, counts, widest, loss)
                 if task.generates:
                     token_s = {count: _token_s(task, index, layer, count) for count in sorted(set(decoded))}

@@ -8,6 +8,7 @@ every storage once, parameters left out, and a tensor between two layers counted
 from __future__ import annotations
 
 import contextlib
+import copy
 import pathlib
 import platform
 import statistics
@@ -20,11 +21,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dora_nb.domain.layer import Layer, OperatorClass, Precision
+from dora_nb.domain.plan import Weights, checked_weights
 from dora_nb.domain.profile import LayerProfile, Profile
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.executor.device.layer_state import optimizer_of
 from dora_nb.executor.networks.chain import built_layer, kind_of, tied_names
+from dora_nb.executor.networks.weights import held_in
 from dora_nb.executor.tasks.task import Network, Source, torch_dtype
 from dora_nb.executor.threads import one_thread
 
@@ -44,6 +47,7 @@ def profile(
     name: str = "",
     repetitions: int = REPETITIONS,
     dtype: str | None = None,
+    weights: Sequence[Weights] = (),
 ) -> Profile:
     """Measure every layer of a model on this device.
 
@@ -69,6 +73,8 @@ def profile(
         Passes that are timed, after two that are not.
     dtype
         Of a network's parameters, ``float64`` for example; None: ``float32``. A live model keeps its own.
+    weights
+        In what layers are timed as well, see :attr:`~dora_nb.domain.plan.Stage.weights`; not in training.
 
     Returns
     -------
@@ -86,10 +92,11 @@ def profile(
     counts = sorted({1 << n for n in range(batch.bit_length())} | {batch}) if samples is None else sorted(set(samples))
     if not counts or counts[0] < 1:
         raise InputError("samples", counts, "one number or more, each 1 or more")
+    kinds = checked_weights(weights, trains=mode == "training")
     if sample.is_floating_point():
         sample = sample.to(chain.dtype)
     with one_thread(), torch.random.fork_rng(devices=[]):
-        layers, measured = _layers(chain, sample, mode == "training", counts, repetitions)
+        layers, measured = _layers(chain, sample, mode == "training", counts, repetitions, kinds)
     workload = Workload(
         name=name or type(model).__name__,
         mode=mode,
@@ -184,7 +191,7 @@ def _as_it_was(layer: nn.Module, trains: bool) -> Iterator[None]:
 
 
 def _layers(
-    chain: _Chain, sample: Tensor, trains: bool, counts: Sequence[int], repetitions: int
+    chain: _Chain, sample: Tensor, trains: bool, counts: Sequence[int], repetitions: int, weights: Sequence[Weights]
 ) -> tuple[list[Layer], list[LayerProfile]]:
     layers: list[Layer] = []
     measured: list[LayerProfile] = []
@@ -199,6 +206,14 @@ def _layers(
             with _as_it_was(module, trains):
                 counted = _counted(f"{index}.{kind}", module, entering, kept, trains, chain.dtype)
                 times = _timed(module, entering, trains, counts, repetitions)
+                shares = chain.tied > 0 and index in (0, chain.length - 1)
+                narrower_s = {
+                    each: _timed(
+                        held_in(copy.deepcopy(module), each, tied=shares), entering, trains, counts, repetitions
+                    ).forward_s
+                    for each in weights
+                }
+                times = times.replace(narrower_s=narrower_s)
             known[key] = (kind, counted[0], times, *counted[1:])
         kind, layer, times, entering, kept = known[key]
         tied = chain.tied if index in (0, chain.length - 1) else 0

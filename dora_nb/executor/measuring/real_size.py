@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dora_nb.domain.architecture import Architecture, DecoderArchitecture, EncoderArchitecture
 from dora_nb.domain.layer import Precision
+from dora_nb.domain.plan import Weights
 from dora_nb.domain.profile import Profile
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
@@ -34,6 +35,7 @@ def profile_workload(
     *,
     samples: Iterable[int] | None = None,
     repetitions: int = REPETITIONS,
+    weights: Sequence[Weights] = (),
     available_bytes: float | None = None,
     on_progress: Progress | None = None,
 ) -> Profile:
@@ -47,6 +49,8 @@ def profile_workload(
         Numbers of samples that are timed; None: powers of two up to the batch, and the batch.
     repetitions
         Passes that are timed, after two that are not.
+    weights
+        In what layers are timed as well; see :func:`~dora_nb.executor.measuring.profiler.profile`.
     available_bytes
         Memory that timing may take; None: what the system says is available. Numbers of samples with which a layer
         would need more are left out.
@@ -75,7 +79,8 @@ def profile_workload(
     if not wanted or wanted[0] < 1:
         raise InputError("samples", wanted, "one number or more, each 1 or more")
     available = available_memory_bytes() if available_bytes is None else available_bytes
-    fitting = [count for count in wanted if available is None or needed_bytes(workload, count) <= available]
+    copies = 2 if weights else 1  # a layer with fewer bits is made of a copy
+    fitting = [count for count in wanted if available is None or copies * needed_bytes(workload, count) <= available]
     if len(fitting) < len(wanted):
         assert available is not None, "everything fits where nothing is known of the memory"
         largest = max(range(len(workload.layers)), key=lambda index: _layer_bytes(workload, index, wanted[0]))
@@ -97,6 +102,7 @@ def profile_workload(
         samples=fitting,
         repetitions=repetitions,
         dtype=_DTYPES[workload.precision],
+        weights=weights,
     )
     return Profile(workload=workload, layers=found.layers, machine=found.machine)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from dora_nb.domain.plan import Weights
 from dora_nb.errors import InputError
+from dora_nb.executor.networks.weights import held_in
 from dora_nb.executor.tasks.task import Cut, Network, dtype_name
 
 
@@ -44,11 +46,22 @@ def built_layer(network: Network, index: int, *, dtype: torch.dtype, seed: int, 
     return layer.to(dtype)
 
 
-def built_layers(network: Network, *, dtype: torch.dtype, seed: int) -> nn.Sequential:
-    """The whole network in this process, with tied parameters as one tensor."""
+def built_layers(
+    network: Network, *, dtype: torch.dtype, seed: int, weights_by_layer: Sequence[Weights | None] = ()
+) -> nn.Sequential:
+    """The whole network in this process, with tied parameters as one tensor.
+
+    Where some layers hold their weights in fewer bits nothing is trained, and equal tensors do what one would.
+    """
     layers = {index: built_layer(network, index, dtype=dtype, seed=seed) for index in range(len(network))}
-    tie(tied_names(network), len(network), layers)
-    return nn.Sequential(*layers.values())
+    names = tied_names(network)
+    if not any(weights_by_layer):
+        tie(names, len(network), layers)
+        return nn.Sequential(*layers.values())
+    tied = () if names is None else (0, len(network) - 1)
+    return nn.Sequential(
+        *(held_in(layers[index], weights, tied=index in tied) for index, weights in enumerate(weights_by_layer))
+    )
 
 
 def tied_names(network: Network) -> tuple[str, str] | None:

@@ -91,9 +91,10 @@ class DecoderBlock(nn.Module):
 def _rotated(x: Tensor, first: int) -> Tensor:
     """Rotary positions, from ``first`` on, of (samples, heads, tokens, head_dim): pairs (i, i + half) turn by them."""
     half = x.shape[-1] // 2
-    frequency = ROTARY_BASE ** (-torch.arange(half, dtype=x.dtype) / half)
-    angle = torch.arange(first, first + x.shape[-2], dtype=x.dtype)[:, None] * frequency
-    cos, sin = angle.cos(), angle.sin()
+    precise = torch.promote_types(x.dtype, torch.float32)  # large angles in FP16 would be far off
+    frequency = ROTARY_BASE ** (-torch.arange(half, dtype=precise) / half)
+    angle = torch.arange(first, first + x.shape[-2], dtype=precise)[:, None] * frequency
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     left, right = x[..., :half], x[..., half : 2 * half]
     # An odd head has one element without a partner, which stays as it is.
     return torch.cat((left * cos - right * sin, right * cos + left * sin, x[..., 2 * half :]), dim=-1)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dora_nb.costs.table import Floats
-from dora_nb.domain.plan import Algorithm, Weights
+from dora_nb.domain.plan import Algorithm, Weights, checked_weights
 from dora_nb.domain.qoe import ROUNDING
 from dora_nb.formulation.columns.computing import Computing
 from dora_nb.formulation.columns.dominance import TELLING, not_dominated
@@ -38,9 +38,9 @@ def build_columns(
     compute less and idle for no longer; and nothing is paid for memory. So columns that recompute are added only where
     memory is scarce, and :attr:`Columns.least_in_flight` keeps them from being looked at elsewhere.
 
-    Weights are held in 8 bits, where that is allowed, if a forward pass, a step of generation or the joules get less by
-    it, or if they do not fit otherwise (or only beyond a priced headroom): elsewhere the same column with weights in
-    the workload's precision is as good in every figure.
+    Weights are held in fewer bits, where that is allowed, if a forward pass, a step of generation or the joules get
+    less by it, or if they do not fit otherwise (or only beyond a priced headroom), than with more bits of every kind:
+    elsewhere the same column with more bits is as good in every figure.
 
     Columns over (interval, device group) follow the pipeline-partition models of the literature; uneven integer
     shares and hosted tied layers are our own.
@@ -182,12 +182,14 @@ class _Builder:
             recomputed = self._held_so(micro_batch, again, deeper, 1 + found.enough, skip_empty=True)
             for algorithm, part in recomputed.parts:
                 yield (algorithm, True, None), part, recomputed.held.shares
-        if self.problem.table.int8 is not None:
-            smaller = self._held_so(
-                micro_batch, whole._replace(weights="int8"), self._gains(whole), least, skip_empty=True
-            )
-            for algorithm, part in smaller.parts:
-                yield (algorithm, False, "int8"), part, smaller.held.shares
+        wider = [whole]
+        for weights in checked_weights(self.problem.space.weights, trains=self.workload.trains):
+            smaller = whole._replace(weights=weights)
+            gains = np.logical_and.reduce([self._gains(smaller, than) for than in wider])
+            made = self._held_so(micro_batch, smaller, gains, least, skip_empty=True)
+            for algorithm, part in made.parts:
+                yield (algorithm, False, weights), part, made.held.shares
+            wider.append(smaller)
 
     def _held_so(
         self, micro_batch: int, held: Held, sought: NDArray[np.bool_], least: Floats, *, skip_empty: bool
@@ -228,10 +230,10 @@ class _Builder:
         own_s = passes_s + figures["step_s"] + figures["steps_s"]
         return np.asarray(figures["cap_s"] * (1 + ROUNDING) >= own_s)
 
-    def _gains(self, whole: Held) -> NDArray[np.bool_]:
-        """Where weights in 8 bits make a stage faster or thriftier, or make it fit."""
-        ours, theirs = self.computing.figures(whole._replace(weights="int8")), self.computing.figures(whole)
-        fits = self.memory.enough(whole, self.memory.most_in_flight(whole))
+    def _gains(self, smaller: Held, wider: Held) -> NDArray[np.bool_]:
+        """Where weights in fewer bits make a stage faster or thriftier, or make it fit."""
+        ours, theirs = self.computing.figures(smaller), self.computing.figures(wider)
+        fits = self.memory.enough(wider, self.memory.most_in_flight(wider))
         gains = fits < 1
         drawn = [name for name in theirs if name.startswith("battery_j ")]
         for name in ("forward_s", "decode_s", "compute_j", *drawn):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dora_nb.costs.table import Floats
+from dora_nb.costs.table import CostTable, Floats
 from dora_nb.domain.plan import Weights
 from dora_nb.formulation.columns.held import Held, is_whole
 from dora_nb.formulation.fleet import Ints
@@ -18,16 +18,16 @@ class Computing:
         self.workload, self.cluster = problem.workload, problem.cluster
         self.table, self.terms = problem.table, problem.terms
         self.layers = len(self.workload.layers)
-        self.forward_until = _until_cut(self.table.forward_s)
+        tables: list[tuple[Weights | None, CostTable]] = [(None, self.table), *self.table.narrower.items()]
+        self.forward_until = {weights: _until_cut(table.forward_s) for weights, table in tables}
         self.backward_until = _until_cut(self.table.backward_s)
-        int8 = self.table.int8
-        self.int8_until = None if int8 is None else _until_cut(int8.forward_s)
-        self.int8_token_until = None if int8 is None or int8.token_s is None else _until_cut(int8.token_s)
         # A layer that is run again is so right before its own backward pass; the last layer of all is not.
         again_s = self.table.forward_s * (np.arange(self.layers) < self.layers - 1)[:, None, None]
         self.again_until = self.backward_until + _until_cut(again_s)
         self.step_until = _until_cut(self.table.step_s)
-        self.token_until = None if self.table.token_s is None else _until_cut(self.table.token_s)
+        self.token_until = {
+            weights: _until_cut(table.token_s) for weights, table in tables if table.token_s is not None
+        }
 
     def backward_until_s(self, recomputes: bool) -> Floats:
         """Seconds of the backward passes of all layers before each cut, shape (cuts, devices, samples)."""
@@ -36,8 +36,7 @@ class Computing:
     def figures(self, held: Held) -> dict[str, Floats]:
         """Of a micro-batch's passes, of the steps, and of the batteries that they draw on."""
         group, shares, first, stop, micro_batches, token_groups, hosts, recomputes, weights = held
-        forward_until = self.forward_until if weights is None else self.int8_until
-        assert forward_until is not None, "weights in 8 bits are sought where their times are known"
+        forward_until = self.forward_until[weights]
         backward_until = self.backward_until_s(recomputes)
         shape = (len(shares), len(first))
         forward, backward, step, decode, energy = (np.zeros(shape) for _ in range(5))
@@ -82,10 +81,9 @@ class Computing:
 
     def _decode_s(self, device: int, samples: Ints, first: Ints, stop: Ints, weights: Weights | None) -> Floats:
         """Seconds of all steps after the first token on one device, shape (share vectors, ranges) or (1, 1)."""
-        token_until = self.token_until if weights is None else self.int8_token_until
-        if token_until is None:
+        if weights not in self.token_until:
             return np.zeros((1, 1))
-        until_s = token_until[:, device]
+        until_s = self.token_until[weights][:, device]
         return np.asarray(self.workload.decode_steps * (until_s[stop][:, samples] - until_s[first][:, samples]).T)
 
     def _step_s(self, device: int, first: Ints, stop: Ints, hosts: bool) -> Floats:

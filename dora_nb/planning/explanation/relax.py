@@ -264,11 +264,9 @@ class Relaxer:
 
     def _missing(self, units: Mapping[Limit, float]) -> float:
         """Proven too little by counting: the network's parameters have to be held somewhere."""
-        workload, devices = self.question.workload, self.question.cluster.devices
-        held = MemoryModel(workload).replica_bytes(
-            0, len(workload.layers), samples=0, in_flight=1, micro_batches=1, replicated=False
-        )
-        missing = float(held) - sum(device.usable_memory_bytes for device in devices)
+        question = self.question
+        held = MemoryModel(question.workload).least_bytes(question.space.weights)
+        missing = held - sum(device.usable_memory_bytes for device in question.cluster.devices)
         memory = [unit for each, unit in units.items() if each.kind == "memory"]
         # A hair less than counted: a sum of the same numbers in another order may round differently.
         return missing * (1 - 1e-9) / sum(memory) if missing > 0 and memory else 0.0

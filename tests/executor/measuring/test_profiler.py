@@ -102,6 +102,23 @@ def by_hand(mode: str, speed: float) -> Profile:
     return Profile(workload=work, layers=(layer,) * 3)
 
 
+def test_layers_are_timed_with_fewer_bits_too_and_planned_with() -> None:
+    model, sample = perceptron(), torch.randn(1, 8)
+    before = [each.clone() for each in model.parameters()]
+    found = profile(model, sample, batch=4, repetitions=2, weights=("fp16", "int8"))
+    assert all(torch.equal(*pair) for pair in zip(model.parameters(), before, strict=True))
+    assert all(set(each.narrower_s) == {"fp16", "int8"} for each in found.layers)
+    assert found.layers[0].narrower_s["int8"].keys() == found.layers[0].forward_s.keys()
+    place = cluster([device("a"), device("b")], rates=1e9)
+    # FP16 takes half as long there; only one of the two devices was timed in 8 bits.
+    layers = [each.replace(narrower_s={"fp16": {4: each.forward_s[4] / 2}}) for each in found.layers]
+    table = measured_table(found.workload, place, {"a": found, "b": found.replace(layers=layers)})
+    assert set(table.narrower) == {"fp16"}
+    assert table.with_weights("fp16").forward_s[0, 1, 4] == table.forward_s[0, 1, 4] / 2
+    with pytest.raises(InputError, match="in training"):
+        profile(model, sample, mode="training", weights=("fp16",))
+
+
 @pytest.mark.parametrize("mode", ["training", "inference"])
 def test_a_table_of_profiles(mode: str) -> None:
     place = cluster([device("slow"), device("fast")])
