@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Literal, get_args
 
 import numpy as np
@@ -51,7 +50,7 @@ class CostTable:
     step_s: Floats
     status: Literal["measured", "estimated"]
     token_s: Floats | None = None
-    narrower: Mapping[Weights, CostTable] = field(default_factory=lambda: MappingProxyType({}))
+    narrower: Mapping[Weights, CostTable] = field(default_factory=dict)
 
     def with_weights(self, weights: Weights | None) -> CostTable:
         """The times of a stage that holds its weights so.
