@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dora_nb.domain.accuracy import Accuracy
 from dora_nb.domain.plan import Plan, Weights
-from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.workload import Workload
 from dora_nb.render.words import WEIGHTS, count, layer_words, sentence
 
 
-def accuracy_lines(plan_set: PlanSet) -> list[str]:
+def accuracy_lines(plans: Sequence[Plan], workload: Workload) -> list[str]:
     """Which layers the plans hold in fewer bits, and that nobody knows yet what that does to the results."""
-    workload = plan_set.workload
     plans_of: dict[str, list[str]] = {}
-    for plan in plan_set.plans:
+    for plan in plans:
         held = [words for weights in WEIGHTS if (words := _held_words(plan, workload, weights))]
         if held:
-            plans_of.setdefault(sentence(held), []).append(repr(plan.label or "the plan"))
+            plans_of.setdefault(sentence(held), []).append(repr(plan.label) if plan.label else "the plan")
     return [
-        f"Accuracy not measured: {held} in {sentence(plans)}; all others, also those of the baselines, are in "
+        f"Accuracy not measured: {held} in {sentence(labels)}; all others, also those of the baselines, are in "
         f"{workload.precision}. dora.measure_accuracy(plan, workload, model, data) measures it."
-        for held, plans in plans_of.items()
+        for held, labels in plans_of.items()
     ]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dora_nb.domain.composition import Composition, ConditionFigures, Keep
 from dora_nb.render import words
+from dora_nb.render.accuracy import accuracy_lines
 from dora_nb.render.html import fragment
 from dora_nb.render.shares import shares_svg
 from dora_nb.render.svg import attribute
@@ -160,4 +161,5 @@ def result_lines(mix: Composition) -> list[str]:
         f"{mix.usable_bytes[fullest] / 1e9:.2f} GB."
     )
     lines.append(f"Found in {format_seconds(mix.wall_s)} by {proof.solver}. All figures are predicted.")
+    lines += accuracy_lines(mix.plans, mix.workload)
     return [words.one_line(line) for line in lines]

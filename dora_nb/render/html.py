@@ -65,7 +65,13 @@ def plan_set_html(plan_set: PlanSet) -> str:
         f'<p class="dora-faint">{asked}<br>{limits}. All figures are predicted.</p>',
         f'<div class="dora-scroll">{_table(plan_set)}</div>',
         f"<div>{front_svg(plan_set)}</div>",
-        _items([*words.pace_lines(plan_set), *words.comparison_lines(plan_set), *accuracy_lines(plan_set)]),
+        _items(
+            [
+                *words.pace_lines(plan_set),
+                *words.comparison_lines(plan_set),
+                *accuracy_lines(plan_set.plans, plan_set.workload),
+            ]
+        ),
         _details("Who runs what", "".join(_who(plan, plan_set) for plan in plan_set.plans)),
         _details("What the bounds rest on", _items(words.solved_lines(plan_set))),
     ]

@@ -97,7 +97,7 @@ def plan_sentences(plan_set: PlanSet) -> list[str]:
     lines = [
         *words.pace_lines(plan_set),
         *words.comparison_lines(plan_set),
-        *accuracy_lines(plan_set),
+        *accuracy_lines(plan_set.plans, plan_set.workload),
         *words.solved_lines(plan_set),
         "All figures are predicted.",
     ]
