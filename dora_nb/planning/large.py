@@ -25,9 +25,8 @@ from dora_nb.formulation.columns import Columns, stage_columns
 from dora_nb.formulation.decode import decode
 from dora_nb.formulation.group_times import GroupTimes
 from dora_nb.formulation.problem import Problem
-from dora_nb.formulation.round_trips import RoundTrips
+from dora_nb.planning.class_bound import MakespanBound
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.large_bound import LargeBound
 from dora_nb.planning.scheduling import fits_memory, predicted, quick_schedule, scheduled
 from dora_nb.planning.stage_annealing import Annealing, Figure, Partition, longest_path
 from dora_nb.units import format_seconds
@@ -122,7 +121,10 @@ class LargeHunt:
             return
         self.on_bound(self.best_s, 0.0)
         self.say(f"proving how good {format_seconds(self.best_s)} is")
-        bounds = {size: LargeBound(self._trips(each), self.deadline) for size, each in times.items()}
+        bounds = {
+            size: MakespanBound(each, self._depths, self.problem.workload.trains, self.deadline)
+            for size, each in times.items()
+        }
         # A bound proven against a worse plan holds for a better one: chains met on the way lead to such plans.
         for _ in range(ROUNDS):
             before_s = self.best_s
@@ -135,10 +137,10 @@ class LargeHunt:
                 break
         self.on_bound(self.best_s, self.bound_s)
 
-    def _proven(self, bound: LargeBound) -> float:
+    def _proven(self, bound: MakespanBound) -> float:
         return bound.makespan_s(self.best_s, self.gap)
 
-    def _follow(self, times: GroupTimes, bound: LargeBound, micro_batch: int) -> None:
+    def _follow(self, times: GroupTimes, bound: MakespanBound, micro_batch: int) -> None:
         """Anneal from the last chains that the bound could not refute."""
         if self.best_s - self.bound_s <= self.gap * self.best_s:
             return
@@ -147,9 +149,6 @@ class LargeHunt:
                 hunt = Annealing(times, lambda *_: 0.0, len(chain.stages), 0, chain.stages)
                 hunt.figure = self._figure(times, hunt.stages, depth)
                 self._finish(hunt.run(MORE_STEPS, self.deadline), micro_batch, depth)
-
-    def _trips(self, times: GroupTimes) -> RoundTrips:
-        return RoundTrips(times, max(self.problem.space.in_flight_depths), self.problem.workload.trains)
 
     # ------------------------------------------------------------------ good plans
 

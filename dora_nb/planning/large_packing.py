@@ -14,7 +14,7 @@ import numpy as np
 from dora_nb.costs.table import Floats
 from dora_nb.formulation.fleet import Ints
 from dora_nb.formulation.group_times import GroupTimes
-from dora_nb.formulation.round_trips import ROUNDING
+from dora_nb.formulation.load_chains import ROUNDING
 
 #: Beginnings kept a cut, how many times as many are looked at, and groups looked at for a range of layers.
 BEAM, LOOKED_AT, MOST_STAGES = 200, 30, 60

@@ -11,10 +11,9 @@ from dora_nb.domain.plan import Plan
 from dora_nb.errors import InfeasibleError
 from dora_nb.formulation.group_times import GroupTimes
 from dora_nb.formulation.problem import Problem
-from dora_nb.formulation.round_trips import RoundTrips
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.large import as_plan
-from dora_nb.planning.large_bound import LargeBound
+from dora_nb.planning.large_bound import PeriodBound
 from dora_nb.planning.large_packing import packed
 from dora_nb.planning.scheduling import predicted, quick_schedule
 
@@ -48,7 +47,7 @@ def fastest_large_stream(problem: Problem, gap: float, deadline: Deadline) -> tu
     best, best_s, bound_s = None, math.inf, math.inf
     for size in problem.space.micro_batch_sizes:
         times = GroupTimes.of(problem, size)
-        bound = LargeBound(RoundTrips(times, 1, trains=False), deadline)
+        bound = PeriodBound(times, deadline)
         start_s = _longest_s(times)
         least_s = bound.period_s(start_s, min(gap, 0.01)) if math.isfinite(start_s) else math.inf
         bound_s = min(bound_s, least_s)

@@ -32,17 +32,17 @@ class HighsBackend:
         cancel: threading.Event | None = None,
     ) -> Outcome:
         """Solve with HiGHS; see :meth:`Backend.solve`."""
-        return conduct(_run, f"HiGHS {_quiet_highs().version()}", model, options, on_event, cancel)
+        return conduct(_run, f"HiGHS {quiet_highs().version()}", model, options, on_event, cancel)
 
     def describe(self) -> SolverInfo:
         """Whether HiGHS can be used here."""
         try:
-            return SolverInfo(self.name, _quiet_highs().version(), True, "MIT licence, no limits")
+            return SolverInfo(self.name, quiet_highs().version(), True, "MIT licence, no limits")
         except SolverUnavailableError as problem:
             return SolverInfo(self.name, "", False, str(problem))
 
 
-def _quiet_highs() -> Any:
+def quiet_highs() -> Any:
     """A HiGHS object that prints nothing.
 
     Raises
@@ -66,7 +66,7 @@ def _quiet_highs() -> Any:
 
 
 def _run(data: LinearData, options: Options, watch: Watch) -> Raw:
-    highs = _quiet_highs()
+    highs = quiet_highs()
     scale = _objective_scale(data)
     for option, value in _options(options, watch).items():
         _demand(highs.setOptionValue(option, value), f"refused the option {option} = {value!r}")
@@ -183,6 +183,6 @@ def rewrite(source: Path, target: Path) -> None:
     SolverError
         If it cannot be read or written.
     """
-    highs = _quiet_highs()
+    highs = quiet_highs()
     _demand(highs.readModel(str(source)), f"cannot read the model {source}")
     _demand(highs.writeModel(str(target)), f"cannot write the model {target}")

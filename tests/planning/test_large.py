@@ -28,11 +28,11 @@ from dora_nb.domain.workload import Workload
 from dora_nb.errors import InfeasibleError, InputError
 from dora_nb.formulation.group_times import GroupTimes
 from dora_nb.formulation.problem import Problem
-from dora_nb.formulation.round_trips import RoundTrips
 from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning import large, pace
+from dora_nb.planning.class_bound import MakespanBound
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.large_bound import LargeBound
+from dora_nb.planning.large_bound import PeriodBound
 from dora_nb.planning.large_packing import packed
 from dora_nb.planning.pace import fastest_stream
 from dora_nb.planning.plan import plan
@@ -52,13 +52,9 @@ def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(large, "LONG_STEPS", 1_000)
 
 
-def bounds(problem: Problem) -> list[LargeBound]:
-    """One for every micro-batch size."""
-    depth = max(problem.space.in_flight_depths)
-    return [
-        LargeBound(RoundTrips(GroupTimes.of(problem, size), depth, problem.workload.trains), Deadline())
-        for size in problem.space.micro_batch_sizes
-    ]
+def seconds(problem: Problem) -> list[GroupTimes]:
+    """For every micro-batch size."""
+    return [GroupTimes.of(problem, size) for size in problem.space.micro_batch_sizes]
 
 
 @settings(max_examples=examples(8), **QUICK)
@@ -67,7 +63,10 @@ def test_no_plan_refutes_the_bound(question: Question) -> None:
     problem = Problem.of(*question, "participating", space=default_space(*question))
     plans = rated_plans(problem)
     best_s = min(rated.makespan_s for rated in plans)
-    bound_s = min(each.makespan_s(3 * best_s, 1e-3) for each in bounds(problem))
+    depths, trains = problem.space.in_flight_depths, problem.workload.trains
+    bound_s = min(
+        MakespanBound(times, depths, trains, Deadline()).makespan_s(3 * best_s, 0.02) for times in seconds(problem)
+    )
     for rated in plans:
         assert not rated.reaches_latency(bound_s * (1 - ROUNDING)), (rated.plan, bound_s)
 
@@ -76,7 +75,7 @@ def test_no_plan_refutes_the_bound(question: Question) -> None:
 @given(questions(layers=(2, 4), batches=(1, 2, 4), tied=False, modes=("stream",)))
 def test_no_plan_keeps_up_with_less_than_the_bound_on_the_period(question: Question) -> None:
     problem = Problem.of(*question, "participating", space=default_space(*question))
-    least_s = min(each.period_s(1e3, 1e-3) for each in bounds(problem))
+    least_s = min(PeriodBound(times, Deadline()).period_s(1e3, 1e-3) for times in seconds(problem))
     for each in every_plan(problem):
         operations, timing = shape_and_timing(each, problem)
         assert least_s <= period_s(each, problem.workload, timing, operations) * (1 + ROUNDING), each
@@ -140,7 +139,7 @@ def test_packed_stages_use_each_device_once_and_keep_the_load() -> None:
     work, place = fleet_question(12, 6, 3, mode="stream", requests_per_s=1.0)
     problem = Problem.of(work, place, "participating", space=SearchSpace((4,), 2, (1,), 1))
     times = GroupTimes.of(problem, 4)
-    bound = LargeBound(RoundTrips(times, 1, trains=False), Deadline())
+    bound = PeriodBound(times, Deadline())
     load_s = 1.05 * bound.period_s(1e4, 0.01)
     stages = packed(times, bound.weights, load_s)
     assert stages is not None
