@@ -9,10 +9,11 @@ k = M. When training, with f the forward part of t, a plan that keeps a makespan
 
 * ``Q + (M - 1) t - (k - 1) f <= T``: after the first round trip through the stage all other backward passes are left,
   and all forward passes but k, which 1F1B has run at most by then;
-* ``Q + n D + (M - 1 - n (k - 1)) t <= T`` where n k < M: each further round trip behind the stage holds up the k-th next
-  micro-batch, since 1F1B runs it only after the backward pass;
-* ``Q - D + (k - 1) v + (M - k) t <= T`` for the seconds v of the stage or of any stage in front: that one runs k forward
-  passes, the stage from the k-th on all forward passes and the first M - k + 1 backward passes, which alternate, and
+* ``Q + n D + (M - 1 - n (k - 1)) t <= T`` where n k < M: each further round trip behind the stage holds up the k-th
+  next micro-batch, since 1F1B runs it only after the backward pass;
+* ``Q - D + (k - 1) v + (M - k) t <= T`` for the seconds v of the stage or of any stage in front: that one runs k
+  forward passes, the stage from the k-th on all forward passes and the first M - k + 1 backward passes, which
+  alternate, and
   then the other one its last k backward passes.
 
 Each is the length of a path through the operations of the plan, so none can be beaten; a seconds-per-micro-batch
@@ -97,7 +98,7 @@ class Ways:
     @classmethod
     def of(cls, times: GroupTimes, group: Ints, range_: Ints, seconds: Floats) -> Ways:
         """From ways in order."""
-        begin = np.flatnonzero(np.diff(range_, prepend=-1))
+        begin = np.flatnonzero(np.concatenate([[True], range_[1:] != range_[:-1]])) if len(range_) else np.arange(0)
         return cls(group, range_, seconds, begin, times.first[range_[begin]], times.stop[range_[begin]])
 
     @classmethod
@@ -200,8 +201,10 @@ class ClassRows:
                 rows.append((-1.0, behind, batches - 1.0, behind, left_s))
             else:
                 rows.append((-1.0, behind, float(batches - many), behind, left_s - (many - 1) * slowest_s))
-            for often in range(1, (batches - 1) // many + 1):
-                rows.append((float(often), behind, float(batches - 1 - often * (many - 1)), behind, left_s))
+            rows += [
+                (float(often), behind, float(batches - 1 - often * (many - 1)), behind, left_s)
+                for often in range(1, (batches - 1) // many + 1)
+            ]
         self.trips, self.seconds = np.zeros((len(rows), deepest + 1)), np.zeros((len(rows), deepest + 1))
         for row, (trip, until, second, at, _) in enumerate(rows):
             self.trips[row, :until] = trip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,14 +12,17 @@ from dora_nb.costs.table import Floats
 from dora_nb.formulation.group_times import GroupTimes
 from dora_nb.formulation.priced_chains import ROUNDING, Chain, Cheapest, ClassRows, Pipelines, PlanClass, Prices, Ways
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.large_bound import largest, scaled, speeds
+from dora_nb.planning.large_bound import scaled, speeds
 from dora_nb.solvers.mixing import Mixing
 
 #: Classes are not halved further below this part of the makespan.
-NARROWEST = 0.003
+NARROWEST = 0.005
 
 #: Chains priced for one class, while it is wide and when it cannot be halved further.
-STEPS, LAST_STEPS = 12, 60
+STEPS, LAST_STEPS = 12, 30
+
+#: Part of a makespan in hand that is tried first; then from the gap that is good enough downwards in growing steps.
+FIRST, STEP, LONGER = 0.7, 0.01, 1.4
 
 #: Chains of earlier classes that a class starts from.
 KNOWN = 150
@@ -33,51 +38,6 @@ class _Open:
 
 
 @dataclass
-class MakespanBound:
-    """Makespans that no plan of one micro-batch size has, whatever its in-flight depth.
-
-    Attributes
-    ----------
-    times
-        Seconds of groups on ranges.
-    depths
-        In-flight depths; one is enough without backward passes.
-    trains
-        Whether there are backward passes.
-    deadline
-        After it nothing more is proven.
-    """
-
-    times: GroupTimes
-    depths: tuple[int, ...]
-    trains: bool
-    deadline: Deadline
-
-    def __post_init__(self) -> None:
-        weights = scaled(self.times, speeds(self.times))
-        depths = {Pipelines(self.times, depth, self.trains).in_flight: depth for depth in self.depths}
-        self.classes = [
-            ClassBound(Pipelines(self.times, depth, self.trains), self.deadline, weights) for depth in depths.values()
-        ]
-
-    def makespan_s(self, below_s: float, gap: float) -> float:
-        """No plan is faster than this; at most a makespan in hand, and not sought beyond a gap to it."""
-        return largest(below_s, gap, self._refuted, self.deadline)
-
-    def _refuted(self, makespan_s: float) -> bool:
-        for each in self.classes:
-            if not each.refuted(makespan_s):
-                self.classes = [each, *(other for other in self.classes if other is not each)]
-                return False
-        return True
-
-    @property
-    def chains(self) -> list[Chain]:
-        """Met last: where good plans may lie."""
-        return self.classes[0].chains
-
-
-@dataclass
 class ClassBound:
     """Proves that no plan of one in-flight depth keeps a makespan.
 
@@ -90,13 +50,16 @@ class ClassBound:
     weights
         Price of one device of each type, the start for classes that have none yet.
     chains
-        Chains that were met: where good plans may lie.
+        Chains that were met, from which later classes start.
+    left
+        The class that could not be refuted last, at its dearest: where good plans may lie.
     """
 
     pipelines: Pipelines
     deadline: Deadline
     weights: Floats
     chains: list[Chain] = field(default_factory=list)
+    left: Cheapest | None = field(default=None, init=False)
     _hardest: PlanClass | None = field(default=None, init=False)
     looked_at: int = field(default=0, init=False)
 
@@ -151,7 +114,7 @@ class ClassBound:
         if cheapest is None:
             return []
         if narrow:
-            self._hardest = left.plans
+            self._hardest, self.left = left.plans, cheapest
             return None
         useful = cheapest.useful()
         return [_Open(half, useful, prices) for half in left.plans.halves(times.micro_batches)]
@@ -195,3 +158,78 @@ class ClassBound:
             prices = Prices(types / total, others / total)
         assert mixed
         return best, best_prices
+
+
+def class_bounds(times: GroupTimes, depths: tuple[int, ...], trains: bool, deadline: Deadline) -> list[ClassBound]:
+    """One for every in-flight depth that makes a difference."""
+    weights = scaled(times, speeds(times))
+    unlike = {each.in_flight: each for each in (Pipelines(times, depth, trains) for depth in depths)}
+    return [ClassBound(each, deadline, weights) for each in unlike.values()]
+
+
+def proven_s(
+    classes: list[ClassBound],
+    gap: float,
+    best_s: Callable[[], float],
+    on_left: Callable[[ClassBound], None],
+    on_bound: Callable[[float], None],
+) -> float:
+    """No plan is faster than this; what cannot be refuted leads to plans, so it is asked from above.
+
+    Parameters
+    ----------
+    classes
+        Of all micro-batch sizes and depths; what could not be refuted last is asked first.
+    gap
+        Relative gap to the best makespan that is good enough.
+    best_s
+        Best makespan in hand, which may shrink on the way.
+    on_left
+        Told whose plans could not be refuted.
+    on_bound
+        Told each better bound.
+    """
+    brackets = [_Bracket(each, best_s() * min(FIRST, 1 - gap)) for each in classes]
+    while not any(each.deadline.passed for each in classes):
+        enough_s = best_s() * (1 - gap)
+        open_ = min((each for each in brackets if each.low_s < enough_s), key=lambda each: (each.low_s, each.asked))
+        if open_.ask(enough_s):
+            on_bound(min(each.low_s for each in brackets))
+        else:
+            on_left(open_.bound)
+        enough_s = best_s() * (1 - gap)
+        low_s, width_s = min((each.low_s, each.high_s - each.low_s) for each in brackets)
+        if low_s >= enough_s or width_s <= gap / 4 * enough_s:
+            break
+    return min(each.low_s for each in brackets)
+
+
+@dataclass
+class _Bracket:
+    """Between which makespans a bound lies, and what is asked next."""
+
+    bound: ClassBound
+    next_s: float
+    low_s: float = 0.0
+    high_s: float = math.inf
+    step: float = STEP
+    asked: int = 0
+
+    def ask(self, enough_s: float) -> bool:
+        """Ask once; more than enough is not asked."""
+        if enough_s < self.next_s:
+            self.next_s = enough_s
+        asked_s, self.asked = self.next_s, self.asked + 1
+        refuted = self.bound.refuted(asked_s)
+        if refuted:
+            self.low_s = asked_s
+        else:
+            self.high_s = asked_s
+        if math.isinf(self.high_s):
+            self.next_s = enough_s
+        elif refuted:
+            self.next_s = (self.low_s + self.high_s) / 2
+        else:
+            self.next_s = max(self.high_s * (1 - self.step), (self.low_s + self.high_s) / 2)
+            self.step *= LONGER
+        return refuted

@@ -25,7 +25,8 @@ from dora_nb.formulation.columns import Columns, stage_columns
 from dora_nb.formulation.decode import decode
 from dora_nb.formulation.group_times import GroupTimes
 from dora_nb.formulation.problem import Problem
-from dora_nb.planning.class_bound import MakespanBound
+from dora_nb.planning.chain_packing import packed_chains
+from dora_nb.planning.class_bound import ClassBound, class_bounds, proven_s
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.scheduling import fits_memory, predicted, quick_schedule, scheduled
 from dora_nb.planning.stage_annealing import Annealing, Figure, Partition, longest_path
@@ -34,20 +35,20 @@ from dora_nb.units import format_seconds
 #: Sets of devices, and pairs of a group and a range of layers, up to which the label search is asked.
 MOST_CODES, MOST_PAIRS = 50_000, 500_000
 
-#: Steps of annealing: to compare numbers of stages, then depths, then for the best of them.
-SHORT_STEPS, MORE_STEPS, LONG_STEPS = 1_500, 8_000, 30_000
+#: Steps of annealing: to compare numbers of stages, then depths, then for the best of them; after chains are packed.
+SHORT_STEPS, MORE_STEPS, LONG_STEPS, PACKED_STEPS = 1_500, 8_000, 30_000, 2_500
 
 #: Numbers of stages that are annealed for longer, and chains that annealing starts from.
 PROMISING = 3
 
 #: Part of the time that may be spent on good plans; the rest is for the proof.
-LOOKING = 0.35
+LOOKING = 0.2
 
-#: Times that the proof starts again from a better plan.
-ROUNDS = 2
+#: Chains packed for a class of plans that could not be refuted.
+PACKED = 30
 
 #: Partitions up to this many times the best makespan are scheduled; their figures are estimates.
-NEAR = 1.1
+NEAR = 1.02
 
 METHOD = "annealing and chains of stages with priced device types"
 
@@ -121,34 +122,27 @@ class LargeHunt:
             return
         self.on_bound(self.best_s, 0.0)
         self.say(f"proving how good {format_seconds(self.best_s)} is")
-        bounds = {
-            size: MakespanBound(each, self._depths, self.problem.workload.trains, self.deadline)
-            for size, each in times.items()
-        }
-        # A bound proven against a worse plan holds for a better one: chains met on the way lead to such plans.
-        for _ in range(ROUNDS):
-            before_s = self.best_s
-            self.bound_s = max(self.bound_s, min(self._proven(each) for each in bounds.values()))
-            self.on_bound(self.best_s, self.bound_s)
-            for size, each in bounds.items():
-                self._follow(times[size], each, size)
-            self.bound_s = min(self.bound_s, self.best_s)
-            if self.deadline.passed or self.best_s >= before_s or self.best_s - self.bound_s <= self.gap * self.best_s:
-                break
+        depths, trains = self._depths, self.problem.workload.trains
+        classes = [bound for each in times.values() for bound in class_bounds(each, depths, trains, self.deadline)]
+        self.bound_s = proven_s(
+            classes, self.gap, lambda: self.best_s, self._pack, lambda bound_s: self.on_bound(self.best_s, bound_s)
+        )
+        self.bound_s = min(self.bound_s, self.best_s)
         self.on_bound(self.best_s, self.bound_s)
 
-    def _proven(self, bound: MakespanBound) -> float:
-        return bound.makespan_s(self.best_s, self.gap)
-
-    def _follow(self, times: GroupTimes, bound: MakespanBound, micro_batch: int) -> None:
-        """Anneal from the last chains that the bound could not refute."""
-        if self.best_s - self.bound_s <= self.gap * self.best_s:
+    def _pack(self, bound: ClassBound) -> None:
+        """Plans of a class that could not be refuted; the fastest are annealed a little."""
+        if bound.left is None:
             return
-        for chain in bound.chains[-PROMISING:]:
-            for depth in self._depths:
-                hunt = Annealing(times, lambda *_: 0.0, len(chain.stages), 0, chain.stages)
-                hunt.figure = self._figure(times, hunt.stages, depth)
-                self._finish(hunt.run(MORE_STEPS, self.deadline), micro_batch, depth)
+        pipelines = bound.pipelines
+        found = []
+        for stages in packed_chains(bound.left, PACKED):
+            figure = self._figure(pipelines.times, len(stages), pipelines.depth)
+            hunt = Annealing(pipelines.times, figure, len(stages), 0, stages)
+            found.append((hunt.best.figure_s, len(found), hunt))
+        for _, _, hunt in sorted(found)[:PROMISING]:
+            self._finish(hunt.best, pipelines.times.micro_batch, pipelines.depth)
+            self._finish(hunt.run(PACKED_STEPS, self.deadline), pipelines.times.micro_batch, pipelines.depth)
 
     # ------------------------------------------------------------------ good plans
 

@@ -1,6 +1,6 @@
 """Good partitions of large fleets by simulated annealing over cuts and device groups.
 
-A state is a pipeline of a given number of stages with disjoint groups. A step moves a cut by one layer, swaps two
+A state is a pipeline of a given number of stages with disjoint groups. A step moves a cut by a layer or two, swaps two
 devices of unlike types, or moves a device to another stage, to the idle ones or from them. The figure is the longest
 path of the pipeline's operations without waits for the network, computed from the seconds of
 :class:`~dora_nb.formulation.group_times.GroupTimes`; plans are finished and predicted exactly afterwards.
@@ -18,7 +18,7 @@ from dora_nb.formulation.group_times import GroupTimes
 from dora_nb.planning.deadline import Deadline
 
 #: Temperature at the start, as a part of the figure.
-HOT = 0.02
+HOT = 0.01
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,14 @@ class Partition:
     figure_s: float
 
 
-Figure = Callable[[Sequence[float], Sequence[float]], float]
+Figure = Callable[[Sequence[float], Sequence[float], float], float]
 
 
 def longest_path(times: GroupTimes, in_flight: Sequence[int], trains: bool) -> Figure:
-    """Makespan without waits for the network from the seconds of stages, and of hand-overs behind each."""
+    """Makespan without waits for the network from the seconds of stages, and of hand-overs behind each.
+
+    What is certain to be above a third figure is not computed, but infinite.
+    """
     stages = len(in_flight)
     shape = Shape(tuple(in_flight), times.micro_batches, trains, None, (0,) * stages)
     operations = operations_of(shape)
@@ -61,7 +64,26 @@ def longest_path(times: GroupTimes, in_flight: Sequence[int], trains: bool) -> F
             place[index] = len(steps)
             steps.append((2 * kind.stage + (kind.kind == "backward"), own, far, hop))
 
-    def figure(seconds: Sequence[float], hop_s: Sequence[float]) -> float:
+    batches, ways = times.micro_batches, times.directions
+    later = forward if trains else 0.0  # of a stage's seconds, what need not follow the first round trip
+
+    def above(seconds: Sequence[float], hop_s: Sequence[float], most: float) -> bool:
+        """Whether one of two simple paths a stage is (:mod:`~dora_nb.formulation.priced_chains` says which)."""
+        trip = sum(seconds) + ways * sum(hop_s)
+        ahead = slowest = 0.0
+        for stage, second in enumerate(seconds):
+            held = in_flight[stage] if trains else 1
+            slowest = max(slowest, second)
+            if trip + (batches - 1 - (held - 1) * later) * second > most:
+                return True
+            if trains and ahead + (held - 1) * slowest + (batches - held + 1) * second > most:
+                return True
+            ahead += second + ways * hop_s[stage]
+        return False
+
+    def figure(seconds: Sequence[float], hop_s: Sequence[float], most: float) -> float:
+        if above(seconds, hop_s, most):
+            return math.inf
         durations = [part * each for each in seconds for part in (forward, 1 - forward)]
         done: list[float] = []
         for which, own, far, hop in steps:
@@ -127,7 +149,7 @@ class Annealing:
             self.cuts = [round(self.layers * stage / self.stages) for stage in range(self.stages + 1)]
         else:
             self._repair(self.start, devices)
-        self.best = Partition(tuple(self.cuts), tuple(self.kinds), self._value(self.cuts, self.kinds))
+        self.best = Partition(tuple(self.cuts), tuple(self.kinds), self._value(self.cuts, self.kinds, math.inf))
 
     def _repair(self, start: Sequence[tuple[int, int, int]], idle: list[int]) -> None:
         """Stages keep the devices that are still there; those without any get the fastest idle one."""
@@ -147,16 +169,16 @@ class Annealing:
         self.kinds = [self.kinds[stage] for stage in used]
         self.stages = len(used)
 
-    def _value(self, cuts: Sequence[int], kinds: Sequence[tuple[int, ...]]) -> float:
+    def _value(self, cuts: Sequence[int], kinds: Sequence[tuple[int, ...]], most: float) -> float:
         seconds = [
             float(self.times.seconds[self._group_of[some], self._ranges[cuts[stage]][cuts[stage + 1]]])
             for stage, some in enumerate(kinds)
         ]
-        return self.figure(seconds, [self._hop_s[cut] for cut in cuts[1:]])
+        return self.figure(seconds, [self._hop_s[cut] for cut in cuts[1:]], most)
 
     def run(self, steps: int, deadline: Deadline) -> Partition:
         """The best state of so many steps, or until time is up; cools down to nothing."""
-        now = self._value(self.cuts, self.kinds)
+        now = self._value(self.cuts, self.kinds, math.inf)
         self.best = Partition(tuple(self.cuts), tuple(self.kinds), now)
         hot = HOT * now if math.isfinite(now) else 1.0
         for step in range(steps):
@@ -166,9 +188,10 @@ class Annealing:
             if moved is None:
                 continue
             cuts, kinds, idle = moved
-            value = self._value(cuts, kinds)
-            temperature = hot * (1 - step / steps) ** 2
-            if value <= now or (temperature > 0 and self.random.random() < math.exp((now - value) / temperature)):
+            # The figure that is just accepted, drawn first: most moves are seen to be worse at a glance.
+            most = now - hot * (1 - step / steps) ** 2 * math.log(1 - self.random.random())
+            value = self._value(cuts, kinds, most)
+            if value <= most:
                 now, self.cuts, self.kinds, self.idle = value, cuts, kinds, idle
                 if value < self.best.figure_s:
                     self.best = Partition(tuple(cuts), tuple(kinds), value)
@@ -188,7 +211,7 @@ class Annealing:
 
     def _move_cut(self, cuts: list[int]) -> bool:
         place = self.random.randrange(1, self.stages)
-        moved = cuts[place] + self.random.choice((-1, 1))
+        moved = cuts[place] + self.random.choice((-2, -1, -1, 1, 1, 2))
         if not cuts[place - 1] < moved < cuts[place + 1]:
             return False
         cuts[place] = moved

@@ -24,9 +24,11 @@ import os
 import resource
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,6 +48,9 @@ from dora_nb.planning.planner import Planner
 RUNS, QUICK_S = 5, 5.0
 
 GAP, LIMIT_S = 1e-2, 30.0
+
+#: Where figures of growth are written: nowhere lasting unless told.
+FIGURES = Path(os.environ.get("DORA_NB_FIGURES", tempfile.gettempdir()))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -123,15 +128,15 @@ def _peak_bytes() -> float:
 
 
 def test_growth_with_layers() -> None:
-    _grow("layers", (16, 32, 64, 128), lambda n: random_case(0, layers=n, types=4, devices=4, micro_batches=8))
+    _grow("layers", (16, 32, 64, 128), random_case, types=4, devices=4, micro_batches=8)
 
 
 def test_growth_with_devices() -> None:
-    _grow("devices", (2, 4, 8, 16, 32, 64), lambda n: random_case(0, layers=32, types=2, devices=n, micro_batches=8))
+    _grow("devices", (2, 4, 8, 16, 32, 64), random_case, layers=32, types=2, micro_batches=8)
 
 
 def test_growth_with_micro_batches() -> None:
-    _grow("micro-batches", (1, 2, 4, 8, 16, 32, 64), lambda n: random_case(0, 16, types=4, devices=4, micro_batches=n))
+    _grow("micro_batches", (1, 2, 4, 8, 16, 32, 64), random_case, layers=16, types=4, devices=4)
 
 
 def random_case(
@@ -179,20 +184,58 @@ def _timed(what: str, solve: Callable[[], Plan | None]) -> tuple[Plan, float]:
     return found, median_s
 
 
-def _grow(name: str, sizes: tuple[int, ...], case: Callable[[int], tuple[Workload, Cluster]]) -> None:
-    fitted = []
+def _grow(name: str, sizes: tuple[int, ...], case: Callable[..., tuple[Workload, Cluster]], **fixed: int) -> None:
+    """One run a size, each in a process of its own, so that peaks of memory do not hide behind each other."""
+    rows = []
     for size in sizes:
-        work, place = case(size)
-        space = SearchSpace((2,), 2, (1, 2, 3))
-
-        def solve(work: Workload = work, place: Cluster = place, space: SearchSpace = space) -> Plan:
-            found = plan(work, place, QoE(), most_plans=1, gap=GAP, space=space, time_limit_s=LIMIT_S, solver="highs")
-            return found.best
-
-        found, seconds = _timed(f"{size} {name}", solve)
-        assert found.certificate is not None
-        if found.certificate.status == "optimal":
-            fitted.append((size, seconds))
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            row = pool.submit(_growing_run, case, {**fixed, name: size}).result()
+        rows.append((size, *row))
+        seconds, peak_bytes, gap, proven = row
+        print(
+            f"\n{size} {name}: {seconds:.2f} s of the processor, peak {peak_bytes / 1e6:.0f} MB, gap {gap:.2%}", end=""
+        )
+    fitted = np.array([(size, seconds, peak_bytes) for size, seconds, peak_bytes, _, proven in rows if proven])
     assert len(fitted) > 1, "too few sizes were proven within the limits to fit a rate"
-    exponent, _ = np.polyfit(*np.log(np.array(fitted)).T, 1)
-    print(f"\n    fitted up to {fitted[-1][0]} {name}: processor seconds grow with their number to the {exponent:.2f}")
+    time_rate, memory_rate = (np.polyfit(np.log(fitted[:, 0]), np.log(fitted[:, at]), 1)[0] for at in (1, 2))
+    print(
+        f"\n    fitted to {fitted[-1, 0]:.0f} {name}: seconds grow with their number to the {time_rate:.2f}, ", end=""
+    )
+    print(f"peak memory to the {memory_rate:.2f}")
+    (FIGURES / f"growth-{name}.svg").write_text(_figure(name, rows, time_rate, memory_rate), encoding="utf-8")
+
+
+def _growing_run(
+    case: Callable[..., tuple[Workload, Cluster]], size: dict[str, int]
+) -> tuple[float, float, float, bool]:
+    """Seconds of the processor, peak bytes, gap, and whether the gap asked for was proven in time."""
+    work, place = case(0, **size)
+    before_s = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+    space = SearchSpace((2,), 2, (1, 2, 3))
+    found = plan(work, place, QoE(), most_plans=1, gap=GAP, space=space, time_limit_s=LIMIT_S, solver="highs").best
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    assert found.certificate is not None
+    return used.ru_utime - before_s, _peak_bytes(), found.certificate.gap, found.certificate.status == "optimal"
+
+
+def _figure(name: str, rows: list[tuple[float, ...]], time_rate: float, memory_rate: float) -> str:
+    """Seconds and peak memory by size on logarithmic axes; hollow where stopped before the gap was proven."""
+    width, height, edge = 320, 240, 45
+    parts = []
+    for panel, (what, at, unit, rate) in enumerate((("seconds", 1, 1.0, time_rate), ("peak MB", 2, 1e6, memory_rate))):
+        sizes, values = (np.log([row[column] / by for row in rows]) for column, by in ((0, 1.0), (at, unit)))
+        low, span = values.min(), max(float(np.ptp(values)), 0.1)
+        x = panel * width + edge + (width - 2 * edge) * (sizes - sizes[0]) / (sizes[-1] - sizes[0])
+        y = height - edge - (height - 2 * edge) * (values - low) / span
+        title = f"{what}: {name} to the {rate:.2f}"
+        parts.append(f'<text x="{panel * width + width / 2}" y="18" text-anchor="middle">{title}</text>')
+        for here, there, row, value in zip(x, y, rows, np.exp(values), strict=True):
+            fill = "#1f77b4" if row[4] else "none"
+            parts.append(f'<circle cx="{here:.1f}" cy="{there:.1f}" r="4" fill="{fill}" stroke="#1f77b4"/>')
+            parts.append(f'<text x="{here:.1f}" y="{there - 8:.1f}" text-anchor="middle">{value:.3g}</text>')
+            parts.append(f'<text x="{here:.1f}" y="{height - 20}" text-anchor="middle">{row[0]:.0f}</text>')
+    body = "\n".join(parts)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{2 * width}" height="{height}" font-size="11" '
+        f'font-family="sans-serif"><rect width="100%" height="100%" fill="white"/>\n{body}\n</svg>\n'
+    )

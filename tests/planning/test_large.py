@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import random
 import threading
 
 import numpy as np
 import pytest
 from builders import (
+    Dice,
     cluster,
     default_space,
     device,
@@ -20,6 +22,7 @@ from builders import (
     workload,
 )
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from dora_nb.costs.evaluate import period_s
 from dora_nb.domain.cluster import Cluster
@@ -27,15 +30,17 @@ from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InfeasibleError, InputError
 from dora_nb.formulation.group_times import GroupTimes
+from dora_nb.formulation.priced_chains import Chain, ClassRows, Pipelines, PlanClass
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning import large, pace
-from dora_nb.planning.class_bound import MakespanBound
+from dora_nb.planning.class_bound import class_bounds, proven_s
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.large_bound import PeriodBound
 from dora_nb.planning.large_packing import packed
 from dora_nb.planning.pace import fastest_stream
 from dora_nb.planning.plan import plan
+from dora_nb.planning.stage_annealing import longest_path
 
 ROUNDING = 1e-9
 
@@ -50,6 +55,8 @@ def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(large, "SHORT_STEPS", 100)
     monkeypatch.setattr(large, "MORE_STEPS", 200)
     monkeypatch.setattr(large, "LONG_STEPS", 1_000)
+    monkeypatch.setattr(large, "PACKED_STEPS", 50)
+    monkeypatch.setattr(large, "PACKED", 5)
 
 
 def seconds(problem: Problem) -> list[GroupTimes]:
@@ -57,16 +64,18 @@ def seconds(problem: Problem) -> list[GroupTimes]:
     return [GroupTimes.of(problem, size) for size in problem.space.micro_batch_sizes]
 
 
-@settings(max_examples=examples(8), **QUICK)
+@settings(max_examples=examples(4), **QUICK)
 @given(questions(layers=(2, 3), batches=(1, 2, 3, 4), tied=False))
 def test_no_plan_refutes_the_bound(question: Question) -> None:
     problem = Problem.of(*question, "participating", space=default_space(*question))
     plans = rated_plans(problem)
     best_s = min(rated.makespan_s for rated in plans)
-    depths, trains = problem.space.in_flight_depths, problem.workload.trains
-    bound_s = min(
-        MakespanBound(times, depths, trains, Deadline()).makespan_s(3 * best_s, 0.02) for times in seconds(problem)
-    )
+    classes = [
+        bound
+        for times in seconds(problem)
+        for bound in class_bounds(times, problem.space.in_flight_depths, problem.workload.trains, Deadline())
+    ]
+    bound_s = proven_s(classes, 0.05, lambda: 1.1 * best_s, lambda _: None, lambda _: None)
     for rated in plans:
         assert not rated.reaches_latency(bound_s * (1 - ROUNDING)), (rated.plan, bound_s)
 
@@ -182,3 +191,30 @@ def test_what_cannot_be_asked_of_a_large_fleet_is_said() -> None:
         plan(work.replace(mode="stream", requests_per_s=1.0), place, space=space)
     with pytest.raises(InfeasibleError, match="latency of 1 ms is"):
         plan(work, place, QoE(latency_s=1e-3), space=space, time_limit_s=2.0)
+
+
+@settings(max_examples=examples(60), **QUICK)
+@given(st.integers(0, 10**9))
+def test_every_pipeline_meets_the_rows_of_its_class(seed: int) -> None:
+    dice = Dice(seed)
+    work, place = fleet_question(8, 6, 3, batch=dice.pick((4, 8, 16, 28, 32)))
+    times = GroupTimes.of(Problem.of(work, place, "participating", space=SearchSpace((4,), 2, (1,))), 4)
+    count, depth = dice.pick(range(1, 8)), dice.pick((1, 2, 3))
+    pipelines = Pipelines(times, depth, trains=True)
+    cuts = [0, *sorted(random.Random(seed).sample(range(1, 8), count - 1)), 8]
+    stages = [(first, stop, dice.pick(range(len(times.groups)))) for first, stop in itertools.pairwise(cuts)]
+    seconds = np.array([times.seconds[group, times.range_of[first, stop]] for first, stop, group in stages])
+    hops_s = times.hop_s[cuts]
+    held = [min(times.micro_batches, 1 + depth * behind) for behind in reversed(range(count))]
+    makespan_s = longest_path(times, held, trains=True)(list(seconds), list(hops_s[1:]), np.inf)
+    trip, slowest = (seconds.sum() + 2 * hops_s.sum()) / makespan_s, seconds.max() / makespan_s
+    behind = int(np.argmax(seconds[::-1] == seconds.max()))
+    mine = PlanClass(trip, trip * (1 + ROUNDING), slowest, slowest * (1 + ROUNDING), min(behind, pipelines.deepest))
+    chain = Chain(
+        times.used[[group for *_, group in stages]].sum(axis=0), tuple(stages), seconds[::-1], 2 * hops_s[-2::-1]
+    )
+    rows = ClassRows(pipelines, makespan_s, mine)
+    values = rows.of(chain)
+    assert values is not None, "within the limits of every stage"
+    assert (values <= rows.limits_s + 1e-6 * makespan_s).all()
+    assert ClassRows(pipelines, makespan_s * 0.2, mine).of(chain) is None
