@@ -5,7 +5,7 @@ the seconds tau of the slowest stage for one micro-batch both ways. A *class* ho
 in [u, u') whose first slowest stage, counted from the back, has p stages behind it (or at least R). Let t be the
 seconds of a stage, r the stages behind it, D their round trip up to the stage, U that of the stages in front,
 Q = U + t + D, M the micro-batches and k = min(M, 1 + depth x r) the micro-batches in flight; R is the least r with
-k = M. When training, with f the forward part of t, a plan that keeps a makespan T has
+k = M, or 4 if that is less. When training, with f the forward part of t, a plan that keeps a makespan T has
 
 * ``Q + (M - 1) t - (k - 1) f <= T``: after the first round trip through the stage all other backward passes are left,
   and all forward passes but k, which 1F1B has run at most by then;
@@ -44,6 +44,9 @@ from dora_nb.formulation.group_times import GroupTimes
 
 #: Dearer than everything by this much counts as refuted; what is less may be rounding.
 ROUNDING = 1e-9
+
+#: Stages behind are told apart up to this number, which makes no row longer: it is R where 1F1B goes on filling.
+MOST_TOLD = 4
 
 
 class PlanClass(NamedTuple):
@@ -160,7 +163,7 @@ class Pipelines:
 
     def __post_init__(self) -> None:
         batches, counts = self.times.micro_batches, [1]
-        while self.trains and counts[-1] < batches:
+        while self.trains and counts[-1] < batches and len(counts) <= MOST_TOLD:
             counts.append(min(batches, 1 + self.depth * len(counts)))
         object.__setattr__(self, "in_flight", tuple(counts))
 
@@ -188,7 +191,8 @@ class ClassRows:
         batches, deepest, place = times.micro_batches, pipelines.deepest, plans.place
         slowest_s, left_s = plans.slowest * makespan_s, (1 - plans.trip) * makespan_s  # u, T - q
         forward = times.forward_share[1] if pipelines.trains else 0.0
-        per_stage = batches - 1 - (held - 1) * forward
+        most_held = np.append(held[:-1], batches if pipelines.trains else 1)  # more stages behind than R hold more
+        per_stage = batches - 1 - (most_held - 1) * forward
         caps = np.divide(left_s, per_stage, out=np.full(len(held), np.inf), where=per_stage > 1e-12)
         self.most_s = np.minimum(caps, plans.slowest_below * makespan_s) * (1 + ROUNDING)
         self.least_s = np.full(len(held), -np.inf)
@@ -197,7 +201,10 @@ class ClassRows:
         rows = [(1.0, deepest + 1, 0.0, 0, plans.trip_below * makespan_s)]
         for behind in range(1, place + 1):
             many = int(held[behind])
-            if behind == place < deepest:
+            if behind == deepest:
+                rows.append((-1.0, behind, 0.0, behind, left_s - (many - 1) * slowest_s))
+                continue
+            if behind == place:
                 rows.append((-1.0, behind, batches - 1.0, behind, left_s))
             else:
                 rows.append((-1.0, behind, float(batches - many), behind, left_s - (many - 1) * slowest_s))

@@ -22,7 +22,7 @@ NARROWEST = 0.005
 STEPS, LAST_STEPS = 12, 30
 
 #: Part of a makespan in hand that is tried first; then from the gap that is good enough downwards in growing steps.
-FIRST, STEP, LONGER = 0.7, 0.01, 1.4
+FIRST, STEP, LONGER = 0.65, 0.03, 1.5
 
 #: Chains of earlier classes that a class starts from.
 KNOWN = 150

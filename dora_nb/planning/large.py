@@ -135,7 +135,7 @@ class LargeHunt:
         if bound.left is None:
             return
         pipelines = bound.pipelines
-        found = []
+        found: list[tuple[float, int, Annealing]] = []
         for stages in packed_chains(bound.left, PACKED):
             figure = self._figure(pipelines.times, len(stages), pipelines.depth)
             hunt = Annealing(pipelines.times, figure, len(stages), 0, stages)

@@ -13,8 +13,8 @@ these with gaps left of 0.5 and 4 %.
 Also asked for, with 8 micro-batches, groups of up to 4 and one switch: 16 unlike devices x 48 layers within 1 % in
 10 s, 64 devices of 8 types x 64 layers within 5 % in 30 s and 2 GB, for the makespan of training and for a stream's
 period. They go to the path for large fleets, each in a process of its own, whose peak memory is told. Reached for the
-period, medians of five: 3.2 s, 0.49 % and 0.21 GB; 2.0 s, 1.22 % and 0.13 GB. Not for the makespan, in single runs on
-a busy machine: 13 % and 31 % (``DORA_NB_SLOWER=3`` gives three times the seconds).
+period, medians of five: 3.2 s, 0.49 % and 0.21 GB; 2.0 s, 1.22 % and 0.13 GB (``DORA_NB_SLOWER=3`` gives three times
+the seconds). Growth writes a figure for each row into ``DORA_NB_FIGURES``.
 """
 
 from __future__ import annotations
