@@ -86,7 +86,8 @@ def _best(parts: list[_Beginnings]) -> _Beginnings:
 
 def _walk(kept: dict[tuple[int, int], _Beginnings], behind: int, place: int) -> Stages:
     """Back from the first layer to the last."""
-    stages, first = [], 0
+    stages: list[tuple[int, int, int]] = []
+    first = 0
     while True:
         stop, behind_, place_, group = kept[first, behind].came[place].tolist()
         if stop < 0:

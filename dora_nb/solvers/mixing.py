@@ -45,7 +45,7 @@ class Mixing:
     def _column(self, cost: float, rows: NDArray[np.int64], values: NDArray[np.float64]) -> None:
         self._solver.addCol(cost, 0.0, self._solver.inf, len(rows), rows.astype(np.int32), values)
 
-    def add(self, used: NDArray[np.float64], values: NDArray[np.float64]) -> None:
+    def add(self, used: NDArray[np.int64], values: NDArray[np.float64]) -> None:
         """One more column."""
         every = np.concatenate([used, values, [1.0]])
         rows = np.flatnonzero(every)
