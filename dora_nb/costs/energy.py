@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from dora_nb.costs.network import Network
 from dora_nb.costs.operations import Shape, operations_of
-from dora_nb.costs.transfers import transfer_holds
+from dora_nb.costs.transfers import carried, transfer_holds
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_record import EnergyFigure
@@ -74,14 +74,13 @@ def estimated_energy(
                 note=f"{busy}, and {device.idle_w:g} W for the rest; the watts are {whose}",
             )
         )
-    operations = operations_of(Shape.of(plan, workload))
     holds = dict(transfer_holds(plan, workload, Network.of(cluster)))
-    carried = [holds[operations.classes[index]] for index in operations.transfers]
-    if carried:
-        size_bytes = iterations * sum(hold.size_bytes for hold in carried)
+    transfers = carried(plan, operations_of(Shape.of(plan, workload)), holds)
+    if transfers:
+        size_bytes = iterations * sum(hold.size_bytes for hold in transfers)
         figures.append(
             EnergyFigure(
-                joules=iterations * sum(hold.energy_j for hold in carried),
+                joules=iterations * sum(hold.energy_j for hold in transfers),
                 status="estimated",
                 meter=_MODEL,
                 scope="network",

@@ -13,13 +13,13 @@ from functools import cached_property
 from dora_nb.costs.compute_times import busy_seconds, compute_seconds
 from dora_nb.costs.details import TimelineDetails, details_of
 from dora_nb.costs.memory import MemoryModel
-from dora_nb.costs.network import Hold
 from dora_nb.costs.operations import Kind, OperationClass, Operations, Shape, Timing, generation, operations_of
 from dora_nb.costs.schedule import scheduled_transfers
 from dora_nb.costs.start_times import start_times, stream_start_times, waits_of
 from dora_nb.costs.table import CostTable, cost_table
 from dora_nb.costs.timeline import TimelineEntry, timeline_of
 from dora_nb.costs.timing import late_in_rounds, timing_of
+from dora_nb.costs.transfers import carried, held_seconds
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.fits import check_fits
 from dora_nb.domain.plan import Plan
@@ -155,8 +155,7 @@ def _prediction(
                     energy_j=device.idle_w * horizon_s + (device.active_w - device.idle_w) * busy_s,
                 )
             )
-    kinds = [operations.classes[index] for index in operations.transfers]
-    transfers = [timing.holds[kind].times(plan.token_groups if kind.kind == "token" else 1) for kind in kinds]
+    transfers = carried(plan, operations, timing.holds)
     network_bytes = sum(hold.size_bytes for hold in transfers)
     participating_j = sum(device.energy_j for device in devices) + sum(hold.energy_j for hold in transfers)
     idle = tuple(
@@ -171,7 +170,7 @@ def _prediction(
         energy_participating_j=participating_j,
         energy_all_on_j=participating_j + sum(device.energy_j for device in idle),
         network_bytes=network_bytes,
-        airtime_s=max(_held_s(transfers).values(), default=0.0),
+        airtime_s=max(held_seconds(transfers).values(), default=0.0),
         devices=tuple(devices),
         idle=idle,
         first_token_s=first_token_s,
@@ -212,14 +211,6 @@ def memory_of(memory: MemoryModel, plan: Plan, index: int, samples: int) -> floa
     )
 
 
-def _held_s(holds: Iterable[Hold]) -> dict[str, float]:
-    held: dict[str, float] = {}
-    for hold in holds:
-        for resource, seconds in hold.seconds.items():
-            held[resource] = held.get(resource, 0.0) + seconds
-    return held
-
-
 def period_s(plan: Plan, workload: Workload, timing: Timing, operations: Operations) -> float:
     """Steady-state seconds between micro-batches, or in a stream between requests.
 
@@ -243,7 +234,7 @@ def period_s(plan: Plan, workload: Workload, timing: Timing, operations: Operati
     once = {*ONCE, "output"} if workload.generates else ONCE
     moves = [operations.operations[index] for index in operations.transfers]
     each_time = (move for move in moves if move.micro_batch == 0 and move.kind not in once)
-    load_s.extend(_held_s(timing.holds[move.cls] for move in each_time).values())
+    load_s.extend(held_seconds(timing.holds[move.cls] for move in each_time).values())
     if workload.trains:
         trip_s = 0.0
         for index in range(last, -1, -1):

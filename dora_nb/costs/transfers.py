@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from dora_nb.costs.buckets import bucket_parameters
 from dora_nb.costs.compute_times import bucket_layers
 from dora_nb.costs.memory import MemoryModel
 from dora_nb.costs.network import Flow, Hold, Network
-from dora_nb.costs.operations import OperationClass, Shape
+from dora_nb.costs.operations import OperationClass, Operations, Shape
 from dora_nb.domain.architecture import INTEGER_BYTES
 from dora_nb.domain.plan import Plan, Stage
 from dora_nb.domain.transfer import HOSTED
@@ -62,6 +62,21 @@ def bucket_holds(stage: Stage, hosts_first_layer: bool, workload: Workload, netw
         buckets = bucket_parameters(workload, np.array([bucket_layers(stage, workload)]))[0].tolist()
     element = workload.bytes_per_element
     return [network.all_reduce(stage.devices, each * element, stage.all_reduce) for each in buckets]
+
+
+def carried(plan: Plan, operations: Operations, holds: Mapping[OperationClass, Hold]) -> list[Hold]:
+    """What every transfer of an iteration does to the network; one of tokens stands for those of all groups."""
+    kinds = [operations.classes[index] for index in operations.transfers]
+    return [holds[kind].times(plan.token_groups if kind.kind == "token" else 1) for kind in kinds]
+
+
+def held_seconds(holds: Iterable[Hold]) -> dict[str, float]:
+    """Seconds that some transfers hold every medium, port or link that they use, by resource name."""
+    held: dict[str, float] = {}
+    for hold in holds:
+        for resource, seconds in hold.seconds.items():
+            held[resource] = held.get(resource, 0.0) + seconds
+    return held
 
 
 def _token_holds(plan: Plan, workload: Workload, network: Network) -> Iterable[tuple[OperationClass, Hold]]:
