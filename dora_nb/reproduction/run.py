@@ -8,12 +8,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dora_nb.domain.record import Record
-from dora_nb.errors import InputError
+from dora_nb.errors import ExecutionError, InputError
 from dora_nb.reproduction.cell import Cell
 from dora_nb.reproduction.cells import cells_of
 from dora_nb.reproduction.grid import FULL, QUICK, SEEDS, Setting
@@ -149,6 +150,8 @@ def reproduce(
         If something given cannot be used.
     DocumentError
         If the folder cannot be written to.
+    ExecutionError
+        If a process ended that was to compute settings, as in a script whose own calls are not guarded.
     """
     started = time.monotonic()
     if jobs is not None and jobs < 1:
@@ -191,6 +194,11 @@ def _computed(
             done, _ = wait(waiting, return_when=FIRST_COMPLETED)
             for each in done:
                 yield waiting.pop(each), each.result()
+    except BrokenProcessPool:
+        raise ExecutionError(
+            "a process that computes settings ended. Every process imports the script that started it: put what the "
+            "script does under 'if __name__ == \"__main__\":', or give jobs=1"
+        ) from None
     except BaseException:
         # Whoever interrupts does not want to wait for cells that nobody will read.
         for worker in (pool._processes or {}).values():

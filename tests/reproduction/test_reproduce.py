@@ -155,6 +155,15 @@ def running(group: int) -> list[str]:
     return found
 
 
+def test_a_script_that_its_processes_run_again_is_told_what_to_write(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"import dora_nb\ndora_nb.reproduce(quick=True, jobs=2, seeds=(1,), cache={str(tmp_path)!r})\n")
+    ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=170)
+    assert ran.returncode == 1
+    assert 'if __name__ == "__main__"' in ran.stderr.splitlines()[-1]
+
+
+
 @pytest.mark.usefixtures("quick")
 def test_an_interrupt_leaves_what_was_done_and_nothing_half_written(tmp_path: Path) -> None:
     """Ctrl-C with two settings to go: exit status 130, no traceback, no process left; what is kept can be used."""
