@@ -7,8 +7,9 @@ bounds, the schedule of each is settled apart, and what it proves goes back into
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.deadline import Deadline
@@ -17,6 +18,9 @@ from dora_nb.planning.scheduling import settle
 from dora_nb.planning.streaming import settle_stream
 from dora_nb.planning.targets import Targets
 from dora_nb.solvers import SolverChoice
+
+#: Seconds for each of several open plans before any of them gets more.
+FIRST_S = 3.0
 
 
 @dataclass
@@ -41,31 +45,57 @@ def settle_all(
 ) -> Settlement:
     """Settle open plans, most promising first, until none can improve an answer or time is up.
 
-    The answers and bounds are in ``targets``, which covers all plans afterwards.
+    Each plan gets a few seconds first. One that stayed open is asked once more, with a solver's usual time and what
+    the others found: the less a schedule may take, the more of it is decided. The answers and bounds are in
+    ``targets``, which covers all plans afterwards.
     """
     done = Settlement()
-    for each in sorted(plans, key=lambda each: each.bound_s):
-        bound_s = each.bound_s
-        if not deadline.passed and _relevant(targets, problem, each, bound_s):
+    waiting = [_Waiting(each, each.bound_s) for each in sorted(plans, key=lambda each: each.bound_s)]
+    for last in (False, True):
+        for one in waiting:
+            if deadline.passed or not one.matters(targets, problem):
+                continue
+            below_s = _useful_s(targets, problem, one.open)
+            if below_s >= one.asked_s and not one.cut_short:
+                continue
+            own = deadline if last or len(waiting) == 1 else _sooner(deadline)
             settled = (settle if problem.workload.arrival_s is None else settle_stream)(
-                each.plan,
-                problem,
-                below_s=_useful_s(targets, problem, each),
-                gap=targets.tolerance,
-                solver=solver,
-                deadline=deadline,
+                one.open.plan, problem, below_s=below_s, gap=targets.tolerance, solver=solver, deadline=own
             )
-            bound_s = max(bound_s, settled.bound_s)
+            one.asked_s, one.cut_short = below_s, own.passed
+            one.bound_s = max(one.bound_s, settled.bound_s)
             done.schedules += 1
             if settled.solver:
                 done.programs += 1
                 done.solver = settled.solver
             if settled.plan is not None:
-                makespan_s, energy_j, value = each.figures(problem, settled.makespan_s).numbers
+                makespan_s, energy_j, value = one.open.figures(problem, settled.makespan_s).numbers
                 targets.offer(makespan_s, energy_j, settled.plan, value)
-        if math.isfinite(bound_s):  # else no schedule keeps up with the stream
-            targets.set_aside(*each.figures(problem, bound_s))
+    for one in waiting:
+        if math.isfinite(one.bound_s):  # else no schedule keeps up with the stream
+            targets.set_aside(*one.open.figures(problem, one.bound_s))
     return done
+
+
+@dataclass
+class _Waiting:
+    """An open plan, what is proven of it, what its schedule was to beat when it was asked, and if time ran out then."""
+
+    open: Open
+    bound_s: float
+    asked_s: float = math.inf
+    cut_short: bool = False
+
+    def matters(self, targets: Targets, problem: Problem) -> bool:
+        """Whether a schedule as short as is proven would improve an answer."""
+        return _relevant(targets, problem, self.open, self.bound_s)
+
+
+def _sooner(deadline: Deadline) -> Deadline:
+    """A few seconds from now; never, where planning has no deadline, so that answers do not depend on the clock."""
+    if math.isinf(deadline.at_s):
+        return deadline
+    return replace(deadline, at_s=min(deadline.at_s, time.monotonic() + FIRST_S))
 
 
 def _relevant(targets: Targets, problem: Problem, each: Open, makespan_s: float) -> bool:
