@@ -21,11 +21,13 @@ from builders import (
     pipeline,
     random_plan,
     random_question,
+    rated_plans,
     seeded,
     shape_and_timing,
     workload,
 )
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from dora_nb.costs.conditions import under
 from dora_nb.costs.evaluate import evaluate
@@ -43,6 +45,11 @@ from dora_nb.formulation.list_schedule import list_schedule
 from dora_nb.formulation.mixture import Mixture, Promise
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.composition.compose import compose
+from dora_nb.planning.composition.generation import Generator
+from dora_nb.planning.composition.mixer import Mixer
+from dora_nb.planning.composition.palette import Palette
+from dora_nb.planning.composition.shortlist import Shortlist, plans_below
+from dora_nb.planning.deadline import Deadline
 from dora_nb.solvers import Options, solve
 
 QUICK = {"suppress_health_check": list(HealthCheck)}
@@ -406,6 +413,69 @@ def test_joint_form_and_decomposition_agree(question: SmallQuestion) -> None:
         return
     assert mix.certificate.bound <= joint.objective * (1 + TOLERANCE), "a composition refutes the bound"
     assert mix.certificate.value == pytest.approx(joint.objective, rel=TOLERANCE)
+
+
+# ---------------------------------------------------------------------------------------------- what is listed
+
+
+def in_short(plan: Plan) -> Any:
+    """A partition, whatever it holds in flight."""
+    stages = tuple((each.first_layer, each.stop_layer, frozenset(each.replicas)) for each in plan.stages)
+    return plan.micro_batch, stages
+
+
+@settings(max_examples=examples(12), deadline=None, **QUICK)
+@given(
+    seeded(lambda dice: random_question(dice, modes=("inference",), layers=(2, 3), batches=(1, 2, 4))),
+    st.sampled_from(((1.0, 0.0), (0.0, 1.0), (1.0, 0.3))),
+    st.booleans(),
+)
+def test_every_partition_below_a_price_is_listed(
+    question: tuple[Workload, Cluster], prices: tuple[float, float], limited: bool
+) -> None:
+    """Half of all plans, and with a limit those of them that keep it."""
+    problem = Problem.of(*question, "participating", space=default_space(*question))
+    rated = rated_plans(problem)
+    costs = [prices[0] * each.makespan_s + prices[1] * each.energy_j for each in rated]
+    below, limit_s = float(np.median(costs)), float(np.median([each.makespan_s for each in rated]))
+    limits = {"latency": limit_s} if limited else {}
+    listed = plans_below(problem, per_s=prices[0], per_j=prices[1], below=below, limits=limits, deadline=Deadline())
+    assert listed is not None
+    known = set(map(in_short, listed))
+    for each, cost in zip(rated, costs, strict=True):
+        if cost < below * (1 - 1e-9) and (not limited or each.makespan_s <= limit_s):
+            assert in_short(each.plan) in known
+
+
+@settings(max_examples=examples(6), deadline=None, **QUICK)
+@given(seeded(random_small))
+def test_no_composition_is_below_what_the_listed_partitions_allow(question: SmallQuestion) -> None:
+    """Of single plans and of mixtures: the best of what is listed bounds the best of all plans from below."""
+    work, place, states, qoe, options = question
+    space = default_space(work, place)
+    candidates = complete_space(Problem.of(work, place, "participating", space=space), states)
+    promise = Promise(qoe, options["keep"], options["missed_share"] if options["keep"] == "tail" else 0.0)
+    mixture, window = mixture_of(candidates, work, place, states, qoe), options["window"]
+    palette = Palette(work, place, cost_table(work, place), states, "participating", space, None)
+    for most in (1, 2):
+        best = solve(mixing_model(mixture, promise, most_plans=most, window=window), Options(mip_gap=1e-7))
+        if best.objective is None:
+            continue
+        value, deadline = best.objective * 1.0001, Deadline()
+        mixer = Mixer(palette, promise, most, window, 1e-6, "highs", deadline, lambda _: None)
+        shortlist = Shortlist(palette, promise, most, window, deadline)
+        if most == 1 and promise.keep == "mean":
+            listed = shortlist.of_single_plans(value)
+        else:
+            generator = Generator(palette, promise, most, 1e-6, "highs", mixer.solve, deadline, lambda _: None)
+            generator.make_plans()
+            generator.generate()
+            listed = None if generator.proof is None else shortlist.of_mixtures(generator.proof, value)
+        if listed is not None:
+            bound = solve(mixing_model(listed, promise, most_plans=most, window=window), Options(mip_gap=1e-7))
+            assert bound.objective is not None
+            assert bound.objective <= best.objective * (1 + TOLERANCE)
+            assert mixer.bound_of(listed, deadline)[0] <= best.objective * (1 + TOLERANCE)
 
 
 # ---------------------------------------------------------------------------------------------- bounds and solvers
