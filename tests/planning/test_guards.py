@@ -1,0 +1,146 @@
+"""Two computations that disagree are told, never returned; and what cannot be asked is refused before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from builders import cluster, layer, pipeline, workload
+
+from dora_nb.costs.table import cost_table
+from dora_nb.domain.limit import Limit
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.qoe import QoE
+from dora_nb.domain.rating import Rating
+from dora_nb.errors import InfeasibleError, InputError, ObjectiveMismatchError, UnknownNameError
+from dora_nb.planning import answers
+from dora_nb.planning.known import Known
+from dora_nb.planning.nearest import nearest
+from dora_nb.planning.plan import plan
+from dora_nb.planning.planner import Planner
+from dora_nb.planning.scheduling import finish
+from dora_nb.planning.sharing.search import SharingSearch
+from dora_nb.planning.sharing.share import share
+
+WORK, PLACE = workload(2, mode="inference", batch=2), cluster(2)
+
+
+def test_a_figure_that_the_plan_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = Known.figure
+    monkeypatch.setattr(Known, "figure", lambda self, each, figure: 1.01 * honest(self, each, figure))
+    with pytest.raises(ObjectiveMismatchError, match=r"the search says \S+, the plan \S+"):
+        plan(WORK, PLACE, QoE())
+
+
+def test_a_limit_that_the_plan_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = Known.rating
+
+    def broken(self: Known, each: Plan) -> Rating:
+        limit = Limit(term="latency", limit=1.0, value=2.0, unit="s", price=None, kept=False)
+        return replace(honest(self, each), limits=(limit,))
+
+    monkeypatch.setattr(Known, "rating", broken)
+    with pytest.raises(ObjectiveMismatchError, match="the plan breaks its latency limit"):
+        plan(WORK, PLACE, QoE(latency_s=100.0))
+
+
+def test_a_bound_above_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = answers._answer
+
+    def too_high(*given: Any) -> answers.Answer:
+        answer = honest(*given)
+        return replace(answer, bound=1.5 * answer.bound)
+
+    monkeypatch.setattr(answers, "_answer", too_high)
+    with pytest.raises(ObjectiveMismatchError, match="is above the plan's own"):
+        plan(WORK, PLACE, QoE())
+
+
+def test_a_planner_asked_again_checks_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a question gives is held against the plan's own figures and limits."""
+    planner = Planner(WORK, PLACE)
+    with monkeypatch.context() as patched:
+        patched.setattr("dora_nb.planning.ask.AGREEMENT", -1.0)  # nothing agrees any more
+        with pytest.raises(ObjectiveMismatchError, match=r"the search says \S+, the plan \S+"):
+            planner.best(QoE())
+    with monkeypatch.context() as patched:
+        patched.setattr("dora_nb.planning.ask.keeps", lambda *_: False)
+        with pytest.raises((ObjectiveMismatchError, InfeasibleError)):
+            planner.best(QoE(latency_s=50.0))
+
+
+def test_a_sharing_whose_power_or_bound_is_not_its_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dora_nb.domain.stream import Stream
+
+    work = workload([layer("l0", 1e8)], mode="stream", batch=1, requests_per_s=1.0)
+    streams = [Stream(name="x", workload=work, deadline_s=5.0)]
+    assert share(streams, PLACE).value > 0
+    honest = SharingSearch.settle
+
+    def dishonest(self: SharingSearch) -> None:
+        honest(self)
+        self.lower = 2 * self.best
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SharingSearch, "settle", dishonest)
+        with pytest.raises(ObjectiveMismatchError, match=r"the bound \S+ is above the value"):
+            share(streams, PLACE)
+    with monkeypatch.context() as patched:
+        patched.setattr("dora_nb.planning.sharing.share.AGREEMENT", -1.0)
+        with pytest.raises(ObjectiveMismatchError):
+            share(streams, PLACE)
+
+
+STREAM = workload(2, mode="stream", batch=1, requests_per_s=0.1)
+
+
+@pytest.mark.parametrize(
+    ("ask", "field"),
+    [
+        (lambda: plan(STREAM, PLACE, QoE(samples_per_s=1.0)), "samples_per_s"),
+        (lambda: plan(STREAM, PLACE, QoE(battery_j={"a": 1.0})), "battery_j"),
+        (lambda: plan(WORK, PLACE, QoE(latency_s=1.0, latency_price=2.0), algorithm="monolithic"), "algorithm"),
+        (lambda: share([], PLACE), "streams"),
+    ],
+)
+def test_what_cannot_be_asked(ask: Callable[[], Any], field: str) -> None:
+    with pytest.raises(InputError) as caught:
+        ask()
+    assert caught.value.field == field
+
+
+def test_names_that_nobody_has() -> None:
+    from dora_nb.domain.stream import Stream
+
+    with pytest.raises(UnknownNameError, match="battery_j: got 'z'; allowed: a, b"):
+        plan(WORK, PLACE, QoE(battery_j={"z": 1.0}))
+    with pytest.raises(UnknownNameError, match="tables: got 'y'; allowed: x"):
+        share([Stream(name="x", workload=STREAM)], PLACE, tables={"y": cost_table(STREAM, PLACE)})
+
+
+def test_the_nearest_plan_breaks_its_limits_least_of_all_terms() -> None:
+    """a keeps three quarters of the throughput asked for, b a half; b is the thriftier one."""
+    from dora_nb.formulation.problem import Problem
+
+    place = cluster(2).replace(devices=(PLACE.devices[0].replace(active_w=9.0), PLACE.devices[1]))
+    slow = place.scaled(speeds={"b": 2 / 3})
+    problem = Problem.of(WORK, slow, "participating")
+    plans = [finish(pipeline((0, 2, {name: 2})), problem) for name in "ab"]
+    fastest = max(each.prediction.samples_per_s for each in plans if each.prediction is not None)
+    asked = QoE(objective="energy", samples_per_s=4 / 3 * fastest)
+    assert nearest(plans, asked) == 0
+    assert nearest(plans, QoE(objective="energy")) == 1
+    assert nearest([], asked) == -1
+
+
+def test_a_planner_on_a_faster_cluster_and_with_prices() -> None:
+    """Speeds scale a table of measured times as well; with prices on limits nothing is proven of the bare objective."""
+    planner = Planner(WORK, PLACE, table=cost_table(WORK, PLACE))
+    before = planner.best(QoE()).prediction
+    after = planner.having(speeds={"a": 4.0, "b": 4.0}).best(QoE()).prediction
+    assert before is not None
+    assert after is not None
+    assert after.makespan_s == pytest.approx(before.makespan_s / 4, rel=0.3)
+    assert planner.bound(QoE(latency_s=1.0, latency_price=2.0)) is None
