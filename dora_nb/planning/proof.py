@@ -68,7 +68,9 @@ class Proof:
         """Good plans, close to those that are known where there are any."""
         self._look_nearby()
         if self.ladder.best[0] > self.bound * (1 + FAR):
-            for replicas in self.question.case.replicas:
+            sizes = self.question.case.replicas
+            # With a plan in hand, smaller groups first would keep little from the columns of all.
+            for replicas in sizes if math.isinf(self.ladder.best[0]) else sizes[-1:]:
                 self._search(self.targets, replicas, FEW)
             self._look_nearby()
         self.targets.forget_bounds()  # those of these searches hold for a part of the partitions only
