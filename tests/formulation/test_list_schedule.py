@@ -14,7 +14,7 @@ from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.workload import Workload
-from dora_nb.formulation.list_schedule import list_schedule
+from dora_nb.formulation.list_schedule import as_ready, by_critical_path, list_schedule
 
 
 def parts(plan: Plan, work: Workload, place: Cluster) -> tuple[Operations, Timing]:
@@ -35,6 +35,16 @@ def test_the_clock_is_the_recurrence(question: tuple[Workload, Cluster], seed: i
     work, place = question
     clock_s, makespan_s = recomputed(random_plan(Dice(seed), work, place), work, place)
     assert clock_s == pytest.approx(makespan_s, rel=1e-9)
+
+
+@settings(max_examples=examples(60))
+@given(questions(layers=(2, 5), batches=(1, 2, 4, 8), device_count=(2, 5)), st.integers(0, 2**32 - 1))
+def test_it_is_the_better_of_both_rules(question: tuple[Workload, Cluster], seed: int) -> None:
+    """The second rule is given up as soon as it cannot be better."""
+    operations, timing = parts(random_plan(Dice(seed), *question), *question)
+    by_path, by_arrival = by_critical_path(operations, timing), as_ready(operations, timing)
+    schedule = list_schedule(operations, timing)
+    assert schedule.makespan_s == pytest.approx(min(by_path.makespan_s, by_arrival.makespan_s), rel=1e-12)
 
 
 def test_what_needs_no_medium_does_not_wait_for_it() -> None:

@@ -17,6 +17,7 @@ from dora_nb.formulation.columns import Columns, build_columns
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning import pool as pools
 from dora_nb.planning.deadline import Deadline
+from dora_nb.planning.nearby import Near
 from dora_nb.planning.pool import Pool
 from dora_nb.planning.screening import screened
 from dora_nb.planning.targets import Ladder, Targets
@@ -108,6 +109,25 @@ def test_columns_of_a_search_that_was_stopped_are_not_kept() -> None:
     assert not len(late)
     assert np.isfinite(targets.latency.floor).all()  # what was not made may be as good as its bounds say
     assert len(pool.columns(problem, 2, Targets(np.array([np.inf])), None))
+
+
+@settings(max_examples=examples(20), suppress_health_check=list(HealthCheck))
+@given(seeded(lambda dice: dice))
+def test_columns_near_places_are_those_of_all_that_are_near(dice: Dice) -> None:
+    """Whether they are made for themselves or picked from columns that are there."""
+    work, place = random_question(dice, layers=(3, 6), batches=(2, 4), device_count=(2, 3))
+    problem = Problem.of(work, place, "participating")
+    most = problem.space.most_replicas
+    everything, pool = build_columns(problem, most), Pool()
+    if not len(everything):
+        return
+    some = np.array([dice.number(0, len(everything) - 1) for _ in range(3)])
+    near = Near(np.stack([everything.code, everything.first, everything.stop], axis=1)[some])
+    targets = drawn_targets(dice, everything, problem)
+    needed = keys(screened(near.columns(everything), problem, copy_of(targets)))
+    assert keys(pool.columns_near(problem, near, copy_of(targets), None)) == needed
+    pool.columns(problem, most, copy_of(targets), None)
+    assert keys(pool.columns_near(problem, near, copy_of(targets), None)) == needed
 
 
 def a_question() -> tuple[Workload, Cluster]:

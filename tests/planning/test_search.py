@@ -25,7 +25,7 @@ from dora_nb.planning.family import Family
 from dora_nb.planning.labels import Labels
 from dora_nb.planning.partitions import Partitions, longest_paths
 from dora_nb.planning.search import Search
-from dora_nb.planning.targets import Ladder, Targets
+from dora_nb.planning.targets import Figures, Ladder, Targets
 
 ANY = Plan.model_construct()  # a stand-in where only its identity matters
 
@@ -137,6 +137,26 @@ def test_relevant_is_faster_or_thriftier_within_a_limit() -> None:
     assert known.relevant(figures(9, 9, 11, 11), figures(89, 91, 44, 46)).tolist() == [True, False, True, False]
     assert known.relevant(figures(10, 20), figures(89, 44)).tolist() == [True, True]  # limits are inclusive
     assert known.relevant(figures(20.1), figures(1)).tolist() == [False]
+
+
+@settings(max_examples=examples(60))
+@given(st.integers(0, 2**32 - 1))
+def test_sifting_is_asking_what_is_relevant_and_setting_the_rest_aside(seed: int) -> None:
+    dice = np.random.default_rng(seed)
+    limits_s, limit_j = np.unique(dice.integers(5, 20, 3)).astype(float), float(dice.choice([60, np.inf]))
+    one, two = (targets(*limits_s, np.inf, tolerance=0.05, energy_limit_j=limit_j) for _ in range(2))
+    for _ in range(4):
+        makespan_s, energy_j = map(float, dice.integers(5, 90, 2))
+        for each in (one, two):
+            each.offer(makespan_s, energy_j, ANY)
+    bounds = Figures(*dice.integers(1, 90, (3, 40)).astype(float))
+    possible = dice.random(40) < 0.8
+    kept = one.sift(possible, bounds)
+    relevant = possible & two.relevant(*bounds)
+    two.set_aside(*bounds.take(possible & ~relevant))
+    assert kept.tolist() == relevant.tolist()
+    for mine, theirs in zip(one.asked, two.asked, strict=True):
+        assert mine.floor.tolist() == theirs.floor.tolist()
 
 
 def test_only_the_latency_that_is_asked_for() -> None:

@@ -163,7 +163,6 @@ def test_a_script_that_its_processes_run_again_is_told_what_to_write(tmp_path: P
     assert 'if __name__ == "__main__"' in ran.stderr.splitlines()[-1]
 
 
-
 @pytest.mark.usefixtures("quick")
 def test_an_interrupt_leaves_what_was_done_and_nothing_half_written(tmp_path: Path) -> None:
     """Ctrl-C with two settings to go: exit status 130, no traceback, no process left; what is kept can be used."""
