@@ -18,13 +18,14 @@ from builders import (
 )
 from hypothesis import HealthCheck, given, settings
 
+from dora_nb import solvers
 from dora_nb.costs import evaluate
 from dora_nb.costs.operations import Operations, Timing
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.workload import Workload
 from dora_nb.formulation.problem import Problem
-from dora_nb.formulation.stream_schedule import greedy_stream, schedule_of
+from dora_nb.formulation.stream_schedule import greedy_stream, schedule_of, stream_model
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.streaming import settle_stream
 
@@ -84,3 +85,20 @@ def test_times_that_meet_on_a_medium_make_no_schedule(case: Streamed) -> None:
     if schedule is not None:
         ordered = plan.replace(transfer_order=schedule.transfers(operations))
         assert unrolled_latencies(ordered, work, place, 50)[-1] == pytest.approx(schedule.latency_s, rel=1e-6)
+
+
+@settings(max_examples=examples(12), suppress_health_check=list(HealthCheck), deadline=None)
+@given(seeded(streamed))
+def test_the_program_as_it_stands_is_the_exhaustive_search(case: Streamed) -> None:
+    """Within what all operations one after the other and two periods take."""
+    work, _, _, operations, timing = case
+    assert work.arrival_s is not None
+    latest_s = sum(timing.duration_s[kind] for kind in operations.classes) + 2 * work.arrival_s
+    model = stream_model(operations, timing, work.arrival_s, latest_s)
+    outcome = solvers.solve(model, solvers.Options(mip_gap=1e-7, time_limit_s=60), solver="highs")
+    best_s = best_stream_latency(operations, timing, work.arrival_s, latest_s, most_nodes=20_000)
+    if outcome.objective is None:
+        assert outcome.status is solvers.Status.INFEASIBLE
+        assert best_s == latest_s
+    else:
+        assert outcome.objective * work.arrival_s == pytest.approx(best_s, rel=1e-5)
