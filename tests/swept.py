@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +21,39 @@ CELLS = (
     "time.sleep(60 * (x == 7))",
     "record_rows([{'plan': label, 'makespan_s': x / 3, 'best': True}], solving_s=0.5)",
 )
+
+
+#: Address of a scheduler, and its process followed by those of the workers.
+Cluster = tuple[str, list["subprocess.Popen[bytes]"]]
+
+
+@contextmanager
+def dask_cluster(folder: Path) -> Iterator[Cluster]:
+    """A scheduler and two workers, as 'dask scheduler' and 'dask worker' start them."""
+    dask, where = [sys.executable, "-m", "dask"], folder / "scheduler.json"
+    log = (folder / "dask.log").open("wb")
+
+    def start(*options: str) -> subprocess.Popen[bytes]:
+        command = [*dask, *options, "--host", "127.0.0.1", "--no-dashboard"]
+        return subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+
+    processes = [start("scheduler", "--port", "0", "--scheduler-file", str(where))]
+    try:
+        until = time.monotonic() + 120
+        while not where.exists():
+            assert time.monotonic() < until
+            assert processes[0].poll() is None
+            time.sleep(0.1)
+        address = json.loads(where.read_text())["address"]
+        for name in ("one", "two"):
+            options = ("--nthreads", "1", "--no-nanny", "--name", name, "--local-directory", str(folder / name))
+            processes.append(start("worker", address, *options))
+        yield address, processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+        log.close()
 
 
 def tiny_notebook(folder: Path, cells: tuple[str, ...] = CELLS) -> Path:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from swept import tiny_notebook
+from swept import Cluster, dask_cluster, tiny_notebook
 
 from dora_nb.errors import ExecutionError
 from dora_nb.sweeps import Grid, sweep
@@ -18,36 +14,11 @@ from dora_nb.sweeps.folder import read_rows
 
 pytest.importorskip("distributed", reason="needs distributed: pip install -e '.[dask]'")
 
-Cluster = tuple[str, list["subprocess.Popen[bytes]"]]
-
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    """A scheduler and two workers, as 'dask scheduler' and 'dask worker' start them."""
-    dask, where = [sys.executable, "-m", "dask"], tmp_path / "scheduler.json"
-    log = (tmp_path / "dask.log").open("wb")
-
-    def start(*options: str) -> subprocess.Popen[bytes]:
-        command = [*dask, *options, "--host", "127.0.0.1", "--no-dashboard"]
-        return subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
-
-    processes = [start("scheduler", "--port", "0", "--scheduler-file", str(where))]
-    try:
-        until = time.monotonic() + 120
-        while not where.exists():
-            assert time.monotonic() < until
-            assert processes[0].poll() is None
-            time.sleep(0.1)
-        address = json.loads(where.read_text())["address"]
-        for name in ("one", "two"):
-            options = ("--nthreads", "1", "--no-nanny", "--name", name, "--local-directory", str(tmp_path / name))
-            processes.append(start("worker", address, *options))
-        yield address, processes
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-        log.close()
+    with dask_cluster(tmp_path) as started:
+        yield started
 
 
 def test_no_point_is_lost_or_doubled_when_a_worker_is_killed(cluster: Cluster, tmp_path: Path) -> None:
