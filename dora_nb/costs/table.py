@@ -89,6 +89,28 @@ class CostTable:
             narrower={weights: table.of_devices(devices) for weights, table in self.narrower.items()},
         )
 
+    def of_layers(self, first: int, stop: int) -> CostTable:
+        """The times of the layers [first, stop)."""
+        return CostTable(
+            forward_s=self.forward_s[first:stop],
+            backward_s=self.backward_s[first:stop],
+            step_s=self.step_s[first:stop],
+            status=self.status,
+            token_s=None if self.token_s is None else self.token_s[first:stop],
+            narrower={weights: table.of_layers(first, stop) for weights, table in self.narrower.items()},
+        )
+
+    def up_to(self, batch: int) -> CostTable:
+        """The times of up to so many samples."""
+        samples = slice(0, batch + 1)
+        return replace(
+            self,
+            forward_s=self.forward_s[..., samples],
+            backward_s=self.backward_s[..., samples],
+            token_s=None if self.token_s is None else self.token_s[..., samples],
+            narrower={weights: table.up_to(batch) for weights, table in self.narrower.items()},
+        )
+
     @property
     def least(self) -> CostTable:
         """The shortest times, whatever the weights are held in."""

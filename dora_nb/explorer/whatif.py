@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from dora_nb.costs.table import CostTable
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.conditions import Factor
 from dora_nb.domain.record import Record
@@ -129,23 +128,11 @@ def question_under(asked: Question, what_if: WhatIf) -> Question:
     if table is not None:
         ids = asked.cluster.device_ids
         slower = np.array([1 / what_if.speed.get(ids[index], 1.0) for index in there])
-        table = _up_to(table.of_devices(np.array(there)), workload.batch).slower(slower)
+        table = table.of_devices(np.array(there)).up_to(workload.batch).slower(slower)
     changed = replace(asked, workload=workload, cluster=cluster, qoe=qoe, table=table, space=_space(asked, workload))
     if asked.space != _default_space(asked):
         return changed
     return replace(changed, space=_default_space(changed))
-
-
-def _up_to(table: CostTable, batch: int) -> CostTable:
-    """Measured times of up to so many samples."""
-    samples = slice(0, batch + 1)
-    return replace(
-        table,
-        forward_s=table.forward_s[..., samples],
-        backward_s=table.backward_s[..., samples],
-        token_s=None if table.token_s is None else table.token_s[..., samples],
-        narrower={weights: _up_to(each, batch) for weights, each in table.narrower.items()},
-    )
 
 
 def _space(asked: Question, workload: Workload) -> SearchSpace:

@@ -17,10 +17,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dora_nb import solvers
-from dora_nb.domain.certificate import Certificate
 from dora_nb.domain.plan import Plan
-from dora_nb.domain.rating import qoe_value
-from dora_nb.errors import InfeasibleError, InputError, ObjectiveMismatchError
+from dora_nb.errors import InputError
 from dora_nb.formulation.columns import Columns, stage_columns
 from dora_nb.formulation.decode import decode
 from dora_nb.formulation.group_times import GroupTimes
@@ -28,7 +26,8 @@ from dora_nb.formulation.problem import Problem
 from dora_nb.planning.chain_packing import packed_chains
 from dora_nb.planning.class_bound import ClassBound, class_bounds, proven_s
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.scheduling import fits_memory, predicted, quick_schedule, scheduled
+from dora_nb.planning.large_answer import certified, tell_bounds
+from dora_nb.planning.scheduling import fits_memory, predicted, quick_schedule
 from dora_nb.planning.stage_annealing import Annealing, Figure, Partition, longest_path
 from dora_nb.units import format_seconds
 
@@ -217,38 +216,18 @@ class LargeHunt:
         InfeasibleError
             If no plan was found that fits, or none within the latency limit.
         """
-        problem, limit_s = self.problem, self.problem.terms.makespan_limit_s
-        where = f"{problem.workload.name} on {problem.cluster.name}"
-        if self.best is None:
-            raise InfeasibleError(f"{where}: no plan was found that fits the devices' memory")
-        if self.best_s > limit_s:
-            proven = "impossible" if self.bound_s > limit_s else "not found"
-            raise InfeasibleError(
-                f"{where}: a latency of {format_seconds(limit_s)} is {proven}: the best plan takes "
-                f"{format_seconds(self.best_s)}, and none can take less than {format_seconds(self.bound_s)}"
-            )
-        if self.bound_s > self.best_s * (1 + 1e-9):
-            raise ObjectiveMismatchError(f"the bound {self.bound_s:.9g} is above the plan's own {self.best_s:.9g}")
-        assert self.best.prediction is not None, "the best plan is predicted"
-        reached = max(0.0, (self.best_s - self.bound_s) / self.best_s)
-        stopped = ("cancelled" if self.deadline.cancelled else "time limit") if self.deadline.passed else "feasible"
-        return scheduled(self.best, problem).replace(
-            label="latency-optimal",
-            certificate=Certificate(
-                objective="latency",
-                unit="s",
-                latency_limit_s=limit_s if np.isfinite(limit_s) else None,
-                limits=qoe_value(self.best.prediction, problem.terms.qoe).limits,
-                value=self.best_s,
-                bound=self.bound_s,
-                gap=reached,
-                status="optimal" if reached <= self.gap * (1 + 1e-6) else stopped,
-                scope=problem.space.describe(),
-                solver=METHOD,
-                solver_reason=(
-                    f"{len(problem.cluster.devices)} devices of {len(problem.fleet.types)} types are too many for the "
-                    "search that lists sets of devices; not checked by the partition program"
-                ),
+        problem = self.problem
+        return certified(
+            self.best,
+            self.bound_s,
+            problem,
+            gap=self.gap,
+            deadline=self.deadline,
+            scope=problem.space.describe(),
+            solver=METHOD,
+            reason=(
+                f"{len(problem.cluster.devices)} devices of {len(problem.fleet.types)} types are too many for the "
+                "search that lists sets of devices; not checked by the partition program"
             ),
         )
 
@@ -270,14 +249,7 @@ def plan_large(
         If no plan was found that fits, or none within the latency limit.
     """
     check_large(problem)
-    started_s = time.monotonic()
-
-    def on_bound(incumbent_s: float, bound_s: float) -> None:
-        if on_event is not None and math.isfinite(incumbent_s):
-            reached = solvers.relative_gap(incumbent_s, bound_s)
-            on_event(solvers.Event(time.monotonic() - started_s, incumbent_s, bound_s, reached, 0))
-
-    hunt = LargeHunt(problem, gap, deadline, say, on_bound)
+    hunt = LargeHunt(problem, gap, deadline, say, tell_bounds(on_event))
     hunt.run()
     return hunt.answer()
 

@@ -23,6 +23,7 @@ from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.hunt import Hunt, Progress
 from dora_nb.planning.large import is_large, plan_large
 from dora_nb.planning.question import Question
+from dora_nb.planning.sites import are_sites, plan_sites
 from dora_nb.solvers import SolverChoice, SolverOptions
 
 Algorithm = Literal["auto", "decomposed", "monolithic"]
@@ -135,7 +136,8 @@ def plan_question(
     say = on_progress or (lambda _: None)
     deadline = Deadline(started + time_limit_s, cancel)
     if is_large(question.problem):
-        best = plan_large(question.problem, gap, deadline, say, on_event)
+        answer = plan_sites if are_sites(question.problem) else plan_large
+        best = answer(question.problem, gap, deadline, say, on_event)
         return _answer(question, (best,), Coverage(None, most_plans), gap, started)
     hunt = Hunt(question, gap, deadline, say, most_plans, algorithm == "monolithic", on_event, started)
     hunt.find_fast_plans()
