@@ -26,7 +26,6 @@ import numpy as np
 
 from dora_nb.costs.network import Network
 from dora_nb.costs.table import CostTable, Floats
-from dora_nb.domain.workload import Workload
 
 
 class Leg(NamedTuple):
@@ -45,10 +44,15 @@ class Least(NamedTuple):
 
 
 class Crossing(NamedTuple):
-    """What hand-overs between devices of two sites take at least: seconds per byte, and per message."""
+    """What transfers between devices of two sites take at least: seconds per byte, and per message."""
 
     byte_s: float
     message_s: float
+
+    def of(self, size_bytes: Floats | float, batches: int) -> Floats:
+        """``h`` of one of so many transfers of some bytes, and ``(M - 1) g`` of the others; nothing of no bytes."""
+        held_s = self.byte_s * np.asarray(size_bytes)
+        return np.stack([np.where(held_s > 0, held_s + self.message_s, 0.0), (batches - 1) * held_s])
 
 
 def crossing(network: Network, senders: Sequence[str], receivers: Sequence[str]) -> Crossing:
@@ -119,9 +123,10 @@ class SiteChain:
     all_s, one_s
         ``T`` and ``l`` by site. Shape (sites, layers + 1, layers + 1); infinite where it is known that a site cannot.
     enter_s, leave_s
-        ``h`` from the source to the first site, and from the last site to the sink. Shape (sites,).
-    hop_s, held_s
-        ``h``, and ``(M - 1) g``, from site to site at every cut. Shape (sites, sites, layers + 1).
+        ``h``, and ``(M - 1) g``, from the source to the first site, and from the last site to the sink. Shape
+        (2, sites).
+    hop_s
+        ``h``, and ``(M - 1) g``, from site to site at every cut. Shape (2, sites, sites, layers + 1).
     """
 
     all_s: Floats
@@ -129,17 +134,6 @@ class SiteChain:
     enter_s: Floats
     leave_s: Floats
     hop_s: Floats
-    held_s: Floats
-
-    @staticmethod
-    def hops(workload: Workload, crossings: Sequence[Sequence[Crossing]], micro_batch: int) -> tuple[Floats, Floats]:
-        """``hop_s`` and ``held_s`` of a chain, by crossings between any two sites."""
-        inner = [workload.cut_bytes(cut) for cut in range(1, len(workload.layers))]
-        cut_bytes = micro_batch * np.array([0.0, *inner, 0.0])
-        byte_s = np.array([[each.byte_s for each in row] for row in crossings])[:, :, None]
-        message_s = np.array([[each.message_s for each in row] for row in crossings])[:, :, None]
-        held_s = byte_s * cut_bytes
-        return held_s + message_s, (workload.batch // micro_batch - 1) * held_s
 
     def best(self, below_s: float, gap: float) -> Least:
         """The pipeline of sites with the least bound, to a relative gap.
@@ -179,11 +173,13 @@ class SiteChain:
         more_s = np.maximum(self.all_s - np.where(able, self.one_s, 0.0), 0.0)
         way_s = np.where(able & (more_s <= limit_s), self.one_s, np.inf)
         way_s[:, *np.tril_indices(cuts)] = np.inf  # at least one layer
-        hop_s = np.where(self.held_s <= limit_s, self.hop_s, np.inf)
+        hop_s, enter_s, leave_s = (
+            np.where(held_s <= limit_s, way, np.inf) for way, held_s in (self.hop_s, self.enter_s, self.leave_s)
+        )
         until = np.full((1 << sites, sites, cuts), np.inf)  # by sites used and the last of them
         came = np.zeros((1 << sites, sites, cuts), dtype=np.int64)  # (cut before) x (sites + 1) + site before
         for site in range(sites):
-            until[1 << site, site] = self.enter_s[site] + way_s[site, 0]
+            until[1 << site, site] = enter_s[site] + way_s[site, 0]
             came[1 << site, site] = sites
         for used in range(1, 1 << sites):
             for site in (each for each in range(sites) if used >> each & 1 and used != 1 << each):
@@ -195,16 +191,16 @@ class SiteChain:
                     better = least < until[used, site]
                     until[used, site][better] = least[better]
                     came[used, site][better] = (cut * (sites + 1) + last)[better]
-        whole = until[:, :, -1] + self.leave_s
+        whole = until[:, :, -1] + leave_s
         used, site = divmod(int(whole.argmin()), sites)
         if not np.isfinite(whole[used, site]):
             return np.inf, 0.0, ()
-        sum_s, most_s, stop, legs = float(whole[used, site]), 0.0, cuts - 1, []
+        sum_s, most_s, stop, legs = float(whole[used, site]), float(self.leave_s[1, site]), cuts - 1, []
         while site < sites:
             first, before = divmod(int(came[used, site, stop]), sites + 1)
             legs.append(Leg(site, first, stop))
             most_s = max(most_s, float(more_s[site, first, stop]))
-            if before < sites:
-                most_s = max(most_s, float(self.held_s[before, site, first]))
+            held_s = self.enter_s[1, site] if before == sites else self.hop_s[1, before, site, first]
+            most_s = max(most_s, float(held_s))
             used, site, stop = used & ~(1 << site), before, first
         return sum_s, most_s, tuple(reversed(legs))

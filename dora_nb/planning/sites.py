@@ -145,17 +145,21 @@ class Sites:
         names = [site.device_ids for site in self.sites]
         one_s = np.stack([path_bound(table, size, most) for table in self.tables])
         all_s = np.maximum(one_s, [work_bound(table, workload.batch, size) for table in self.tables])
-        hop_s, held_s = SiteChain.hops(workload, [[crossing(network, a, b) for b in names] for a in names], size)
-
-        def end_s(site: Sequence[str], end: str | None, end_bytes: float, *, enters: bool) -> float:
-            if end is None or not end_bytes:
-                return 0.0
-            way = crossing(network, *(([end], site) if enters else (site, [end])))
-            return way.byte_s * size * end_bytes + way.message_s
-
-        enter_s = [end_s(site, workload.source, workload.input_bytes, enters=True) for site in names]
-        leave_s = [end_s(site, workload.sink, workload.output_bytes, enters=False) for site in names]
-        return SiteChain(all_s, one_s, np.array(enter_s), np.array(leave_s), hop_s, held_s)
+        batches, inner = workload.batch // size, [workload.cut_bytes(cut) for cut in range(1, len(workload.layers))]
+        cut_bytes = size * np.array([0.0, *inner, 0.0])
+        source = names if workload.source is None else [[workload.source]] * len(names)
+        sink = names if workload.sink is None else [[workload.sink]] * len(names)
+        input_bytes, output_bytes = size * workload.input_bytes, size * workload.output_bytes
+        enters = [crossing(network, a, b).of(input_bytes, batches) for a, b in zip(source, names, strict=True)]
+        leaves = [crossing(network, a, b).of(output_bytes, batches) for a, b in zip(names, sink, strict=True)]
+        hops = [[crossing(network, a, b).of(cut_bytes, batches) for b in names] for a in names]
+        return SiteChain(
+            all_s=all_s,
+            one_s=one_s,
+            enter_s=np.stack(enters, axis=1),
+            leave_s=np.stack(leaves, axis=1),
+            hop_s=np.stack([np.stack(row, axis=1) for row in hops], axis=1),
+        )
 
     def run(self) -> None:
         """Refine the chain with the least bound until it is planned through, or good enough."""
