@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from dora_nb.formulation.columns import Columns, stage_columns
 from dora_nb.formulation.decode import decode
 from dora_nb.formulation.group_times import GroupTimes
 from dora_nb.formulation.problem import Problem
+from dora_nb.planning.box_bound import BoxBound, boxes_proven_s, filled_stages
 from dora_nb.planning.chain_packing import packed_chains
 from dora_nb.planning.class_bound import ClassBound, class_bounds, proven_s
 from dora_nb.planning.deadline import Deadline
@@ -48,6 +50,12 @@ PACKED = 30
 
 #: Partitions up to this many times the best makespan are scheduled; their figures are estimates.
 NEAR = 1.02
+
+#: Fleets that fill at most so many stages are bounded by boxes of seconds, others by classes of plans.
+FEW_STAGES = 6
+
+#: Forward shares that differ by less are the same, so that a figure of one share is exact.
+SAME_SHARE = 1e-9
 
 METHOD = "annealing and chains of stages with priced device types"
 
@@ -110,6 +118,7 @@ class LargeHunt:
     best: Plan | None = field(default=None, init=False)
     best_s: float = field(default=math.inf, init=False)
     bound_s: float = field(default=0.0, init=False)
+    _kept_s: float = field(default=math.inf, init=False)
 
     def run(self) -> None:
         """Find plans, then prove how good they are; both are in ``best``, ``best_s`` and ``bound_s``."""
@@ -121,13 +130,34 @@ class LargeHunt:
             return
         self.on_bound(self.best_s, 0.0)
         self.say(f"proving how good {format_seconds(self.best_s)} is")
-        depths, trains = self._depths, self.problem.workload.trains
-        classes = [bound for each in times.values() for bound in class_bounds(each, depths, trains, self.deadline)]
-        self.bound_s = proven_s(
-            classes, self.gap, lambda: self.best_s, self._pack, lambda bound_s: self.on_bound(self.best_s, bound_s)
-        )
-        self.bound_s = min(self.bound_s, self.best_s)
+        self.bound_s = min(self._proven_s(list(times.values())), self.best_s)
         self.on_bound(self.best_s, self.bound_s)
+
+    def _proven_s(self, times: Sequence[GroupTimes]) -> float:
+        """No plan is faster than this; plans met on the way are kept."""
+        depths, trains = self._depths, self.problem.workload.trains
+
+        def on_bound(bound_s: float) -> None:
+            self.on_bound(self.best_s, bound_s)
+
+        if max(filled_stages(each) for each in times) > FEW_STAGES:
+            classes = [bound for each in times for bound in class_bounds(each, depths, trains, self.deadline)]
+            return proven_s(classes, self.gap, lambda: self.best_s, self._pack, on_bound)
+        boxes = [BoxBound(each, depths, trains, self.deadline, partial(self._keep, each)) for each in times]
+        return boxes_proven_s(boxes, self.gap, lambda: self.best_s, on_bound)
+
+    def _keep(self, times: GroupTimes, stages: Sequence[tuple[int, int, int]], depth: int) -> float:
+        """How long the longest path of a chain on disjoint devices is at least; the fastest so far is finished."""
+        seconds = [float(times.seconds[group, times.range_of[first, stop]]) for first, stop, group in stages]
+        hops_s = [float(times.hop_s[stop]) for _, stop, _ in stages]
+        figure_s = self._figure(times, len(stages), depth)(seconds, hops_s, math.inf)
+        if figure_s < self._kept_s:
+            self._kept_s = figure_s
+            kinds = [np.repeat(np.arange(len(times.available)), times.used[group]).tolist() for *_, group in stages]
+            cuts = (0, *(stop for _, stop, _ in stages))
+            self._finish(Partition(cuts, tuple(map(tuple, kinds)), figure_s), times.micro_batch, depth)
+        least, largest = times.forward_share
+        return figure_s if largest - least < SAME_SHARE else 0.0
 
     def _pack(self, bound: ClassBound) -> None:
         """Plans of a class that could not be refuted; the fastest are annealed a little."""

@@ -115,12 +115,14 @@ def test_seconds_are_those_of_the_best_share_vector() -> None:
             assert times.seconds[index, column] == pytest.approx(best)
 
 
+@pytest.mark.parametrize("few_stages", [0, large.FEW_STAGES])
 @pytest.mark.parametrize("mode", ["training", "inference"])
-def test_answers_agree_with_the_exact_search(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_agree_with_the_exact_search(mode: str, few_stages: int, monkeypatch: pytest.MonkeyPatch) -> None:
     work, place = fleet_question(6, 4, 2, mode=mode)
     space = SearchSpace((4,), 2, (1, 2) if mode == "training" else (1,))
     exact = plan(work, place, most_plans=1, space=space, solver="highs").best
     monkeypatch.setattr("dora_nb.planning.plan.is_large", lambda _: True)
+    monkeypatch.setattr(large, "FEW_STAGES", few_stages)
     found = plan(work, place, gap=0.05, space=space).best
     assert exact.certificate is not None
     assert found.certificate is not None
