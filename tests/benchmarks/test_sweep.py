@@ -3,8 +3,8 @@
 Prints the times; every point plans Vision Transformer Base on the smart home in a fresh kernel with one thread. Run it
 on a quiet machine: with other work on the cores the ratio says nothing. Asked for: 1.7 times as fast with two jobs.
 Reached on two cores: 112 s with one, 62 s with two, 1.80 times as fast; killed after 26 points and resumed, the same
-bytes. Over Dask (a scheduler and two workers on this machine, one of them killed after 10 points) the same bytes; 318 s while
-four times as much was running.
+bytes. Over Dask (a scheduler and two workers on this machine, one of them killed after 10 points) the same bytes; 318 s
+while four times as much was running.
 """
 
 from __future__ import annotations
