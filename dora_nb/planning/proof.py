@@ -25,7 +25,7 @@ from dora_nb.planning.targets import Ladder, Targets
 FEW, MANY = (300, 100), (100_000, 2_000)
 
 #: How much more than what is proven a window lets in, and by how much the next one is wider.
-WINDOW, WIDER = 0.01, 1.5
+WINDOW, WIDER = 0.03, 3.0
 
 #: A known plan this far above what is proven is worth a search for others that are not close to known ones.
 FAR = 0.02
