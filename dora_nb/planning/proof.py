@@ -27,6 +27,9 @@ FEW, MANY = (300, 100), (100_000, 2_000)
 #: How much more than what is proven a window lets in, and by how much the next one is wider.
 WINDOW, WIDER = 0.03, 3.0
 
+#: A window wider than this without a plan is followed by one without a limit.
+WIDEST = 2.0
+
 #: A known plan this far above what is proven is worth a search for others that are not close to known ones.
 FAR = 0.02
 
@@ -80,16 +83,19 @@ class Proof:
 
     def run(self, tell: Callable[[float], None]) -> None:
         """Raise the bound until the answer is good enough or time is up."""
-        width = WINDOW
+        width, labels, wide_enough = WINDOW, 0, False
         while not self.is_good and not self.deadline.passed:
             limit = self.bound * (1 + width)
             # A window that ends just below a known plan would be looked at twice.
-            if self.ladder.least == "value" or not 0 < limit * (1 + width) < self.ladder.best[0]:
+            if wide_enough or self.ladder.least == "value" or not 0 < limit * (1 + width) < self.ladder.best[0]:
                 limit = math.inf
+            before = self.nodes
             if not self._window(limit):
                 return
             tell(self.bound)
-            width *= WIDER
+            found, labels, width = labels, self.nodes - before, width * WIDER
+            # Where no plan is known there may be none: then something else than the window keeps labels few.
+            wide_enough = math.isinf(self.ladder.best[0]) and (0 < labels <= found or width > WIDEST)
 
     def _window(self, limit: float) -> bool:
         """Look for plans up to a limit; returns whether there may be better ones that were not looked at."""

@@ -19,6 +19,9 @@ from dora_nb.planning import hunt as hunts
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.hunt import Hunt
 from dora_nb.planning.plan import plan
+from dora_nb.planning.planner import Planner
+from dora_nb.planning.proof import Proof
+from dora_nb.planning.proven import Proven
 from dora_nb.planning.question import Question
 
 GAP = 1e-4
@@ -115,6 +118,27 @@ def test_without_a_plan_it_is_proven_that_there_is_none(monkeypatch: pytest.Monk
     hunt.close_gaps()
     assert not hunt.feasible
     assert math.isinf(hunt.targets.latency_bound_s)
+
+
+def test_that_there_is_no_plan_takes_few_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on energy rules plans out by itself: windows need not grow as far as numbers go."""
+    work, place = five_unlike_devices()
+    planner = Planner(work, place, space=default_space(work, place), solver="highs")
+    least_j = planner.best(QoE(objective="energy")).certificate
+    assert least_j is not None
+    monkeypatch.setattr(Proven, "least_energy_j", lambda self, makespan_limit_s=math.inf: 0.0)
+    monkeypatch.setattr(Proven, "least_makespan_s", lambda self, energy_limit_j=math.inf: 0.0)
+    limits: list[float] = []
+    window = Proof._window
+
+    def counted(self: Proof, limit: float) -> bool:
+        limits.append(limit)
+        return window(self, limit)
+
+    monkeypatch.setattr(Proof, "_window", counted)
+    with pytest.raises(InfeasibleError, match="proven"):
+        planner.best(QoE(energy_j=least_j.value * 0.98))
+    assert 1 <= len(limits) <= 8
 
 
 def test_nothing_is_done_where_nothing_is_open() -> None:
