@@ -28,6 +28,7 @@ from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.conditions import Condition
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.workload import Workload
+from dora_nb.errors import InputError
 from dora_nb.formulation.list_schedule import list_schedule
 from dora_nb.formulation.problem import Problem
 
@@ -160,3 +161,11 @@ def test_a_change_in_training_moves_parameters_and_optimizer_state_that_changed_
     assert switch(whole, one, work, place, "all-on").size_bytes == (20e6 + 40e6 + 100e6) * 12
     assert switch(one, one, work, place, "all-on").energy_j == 0
     assert switch(one, two, tied_chain("inference"), place, "all-on").size_bytes == 0
+
+
+def test_of_no_plans_nothing_is_resident_and_of_an_unevaluated_one_nobody_knows() -> None:
+    work, place = workload(2, mode="inference", batch=1), cluster(2)
+    plan = pipeline((0, 1, {"a": 1}), (1, 2, {"b": 1}))
+    assert residents(work, place, plan).resident_bytes([]).tolist() == [0.0, 0.0]
+    with pytest.raises(InputError, match=r"plan\.prediction: got None"):
+        Residents(work, (plan,), place.device_ids).resident_bytes([0])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import pytest
-from builders import Rated, default_space, examples, questions, rated_plans
+from builders import Rated, cluster, default_space, device, examples, questions, rated_plans, workload
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -96,6 +97,26 @@ def test_no_battery_is_empty_before_the_end(question: tuple[Workload, Cluster], 
         assert outcome.objective is not None
         best_s = min(each.best_s(math.inf) for each in lasting)
         assert outcome.objective * model.unit == pytest.approx(best_s, rel=1e-5)
+
+
+def test_what_is_ruled_out_is_not_chosen_again_and_what_does_not_fit_is_no_program() -> None:
+    """Two layers, one on each of two devices: either way round, then no other; without memory no program at all."""
+    place, work = cluster([device("a"), device("b", 2e9)], 1e12), workload(2, mode="inference", batch=1)
+    problem = Problem.of(work, place, "participating", space=default_space(work, place))
+    columns, skeleton = build_columns(problem, 1), Skeleton(1, (1, 1), hosts=False)
+    chosen: list[list[int]] = []
+    for seconds in (1.5, 1.5):
+        model = joint_model(problem, columns, skeleton, "latency", ruled_out=chosen)
+        assert model is not None
+        outcome = solvers.solve(model.model, EXACT, solver="highs")
+        assert outcome.objective is not None
+        assert outcome.objective * model.unit == pytest.approx(seconds, rel=1e-5)
+        chosen.append(model.chosen(outcome.values))
+    assert chosen[0] != chosen[1]
+    model = joint_model(problem, columns, skeleton, "latency", ruled_out=chosen)
+    assert model is not None
+    assert solvers.solve(model.model, EXACT, solver="highs").status is Status.INFEASIBLE
+    assert joint_model(problem, columns.take(np.zeros(0, dtype=int)), skeleton, "latency") is None
 
 
 def drawn_j(each: Rated, name: str) -> float:

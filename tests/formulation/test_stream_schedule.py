@@ -26,6 +26,7 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.workload import Workload
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.stream_schedule import greedy_stream, schedule_of, stream_model
+from dora_nb.planning import streaming
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.streaming import settle_stream
 
@@ -73,6 +74,31 @@ def test_the_exact_schedule_is_the_best_of_all_and_the_simulation_reaches_it(cas
     latencies = unrolled_latencies(ordered, work, place, 50)
     assert np.all(np.diff(latencies) >= -1e-9 * settled.makespan_s)  # a stream that starts idle fills up
     assert latencies[-1] == pytest.approx(settled.makespan_s, rel=1e-6)
+
+
+@settings(max_examples=examples(10), suppress_health_check=list(HealthCheck), deadline=None)
+@given(seeded(streamed))
+def test_where_no_quick_schedule_is_found_the_program_finds_the_best(case: Streamed) -> None:
+    """Below its latency there is none, and without programs nothing is proven or found."""
+    work, place, plan, operations, timing = case
+    assert work.arrival_s is not None
+    problem, limit_s = Problem.of(work, place, "participating"), 3 * work.arrival_s + sum(timing.duration_s.values())
+    options = {"gap": 1e-6, "solver": "highs", "deadline": Deadline()}
+    most_s = limit_s * (1 + 1e-6)
+    best_s = best_stream_latency(operations, timing, work.arrival_s, most_s, most_nodes=20_000)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(streaming, "greedy_stream", lambda *_: None)
+        found = settle_stream(plan, problem, below_s=limit_s, **options)
+        if best_s < limit_s:
+            assert found.makespan_s == pytest.approx(best_s, rel=1e-5)
+            assert found.bound_s <= best_s * (1 + 1e-6)
+            nothing = settle_stream(plan, problem, below_s=best_s * (1 - 1e-4), **options)
+            assert nothing.plan is None
+            assert best_s * (1 - 2e-4) <= nothing.bound_s <= best_s * (1 + 1e-6)
+        patched.setattr(streaming, "MOST_PAIRS", -1)
+        unknown = settle_stream(plan, problem, below_s=limit_s, **options)
+        assert unknown.plan is None
+        assert unknown.bound_s <= max(best_s, limit_s) * (1 + 1e-6)
 
 
 @settings(max_examples=examples(10), suppress_health_check=list(HealthCheck), deadline=None)

@@ -110,6 +110,30 @@ def test_monolithic_is_decomposed(seed: int) -> None:
         assert joint.proven == pytest.approx(other.certificate.bound, rel=4 * GAP)
 
 
+@pytest.mark.parametrize("seed", range(JOINT // 2))
+def test_monolithic_is_decomposed_where_hand_overs_depend_on_both_ends(seed: int) -> None:
+    """There the program knows less than the search, and what it lets through is settled plan by plan."""
+    dice = Dice(3000 + seed)
+    question = random_question(
+        dice, layers=(2, 3), batches=(1, 2), device_count=(2, 3), kinds=("links", "mixed", "cell"), tied=False
+    )
+    space = default_space(*question, (1,))
+    space = SearchSpace(space.micro_batch_sizes, space.most_replicas, space.in_flight_depths, most_chunks=1)
+    problem = Problem.of(*question, "participating", space=space)
+    options = {"space": space, "gap": GAP, "most_plans": 1, "solver": "highs"}
+    fastest = plan(*question, QoE(), **options).best
+    thriftiest = plan(*question, QoE(objective="energy", latency_s=1.2 * fastest.certificate.value), **options).best
+    columns = all_columns(problem)
+    for objective, within_s, other in (
+        ("latency", np.inf, fastest),
+        ("energy", 1.2 * fastest.certificate.value, thriftiest),
+    ):
+        limits = {"latency_limit_s": within_s, "energy_limit_j": np.inf}
+        joint = solve_jointly(problem, columns, objective, **limits, gap=GAP, solver="highs", deadline=Deadline())
+        assert joint.value == pytest.approx(other.certificate.value, rel=4 * GAP)
+        assert joint.proven <= other.certificate.value * (1 + 4 * GAP)
+
+
 @pytest.mark.parametrize("seed", range(BOTH_SOLVERS))
 def test_both_solvers_solve_the_joint_program_alike(seed: int) -> None:
     if not any(each.name == "Gurobi" and each.usable for each in solvers.available()):

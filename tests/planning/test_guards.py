@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from builders import cluster, layer, pipeline, workload
+from builders import cluster, device, layer, pipeline, workload
 
 from dora_nb.costs.table import cost_table
 from dora_nb.domain.limit import Limit
@@ -16,6 +16,7 @@ from dora_nb.domain.qoe import QoE
 from dora_nb.domain.rating import Rating
 from dora_nb.errors import InfeasibleError, InputError, ObjectiveMismatchError, UnknownNameError
 from dora_nb.planning import answers
+from dora_nb.planning.explanation.worth import step_of
 from dora_nb.planning.known import Known
 from dora_nb.planning.nearest import nearest
 from dora_nb.planning.plan import plan
@@ -23,6 +24,7 @@ from dora_nb.planning.planner import Planner
 from dora_nb.planning.scheduling import finish
 from dora_nb.planning.sharing.search import SharingSearch
 from dora_nb.planning.sharing.share import share
+from dora_nb.solvers import Event
 
 WORK, PLACE = workload(2, mode="inference", batch=2), cluster(2)
 
@@ -93,6 +95,37 @@ def test_a_sharing_whose_power_or_bound_is_not_its_plans(monkeypatch: pytest.Mon
             share(streams, PLACE)
 
 
+def test_a_planner_that_forgets_old_plans_and_digests_answers_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for one plan and one case only: each question is answered as by a planner that was never asked."""
+    place = cluster([device("a"), device("b", 2e9, active_w=20.0)])
+    asked = [QoE(), QoE(objective="energy"), QoE(latency_s=3.5, objective="energy"), QoE()]
+    expected = [Planner(WORK, place).best(qoe).certificate for qoe in asked]
+    monkeypatch.setattr("dora_nb.planning.session.MOST_PLANS", 1)
+    monkeypatch.setattr("dora_nb.planning.session.MOST_CASES", 0)
+    planner = Planner(WORK, place)
+    for qoe, known in zip(asked, expected, strict=True):
+        assert known is not None
+        found = planner.best(qoe).certificate
+        assert found is not None
+        assert found.value == pytest.approx(known.value, rel=1e-3)
+        assert found.bound <= known.value * (1 + 1e-9)
+
+
+def test_progress_where_limits_have_prices() -> None:
+    """The events are of the objective with its prices, and close in on it."""
+    events: list[Event] = []
+    qoe = QoE(objective="energy", latency_s=1.0, latency_price=3.0)
+    best = plan(WORK, PLACE, qoe, most_plans=1, on_event=events.append).best
+    assert best.certificate is not None
+    assert events[-1].incumbent == pytest.approx(best.certificate.value)
+    assert all(each.bound <= best.certificate.value * (1 + 1e-9) for each in events if each.bound is not None)
+
+
+@pytest.mark.parametrize(("present", "step"), [(0.0, 1.0), (30.0, 1.0), (3.0, 0.1)])
+def test_a_step_is_small_next_to_what_there_is(present: float, step: float) -> None:
+    assert step_of("s", present) == pytest.approx(step)
+
+
 STREAM = workload(2, mode="stream", batch=1, requests_per_s=0.1)
 
 
@@ -103,6 +136,7 @@ STREAM = workload(2, mode="stream", batch=1, requests_per_s=0.1)
         (lambda: plan(STREAM, PLACE, QoE(battery_j={"a": 1.0})), "battery_j"),
         (lambda: plan(WORK, PLACE, QoE(latency_s=1.0, latency_price=2.0), algorithm="monolithic"), "algorithm"),
         (lambda: share([], PLACE), "streams"),
+        (lambda: plan(STREAM, PLACE, QoE(), overlap=False), "overlap"),
     ],
 )
 def test_what_cannot_be_asked(ask: Callable[[], Any], field: str) -> None:
