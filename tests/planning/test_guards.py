@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 from builders import cluster, device, layer, pipeline, workload
 
+from dora_nb.costs import evaluate
 from dora_nb.costs.table import cost_table
+from dora_nb.domain.layer import NextToken
 from dora_nb.domain.limit import Limit
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.rating import Rating
 from dora_nb.errors import InfeasibleError, InputError, ObjectiveMismatchError, UnknownNameError
+from dora_nb.formulation.fleet import Fleet
+from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning import answers
 from dora_nb.planning.explanation.worth import step_of
 from dora_nb.planning.known import Known
@@ -143,6 +147,19 @@ def test_what_cannot_be_asked(ask: Callable[[], Any], field: str) -> None:
     with pytest.raises(InputError) as caught:
         ask()
     assert caught.value.field == field
+
+
+def test_a_space_without_plans_is_refused_and_a_table_without_tokens_too() -> None:
+    """A stream's transfers travel whole; what generates needs to know how long a token takes."""
+    space = SearchSpace.default(STREAM, Fleet.of(STREAM, PLACE, cost_table(STREAM, PLACE)))
+    with pytest.raises(InputError, match="most_chunks: got 2; allowed: 1 in mode 'stream'"):
+        plan(STREAM, PLACE, QoE(), space=replace(space, most_chunks=2))
+    token = NextToken(flops=1e8, read_parameters=0, output_elements=10)
+    layers = [layer(name, next_token=token, kv_elements=10) for name in "xy"]
+    writing = workload(layers, mode="generate", sequence=4, new_tokens=3, batch=1)
+    table = replace(cost_table(writing, PLACE), token_s=None, int8=None)
+    with pytest.raises(InputError, match=r"table\.token_s: got None"):
+        evaluate(pipeline((0, 2, {"a": 1})), writing, PLACE, table)
 
 
 def test_names_that_nobody_has() -> None:
