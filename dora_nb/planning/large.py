@@ -2,9 +2,9 @@
 
 Only what is asked for there is sought: the shortest makespan, on a network of one medium or switch (the largest rate of
 a stream: :mod:`~dora_nb.planning.large_stream`). Good plans come from annealing, proofs from chains of stages with
-priced devices; both look at devices by type and at groups of a few of them, so that neither grows with the number of
-sets of devices. The answer is a plan like any other, scheduled by list and predicted exactly; its certificate says how
-it was proven.
+priced devices: of boxes of stage seconds where all devices fill a few stages, of classes of plans where they fill more.
+Both look at devices by type and at groups of a few of them, so that neither grows with the number of sets of devices.
+The answer is a plan like any other, scheduled by list and predicted exactly; its certificate says how it was proven.
 """
 
 from __future__ import annotations
