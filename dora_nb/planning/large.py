@@ -28,8 +28,7 @@ from dora_nb.planning.box_bound import BoxBound, boxes_proven_s, filled_stages
 from dora_nb.planning.chain_packing import packed_chains
 from dora_nb.planning.class_bound import ClassBound, class_bounds, proven_s
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.large_answer import certified, tell_bounds
-from dora_nb.planning.scheduling import fits_memory, predicted, quick_schedule
+from dora_nb.planning.large_answer import LatencyHunt, tell_bounds
 from dora_nb.planning.stage_annealing import Annealing, Figure, Partition, longest_path
 from dora_nb.units import format_seconds
 
@@ -97,27 +96,9 @@ def check_large(problem: Problem, modes: tuple[str, ...] = ("training", "inferen
 
 
 @dataclass
-class LargeHunt:
-    """The steps of an answer, in the order they are taken.
+class LargeHunt(LatencyHunt):
+    """The steps of an answer, in the order they are taken."""
 
-    Attributes
-    ----------
-    problem, gap, deadline
-        What is asked, the relative gap that is good enough, and when to stop.
-    say
-        Told about each step.
-    on_bound
-        Told incumbent and bound as they change.
-    """
-
-    problem: Problem
-    gap: float
-    deadline: Deadline
-    say: Callable[[str], None] = lambda _: None
-    on_bound: Callable[[float, float], None] = lambda _, __: None
-    best: Plan | None = field(default=None, init=False)
-    best_s: float = field(default=math.inf, init=False)
-    bound_s: float = field(default=0.0, init=False)
     _kept_s: float = field(default=math.inf, init=False)
 
     def run(self) -> None:
@@ -228,13 +209,7 @@ class LargeHunt:
         plan = as_plan(problem, times, list(zip(part.cuts, part.cuts[1:], groups, strict=False)), depth)
         if plan is None:
             return
-        for chunks in problem.space.chunk_counts:
-            split = plan.replace(chunks=chunks)
-            _, order = quick_schedule(split, problem)
-            done = predicted(split.replace(transfer_order=order), problem)
-            assert done.prediction is not None, "a predicted plan carries its prediction"
-            if done.prediction.makespan_s < self.best_s and fits_memory(done):
-                self.best, self.best_s = done, done.prediction.makespan_s
+        self.keep(plan)
 
     # ------------------------------------------------------------------ the answer
 
@@ -246,19 +221,8 @@ class LargeHunt:
         InfeasibleError
             If no plan was found that fits, or none within the latency limit.
         """
-        problem = self.problem
-        return certified(
-            self.best,
-            self.bound_s,
-            problem,
-            gap=self.gap,
-            deadline=self.deadline,
-            scope=problem.space.describe(),
-            solver=METHOD,
-            reason=(
-                f"{len(problem.cluster.devices)} devices of {len(problem.fleet.types)} types are too many for the "
-                "search that lists sets of devices; not checked by the partition program"
-            ),
+        return self.certified(
+            scope=self.problem.space.describe(), solver=METHOD, reason="not checked by the partition program"
         )
 
 

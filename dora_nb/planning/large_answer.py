@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from dora_nb import solvers
 from dora_nb.domain.certificate import Certificate
@@ -14,7 +15,7 @@ from dora_nb.domain.rating import qoe_value
 from dora_nb.errors import InfeasibleError, ObjectiveMismatchError
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.scheduling import scheduled
+from dora_nb.planning.scheduling import fits_memory, predicted, quick_schedule, scheduled
 from dora_nb.units import format_seconds
 
 
@@ -30,65 +31,92 @@ def tell_bounds(on_event: solvers.OnEvent | None) -> Callable[[float, float], No
     return on_bound
 
 
-def certified(
-    best: Plan | None,
-    bound_s: float,
-    problem: Problem,
-    *,
-    gap: float,
-    deadline: Deadline,
-    scope: str,
-    solver: str,
-    reason: str,
-) -> Plan:
-    """The fastest plan found, with its certificate.
+@dataclass
+class LatencyHunt:
+    """The best plan found so far, and what is proven; others say how plans are found.
 
-    Parameters
+    Attributes
     ----------
-    best
-        Predicted; None where none was found that fits.
-    bound_s
-        No plan of the scope takes less.
     problem, gap, deadline
-        What was asked.
-    scope, solver, reason
-        As the certificate has them.
-
-    Raises
-    ------
-    InfeasibleError
-        If no plan was found that fits, or none within the latency limit.
-    ObjectiveMismatchError
-        If the plan is better than it can be.
+        What is asked, the relative gap that is good enough, and when to stop.
+    say
+        Told about each step.
+    on_bound
+        Told incumbent and bound as they change.
+    best, best_s
+        The fastest plan found that fits in memory, predicted, and its makespan.
+    bound_s
+        No plan considered takes less.
     """
-    limit_s, where = problem.terms.makespan_limit_s, f"{problem.workload.name} on {problem.cluster.name}"
-    if best is None:
-        raise InfeasibleError(f"{where}: no plan was found that fits the devices' memory")
-    assert best.prediction is not None, "the best plan is predicted"
-    value_s = best.prediction.makespan_s
-    if value_s > limit_s:
-        proven = "impossible" if bound_s > limit_s else "not found"
-        raise InfeasibleError(
-            f"{where}: a latency of {format_seconds(limit_s)} is {proven}: the best plan takes "
-            f"{format_seconds(value_s)}, and none can take less than {format_seconds(bound_s)}"
+
+    problem: Problem
+    gap: float
+    deadline: Deadline
+    say: Callable[[str], None] = lambda _: None
+    on_bound: Callable[[float, float], None] = lambda _, __: None
+    best: Plan | None = field(default=None, init=False)
+    best_s: float = field(default=math.inf, init=False)
+    bound_s: float = field(default=0.0, init=False)
+
+    def keep(self, plan: Plan) -> bool:
+        """Whether a plan fits in memory, scheduled by list in every number of chunks; it is kept if it is the best."""
+        fits = False
+        for chunks in self.problem.space.chunk_counts:
+            split = plan.replace(chunks=chunks)
+            _, order = quick_schedule(split, self.problem)
+            done = predicted(split.replace(transfer_order=order), self.problem)
+            assert done.prediction is not None, "a predicted plan carries its prediction"
+            fits = fits or fits_memory(done)
+            if done.prediction.makespan_s < self.best_s and fits_memory(done):
+                self.best, self.best_s = done, done.prediction.makespan_s
+        return fits
+
+    def certified(self, *, scope: str, solver: str, reason: str) -> Plan:
+        """The best plan with its certificate.
+
+        Parameters
+        ----------
+        scope, solver, reason
+            Of which plans none takes less than the bound, and who proved it; why no other.
+
+        Raises
+        ------
+        InfeasibleError
+            If no plan was found that fits, or none within the latency limit.
+        ObjectiveMismatchError
+            If the plan is better than it can be.
+        """
+        problem, limit_s = self.problem, self.problem.terms.makespan_limit_s
+        where = f"{problem.workload.name} on {problem.cluster.name}"
+        if self.best is None:
+            raise InfeasibleError(f"{where}: no plan was found that fits the devices' memory")
+        if self.best_s > limit_s:
+            proven = "impossible" if self.bound_s > limit_s else "not found"
+            raise InfeasibleError(
+                f"{where}: a latency of {format_seconds(limit_s)} is {proven}: the best plan takes "
+                f"{format_seconds(self.best_s)}, and none can take less than {format_seconds(self.bound_s)}"
+            )
+        if self.bound_s > self.best_s * (1 + ROUNDING):
+            raise ObjectiveMismatchError(f"the bound {self.bound_s:.9g} is above the plan's own {self.best_s:.9g}")
+        assert self.best.prediction is not None, "the best plan is predicted"
+        reached = max(0.0, (self.best_s - self.bound_s) / self.best_s)
+        stopped = ("cancelled" if self.deadline.cancelled else "time limit") if self.deadline.passed else "feasible"
+        return scheduled(self.best, problem).replace(
+            label="latency-optimal",
+            certificate=Certificate(
+                objective="latency",
+                unit="s",
+                latency_limit_s=limit_s if math.isfinite(limit_s) else None,
+                limits=qoe_value(self.best.prediction, problem.terms.qoe).limits,
+                value=self.best_s,
+                bound=self.bound_s,
+                gap=reached,
+                status="optimal" if reached <= self.gap * (1 + 1e-6) else stopped,
+                scope=scope,
+                solver=solver,
+                solver_reason=(
+                    f"{len(problem.cluster.devices)} devices of {len(problem.fleet.types)} types are too many for the "
+                    f"search that lists sets of devices; {reason}"
+                ),
+            ),
         )
-    if bound_s > value_s * (1 + ROUNDING):
-        raise ObjectiveMismatchError(f"the bound {bound_s:.9g} is above the plan's own {value_s:.9g}")
-    reached = max(0.0, (value_s - bound_s) / value_s)
-    stopped = ("cancelled" if deadline.cancelled else "time limit") if deadline.passed else "feasible"
-    return scheduled(best, problem).replace(
-        label="latency-optimal",
-        certificate=Certificate(
-            objective="latency",
-            unit="s",
-            latency_limit_s=limit_s if math.isfinite(limit_s) else None,
-            limits=qoe_value(best.prediction, problem.terms.qoe).limits,
-            value=value_s,
-            bound=bound_s,
-            gap=reached,
-            status="optimal" if reached <= gap * (1 + 1e-6) else stopped,
-            scope=scope,
-            solver=solver,
-            solver_reason=reason,
-        ),
-    )

@@ -30,9 +30,8 @@ from dora_nb.formulation.site_chain import Leg, SiteChain, crossing, path_bound,
 from dora_nb.planning.ask import best
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.large import is_large, plan_large
-from dora_nb.planning.large_answer import certified, tell_bounds
+from dora_nb.planning.large_answer import LatencyHunt, tell_bounds
 from dora_nb.planning.question import Question
-from dora_nb.planning.scheduling import fits_memory, predicted, quick_schedule
 
 #: Sites up to which all orders of them are looked at.
 MOST_SITES = 6
@@ -106,27 +105,9 @@ class Known(NamedTuple):
 
 
 @dataclass
-class Sites:
-    """The steps of an answer.
+class Sites(LatencyHunt):
+    """The steps of an answer, in the order they are taken."""
 
-    Attributes
-    ----------
-    problem, gap, deadline
-        What is asked, the relative gap that is good enough, and when to stop.
-    say
-        Told about each step.
-    on_bound
-        Told incumbent and bound as they change.
-    """
-
-    problem: Problem
-    gap: float
-    deadline: Deadline
-    say: Callable[[str], None] = lambda _: None
-    on_bound: Callable[[float, float], None] = lambda _, __: None
-    best: Plan | None = field(default=None, init=False)
-    best_s: float = field(default=math.inf, init=False)
-    bound_s: float = field(default=0.0, init=False)
     asked: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -244,22 +225,16 @@ class Sites:
 
     def _tried(self, size: int, pipelines: Iterable[tuple[Stage, ...]]) -> bool:
         """Whether any of some pipelines fits in memory; the best is kept."""
-        problem, fits = self.problem, False
+        fits = False
         for stages in pipelines:
-            held = problem.space.in_flight(1, len(stages), self._workload.batch // size)
+            held = self.problem.space.in_flight(1, len(stages), self._workload.batch // size)
             plan = Plan(
                 micro_batch=size,
                 micro_batches=self._workload.batch // size,
                 stages=tuple(each.replace(in_flight=count) for each, count in zip(stages, held, strict=True)),
-                overlap=problem.overlap,
+                overlap=self.problem.overlap,
             )
-            for chunks in problem.space.chunk_counts:
-                _, order = quick_schedule(split := plan.replace(chunks=chunks), problem)
-                done = predicted(split.replace(transfer_order=order), problem)
-                assert done.prediction is not None, "a predicted plan carries its prediction"
-                fits = fits or fits_memory(done)
-                if done.prediction.makespan_s < self.best_s and fits_memory(done):
-                    self.best, self.best_s = done, done.prediction.makespan_s
+            fits = self.keep(plan) or fits
         return fits
 
     def _joined(self, size: int, legs: Sequence[Leg], *, with_ends: bool) -> Iterator[tuple[Stage, ...]]:
@@ -283,20 +258,10 @@ class Sites:
         InfeasibleError
             If no plan was found that fits, or none within the latency limit.
         """
-        problem = self.problem
-        return certified(
-            self.best,
-            self.bound_s,
-            problem,
-            gap=self.gap,
-            deadline=self.deadline,
-            scope=f"stages within one site, each site entered once: {problem.space.describe()}",
+        return self.certified(
+            scope=f"stages within one site, each site entered once: {self.problem.space.describe()}",
             solver=METHOD,
-            reason=(
-                f"{len(problem.cluster.devices)} devices of {len(problem.fleet.types)} types are too many for the "
-                f"search that lists sets of devices; {len(self.sites)} sites answered {self.asked} questions; not "
-                "checked by the partition program"
-            ),
+            reason=f"{len(self.sites)} sites answered {self.asked} questions; not checked by the partition program",
         )
 
 
