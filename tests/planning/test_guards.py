@@ -157,7 +157,7 @@ def test_a_space_without_plans_is_refused_and_a_table_without_tokens_too() -> No
     token = NextToken(flops=1e8, read_parameters=0, output_elements=10)
     layers = [layer(name, next_token=token, kv_elements=10) for name in "xy"]
     writing = workload(layers, mode="generate", sequence=4, new_tokens=3, batch=1)
-    table = replace(cost_table(writing, PLACE), token_s=None, int8=None)
+    table = replace(cost_table(writing, PLACE), token_s=None, narrower={})
     with pytest.raises(InputError, match=r"table\.token_s: got None"):
         evaluate(pipeline((0, 2, {"a": 1})), writing, PLACE, table)
 
