@@ -64,8 +64,8 @@ if TYPE_CHECKING:
     from dora_nb.explorer import explore
     from dora_nb.exporting import Exported, export
     from dora_nb.formulation.space import SearchSpace
-    from dora_nb.planning.compare_solvers import compare_solvers
     from dora_nb.planning.composition.compose import compose
+    from dora_nb.planning.exact.compare_solvers import compare_solvers
     from dora_nb.planning.explanation.alternatives import alternatives
     from dora_nb.planning.explanation.explain import explain
     from dora_nb.planning.orders import order_transfers
@@ -121,7 +121,7 @@ _HOMES = {
     "absences": "simulation.generators",
     "alternatives": "planning.explanation.alternatives",
     "compare": "costs.comparison",
-    "compare_solvers": "planning.compare_solvers",
+    "compare_solvers": "planning.exact.compare_solvers",
     "compose": "planning.composition.compose",
     "cost_table": "costs",
     "evaluate": "costs",

@@ -26,8 +26,8 @@ from dora_nb.domain.layer import Layer, NextToken
 from dora_nb.domain.plan import Plan, Replica, Stage, Weights
 from dora_nb.domain.workload import Workload
 from dora_nb.formulation.fleet import Fleet
-from dora_nb.formulation.list_schedule import list_schedule
 from dora_nb.formulation.problem import Problem
+from dora_nb.formulation.schedules.list_schedule import list_schedule
 from dora_nb.formulation.space import SearchSpace
 
 T = TypeVar("T")

@@ -12,8 +12,8 @@ from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.prediction import Prediction
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
-from dora_nb.formulation.list_schedule import list_schedule
 from dora_nb.formulation.problem import Problem
+from dora_nb.formulation.schedules.list_schedule import list_schedule
 
 ROUNDING = 1e-9
 

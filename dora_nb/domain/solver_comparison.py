@@ -22,7 +22,7 @@ class SolverRow(Record):
     Attributes
     ----------
     program
-        ``joint``, ``partition`` or ``transfers``, see :class:`~dora_nb.planning.programs.Program`.
+        ``joint``, ``partition`` or ``transfers``, see :class:`~dora_nb.planning.exact.programs.Program`.
     variables, constraints
         Its size.
     unit

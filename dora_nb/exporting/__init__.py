@@ -20,7 +20,7 @@ from dora_nb.errors import InputError
 from dora_nb.exporting.hosts import run_commands
 from dora_nb.exporting.models import ModelFormat, write_model
 from dora_nb.exporting.pipelining import pipelining_csv, pipelining_rows
-from dora_nb.planning.programs import ProgramName, program_of
+from dora_nb.planning.exact.programs import ProgramName, program_of
 from dora_nb.render.frames import schedule_frame, stage_frame
 from dora_nb.render.trace import trace_events, write_trace
 
@@ -75,7 +75,7 @@ def export(
         the column names, as :meth:`Plan.stage_frame <dora_nb.domain.plan.Plan.stage_frame>` and
         :meth:`~dora_nb.domain.plan.Plan.schedule_frame` give them.
     program
-        Which program, for ``lp`` and ``mps``; see :class:`~dora_nb.planning.programs.Program`.
+        Which program, for ``lp`` and ``mps``; see :class:`~dora_nb.planning.exact.programs.Program`.
     table
         Measured compute times; None: the roofline estimate.
     coordinator

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from dora_nb.domain.document import release, write_whole
-from dora_nb.planning.programs import Program
+from dora_nb.planning.exact.programs import Program
 from dora_nb.solvers.highs import rewrite
 
 ModelFormat = Literal["lp", "mps"]

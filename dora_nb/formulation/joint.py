@@ -48,7 +48,7 @@ from dora_nb.formulation.decode import stage_of
 from dora_nb.formulation.fleet import Ints
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.rows import Form, LinearProgram, Rows, over, total
-from dora_nb.formulation.windows import followers
+from dora_nb.formulation.schedules.windows import followers
 
 #: The largest makespan and energy of interest, in the program's own units: far above a solver's tolerances.
 _SCALE = 100.0

@@ -199,7 +199,7 @@ class _Program:
     # ------------------------------------------------------------------ makespan
 
     def makespan(self, limit_s: float) -> None:
-        """Lower bounds on the makespan, see :mod:`dora_nb.planning.search`; and the latency limit."""
+        """Lower bounds on the makespan, see :mod:`dora_nb.planning.bounding.search`; and the latency limit."""
         c = self.c
         tail_s = self.c.tail_s(self.problem.shared)
         starts_here = (c.first == 0) | c.hosts  # the stage whose devices run the first layer

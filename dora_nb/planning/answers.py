@@ -11,7 +11,7 @@ from dora_nb.domain.coverage import Coverage
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import ROUNDING
 from dora_nb.errors import InfeasibleError, ObjectiveMismatchError
-from dora_nb.planning.certify import AGREEMENT
+from dora_nb.planning.exact.certify import AGREEMENT
 from dora_nb.planning.hunt import Hunt
 from dora_nb.planning.known import Asked
 from dora_nb.planning.scheduling import scheduled

@@ -19,14 +19,14 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import ROUNDING, Objective, QoE
 from dora_nb.domain.rating import Rating, qoe_value
 from dora_nb.errors import InputError, ObjectiveMismatchError
-from dora_nb.planning.certify import AGREEMENT
+from dora_nb.planning.bounding.search import Search
+from dora_nb.planning.bounding.targets import Figure, Figures, Ladder, Targets, least_possible
 from dora_nb.planning.deadline import Deadline
+from dora_nb.planning.exact.certify import AGREEMENT
 from dora_nb.planning.proof import FEW, MANY, Proof, proven_by, remember_bounds
 from dora_nb.planning.question import Question
 from dora_nb.planning.scheduling import fits_memory, predicted, scheduled
-from dora_nb.planning.search import Search
 from dora_nb.planning.settle import settle_all
-from dora_nb.planning.targets import Figure, Figures, Ladder, Targets, least_possible
 
 
 @dataclass(frozen=True)

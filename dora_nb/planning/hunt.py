@@ -17,16 +17,16 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import ROUNDING
 from dora_nb.errors import InputError, SolverError, SolverUnavailableError
 from dora_nb.formulation.columns import Columns
-from dora_nb.planning.certify import check_by_program
+from dora_nb.planning.bounding.partitions import Candidates, Open
+from dora_nb.planning.bounding.search import Search
+from dora_nb.planning.bounding.targets import Figure, Ladder, Targets, least_possible
 from dora_nb.planning.deadline import Deadline
+from dora_nb.planning.exact.certify import check_by_program
+from dora_nb.planning.exact.monolithic import all_columns, solve_jointly
 from dora_nb.planning.known import Asked, Known
-from dora_nb.planning.monolithic import all_columns, solve_jointly
-from dora_nb.planning.partitions import Candidates, Open
 from dora_nb.planning.proof import FEW, MANY, Proof, look_nearby
 from dora_nb.planning.question import Question
-from dora_nb.planning.search import Search
 from dora_nb.planning.settle import settle_all
-from dora_nb.planning.targets import Figure, Ladder, Targets, least_possible
 from dora_nb.units import format_seconds
 
 Progress = Callable[[str], None]

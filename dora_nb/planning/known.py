@@ -11,8 +11,8 @@ from dora_nb.domain.prediction import Prediction
 from dora_nb.domain.qoe import Objective
 from dora_nb.domain.rating import Rating, qoe_value
 from dora_nb.formulation.problem import Problem
+from dora_nb.planning.bounding.targets import Figure, Targets
 from dora_nb.planning.scheduling import predicted
-from dora_nb.planning.targets import Figure, Targets
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from dora_nb.domain.fits import check_fits
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError, UnknownNameError
-from dora_nb.formulation.list_schedule import as_ready, by_critical_path
 from dora_nb.formulation.problem import Problem
+from dora_nb.formulation.schedules.list_schedule import as_ready, by_critical_path
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.plan import check_effort
 from dora_nb.planning.scheduling import operations_and_timing, predicted, settle

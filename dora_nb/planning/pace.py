@@ -21,14 +21,14 @@ from dora_nb.errors import InfeasibleError, InputError
 from dora_nb.formulation.columns import build_columns
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.space import SearchSpace
+from dora_nb.planning.bounding.screening import screen
+from dora_nb.planning.bounding.search import Search
+from dora_nb.planning.bounding.targets import Targets
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.large import check_large, is_large
-from dora_nb.planning.large_stream import fastest_large_stream
+from dora_nb.planning.fleets.large import check_large, is_large
+from dora_nb.planning.fleets.stream import fastest_large_stream
 from dora_nb.planning.scheduling import predicted
-from dora_nb.planning.screening import screen
-from dora_nb.planning.search import Search
 from dora_nb.planning.settle import settle_all
-from dora_nb.planning.targets import Targets
 from dora_nb.units import format_seconds
 
 _MOST_LABELS, _SCHEDULES = 20_000, 50

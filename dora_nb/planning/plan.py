@@ -20,10 +20,10 @@ from dora_nb.errors import InfeasibleError, InputError, UnknownNameError
 from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning.answers import answers
 from dora_nb.planning.deadline import Deadline
+from dora_nb.planning.fleets.large import is_large, plan_large
+from dora_nb.planning.fleets.sites import are_sites, plan_sites
 from dora_nb.planning.hunt import Hunt, Progress
-from dora_nb.planning.large import is_large, plan_large
 from dora_nb.planning.question import Question
-from dora_nb.planning.sites import are_sites, plan_sites
 from dora_nb.solvers import SolverChoice, SolverOptions
 
 Algorithm = Literal["auto", "decomposed", "monolithic"]

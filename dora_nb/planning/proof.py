@@ -1,9 +1,9 @@
 """The best plan for one question, found and proven with what is known already.
 
-Good plans first (see :mod:`~dora_nb.planning.nearby`), then the proof in narrow windows: whether there is any plan
-between what is proven and a little more. In a narrow window almost everything is dropped at once: what takes longer,
-and what would draw too much if it takes as long as is proven. A window without plans raises the bound, whatever comes
-later.
+Good plans first (see :mod:`~dora_nb.planning.bounding.nearby`), then the proof in narrow windows: whether there is any
+plan between what is proven and a little more. In a narrow window almost everything is dropped at once: what takes
+longer, and what would draw too much if it takes as long as is proven. A window without plans raises the bound, whatever
+comes later.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from dora_nb.planning.bounding.nearby import MOST_LABELS
+from dora_nb.planning.bounding.partitions import Candidates
+from dora_nb.planning.bounding.search import Search
+from dora_nb.planning.bounding.targets import Ladder, Targets
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.nearby import MOST_LABELS
-from dora_nb.planning.partitions import Candidates
 from dora_nb.planning.proven import Proven
 from dora_nb.planning.question import Question
-from dora_nb.planning.search import Search
 from dora_nb.planning.settle import settle_all
-from dora_nb.planning.targets import Ladder, Targets
 
 #: Labels per micro-batch size and number of stages, and partitions scheduled: few to find a plan, many to prove it.
 FEW, MANY = (300, 100), (100_000, 2_000)

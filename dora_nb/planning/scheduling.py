@@ -16,12 +16,12 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import ROUNDING
 from dora_nb.domain.transfer import Transfer
 from dora_nb.errors import InfeasibleError, ObjectiveMismatchError
-from dora_nb.formulation.list_schedule import ListSchedule, list_schedule
 from dora_nb.formulation.problem import Problem
-from dora_nb.formulation.serial_schedule import by_head, improved
-from dora_nb.formulation.stream_schedule import greedy_stream
-from dora_nb.formulation.transfers import transfer_model
-from dora_nb.formulation.windows import Windows
+from dora_nb.formulation.schedules.list_schedule import ListSchedule, list_schedule
+from dora_nb.formulation.schedules.serial_schedule import by_head, improved
+from dora_nb.formulation.schedules.stream_schedule import greedy_stream
+from dora_nb.formulation.schedules.transfers import transfer_model
+from dora_nb.formulation.schedules.windows import Windows
 from dora_nb.planning.deadline import Deadline
 from dora_nb.solvers import SolverChoice
 

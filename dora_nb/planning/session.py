@@ -25,14 +25,14 @@ from dora_nb.formulation.fleet import Ints
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.reuse import columns_left
 from dora_nb.formulation.space import share_vectors
+from dora_nb.planning.bounding.nearby import Near, places_of, places_of_plans
+from dora_nb.planning.bounding.partitions import Candidates
+from dora_nb.planning.bounding.pool import Pool
+from dora_nb.planning.bounding.screening import screened
+from dora_nb.planning.bounding.targets import Targets
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.nearby import Near, places_of, places_of_plans
-from dora_nb.planning.partitions import Candidates
-from dora_nb.planning.pool import Pool
 from dora_nb.planning.proven import Proven
 from dora_nb.planning.scheduling import fits_memory, predicted
-from dora_nb.planning.screening import screened
-from dora_nb.planning.targets import Targets
 
 if TYPE_CHECKING:
     from dora_nb.planning.question import Question

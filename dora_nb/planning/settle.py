@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dora_nb.formulation.problem import Problem
+from dora_nb.planning.bounding.partitions import Open
+from dora_nb.planning.bounding.targets import Targets
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.partitions import Open
 from dora_nb.planning.scheduling import settle
 from dora_nb.planning.streaming import settle_stream
-from dora_nb.planning.targets import Targets
 from dora_nb.solvers import SolverChoice
 
 #: Seconds for each of several open plans before any of them gets more.

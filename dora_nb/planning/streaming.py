@@ -10,7 +10,7 @@ from dora_nb.costs.timing import timing_of
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import ROUNDING
 from dora_nb.formulation.problem import Problem
-from dora_nb.formulation.stream_schedule import (
+from dora_nb.formulation.schedules.stream_schedule import (
     MOST_PAIRS,
     greedy_stream,
     media_s,

@@ -24,7 +24,7 @@ import dora_nb as dora
 from dora_nb.domain.cluster import Cluster, ContentionDomain
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.sites import Sites
+from dora_nb.planning.fleets.sites import Sites
 
 PROFILES = (
     *("macbook-neo-a18pro", "laptop-ryzen-ai-340", "minipc-n150", "tvbox-rk3588s", "rpi5-8g", "phone-class-qcs6490"),

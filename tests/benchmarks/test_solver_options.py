@@ -43,8 +43,8 @@ from dora_nb import solvers
 from dora_nb.catalog import load_cluster, load_workload
 from dora_nb.domain.qoe import QoE
 from dora_nb.formulation.space import SearchSpace
+from dora_nb.planning.exact.programs import program_of
 from dora_nb.planning.plan import plan
-from dora_nb.planning.programs import program_of
 from dora_nb.solvers import highs
 from dora_nb.solvers.contract import Options
 from dora_nb.solvers.lineardata import LinearData, read

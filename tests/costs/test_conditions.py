@@ -29,8 +29,8 @@ from dora_nb.domain.conditions import Condition
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
-from dora_nb.formulation.list_schedule import list_schedule
 from dora_nb.formulation.problem import Problem
+from dora_nb.formulation.schedules.list_schedule import list_schedule
 
 QUICK = {"suppress_health_check": list(HealthCheck)}
 

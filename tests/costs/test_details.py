@@ -20,7 +20,7 @@ from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.transfer import Transfer
 from dora_nb.domain.workload import Workload
-from dora_nb.formulation.list_schedule import list_schedule
+from dora_nb.formulation.schedules.list_schedule import list_schedule
 
 
 def scheduled(plan: Plan, work: Workload, place: Cluster) -> Plan:

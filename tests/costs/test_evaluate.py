@@ -21,7 +21,7 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.transfer import HOSTED, Transfer
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError, UnknownNameError
-from dora_nb.formulation.list_schedule import ListSchedule, list_schedule
+from dora_nb.formulation.schedules.list_schedule import ListSchedule, list_schedule
 
 FAST = 1e18  # bytes per second: a network that costs nothing
 

@@ -20,7 +20,7 @@ from dora_nb.domain.layer import NextToken
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
-from dora_nb.formulation.list_schedule import list_schedule
+from dora_nb.formulation.schedules.list_schedule import list_schedule
 
 #: 0.1 s of work and 20,000 bytes handed over for one sample's next token.
 TOKEN = NextToken(flops=1e8, read_parameters=0, output_elements=5_000)

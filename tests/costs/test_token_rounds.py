@@ -20,7 +20,7 @@ from dora_nb.domain.layer import NextToken
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
-from dora_nb.formulation.list_schedule import list_schedule
+from dora_nb.formulation.schedules.list_schedule import list_schedule
 
 HALF = pipeline((0, 1, {"a": 1}), (1, 2, {"b": 1}), micro_batches=4)
 

@@ -23,7 +23,7 @@ from dora_nb.domain.transfer import ScheduledTransfer
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.explorer.views.timeline import TimelineView
-from dora_nb.formulation.list_schedule import list_schedule
+from dora_nb.formulation.schedules.list_schedule import list_schedule
 
 
 def evaluated(plan: Plan, work: Workload, place: Cluster) -> Evaluation:

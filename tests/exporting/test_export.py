@@ -24,8 +24,8 @@ from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import QoE
 from dora_nb.errors import DocumentError, InputError
 from dora_nb.exporting import ExportFormat, export
+from dora_nb.planning.exact.programs import program_of
 from dora_nb.planning.plan import plan
-from dora_nb.planning.programs import program_of
 from dora_nb.solvers import Options, solve
 
 

@@ -36,8 +36,8 @@ from dora_nb.domain.workload import Workload
 from dora_nb.formulation.columns import Columns, build_columns, building
 from dora_nb.formulation.columns.held import share_vectors
 from dora_nb.formulation.decode import decode
-from dora_nb.formulation.list_schedule import list_schedule
 from dora_nb.formulation.problem import Problem
+from dora_nb.formulation.schedules.list_schedule import list_schedule
 
 Question = tuple[Workload, Cluster]
 ACCOUNTINGS = st.sampled_from(("participating", "all-on"))

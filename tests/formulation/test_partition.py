@@ -32,9 +32,9 @@ from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.formulation.columns import Columns, build_columns
 from dora_nb.formulation.decode import decode
-from dora_nb.formulation.list_schedule import list_schedule
 from dora_nb.formulation.partition import PartitionModel, partition_model
 from dora_nb.formulation.problem import Problem
+from dora_nb.formulation.schedules.list_schedule import list_schedule
 from dora_nb.solvers import Options, Outcome, Status
 
 Question = tuple[Workload, Cluster]

@@ -15,8 +15,8 @@ from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.workload import Workload
 from dora_nb.formulation.fleet import Fleet
-from dora_nb.formulation.list_schedule import list_schedule
 from dora_nb.formulation.problem import Problem
+from dora_nb.formulation.schedules.list_schedule import list_schedule
 
 ROUNDING = 1 + 1e-9
 

@@ -17,11 +17,11 @@ from dora_nb.catalog import load_cluster, load_workload
 from dora_nb.costs.evaluate import evaluate
 from dora_nb.domain.qoe import QoE
 from dora_nb.errors import InputError
-from dora_nb.formulation.list_schedule import list_schedule
 from dora_nb.formulation.problem import Problem
+from dora_nb.formulation.schedules.list_schedule import list_schedule
 from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.monolithic import all_columns, solve_jointly
+from dora_nb.planning.exact.monolithic import all_columns, solve_jointly
 from dora_nb.planning.plan import plan
 from dora_nb.planning.scheduling import finish, fits_memory
 

@@ -37,13 +37,13 @@ from dora_nb.domain.workload import Workload
 from dora_nb.errors import InfeasibleError
 from dora_nb.formulation.columns import build_columns
 from dora_nb.formulation.problem import Problem
+from dora_nb.planning.bounding.screening import screen
+from dora_nb.planning.bounding.search import Search
+from dora_nb.planning.bounding.targets import Targets
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.plan import plan
 from dora_nb.planning.scheduling import fits_memory, predicted
-from dora_nb.planning.screening import screen
-from dora_nb.planning.search import Search
 from dora_nb.planning.settle import settle_all
-from dora_nb.planning.targets import Targets
 
 #: Relative rounding between two ways of adding up the same figures.
 ROUNDING = 1e-9

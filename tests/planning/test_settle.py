@@ -9,10 +9,10 @@ from builders import workload as chain
 
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning import settle as settles
+from dora_nb.planning.bounding.partitions import Open
+from dora_nb.planning.bounding.targets import Targets
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.partitions import Open
 from dora_nb.planning.scheduling import Settled
-from dora_nb.planning.targets import Targets
 
 
 def test_a_plan_that_stayed_open_is_asked_again_once_a_better_one_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
-from dora_nb.formulation.mixture import Promise
+from dora_nb.formulation.composition.mixture import Promise
 from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning.composition.generation import Generator
 from dora_nb.planning.composition.mixer import AGREEMENT, Bounds, Choice, Mixer

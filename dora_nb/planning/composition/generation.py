@@ -17,8 +17,8 @@ from dora_nb.costs.table import Floats
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import QoE
 from dora_nb.errors import InfeasibleError
-from dora_nb.formulation.mixture import Mixture, Promise
-from dora_nb.formulation.prices import Prices, bound_model, least_place, prices_model, prices_of, sets_of
+from dora_nb.formulation.composition.mixture import Mixture, Promise
+from dora_nb.formulation.composition.prices import Prices, bound_model, least_place, prices_model, prices_of, sets_of
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.composition.beside import beside
 from dora_nb.planning.composition.palette import Palette

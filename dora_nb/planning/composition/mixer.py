@@ -16,8 +16,8 @@ from dora_nb.domain.certificate import Certificate
 from dora_nb.domain.composition import Composition, ConditionFigures, evenly, in_runs, keeps
 from dora_nb.domain.plan import Plan
 from dora_nb.errors import InfeasibleError, ObjectiveMismatchError
-from dora_nb.formulation.composition import mixing_model
-from dora_nb.formulation.mixture import Mixture, Promise
+from dora_nb.formulation.composition.mixture import Mixture, Promise
+from dora_nb.formulation.composition.program import mixing_model
 from dora_nb.formulation.rows import LinearProgram
 from dora_nb.planning.composition.palette import Palette
 from dora_nb.planning.deadline import Deadline

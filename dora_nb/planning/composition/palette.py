@@ -17,7 +17,7 @@ from dora_nb.domain.conditions import Conditions, handover
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import EnergyAccounting
 from dora_nb.domain.workload import Workload
-from dora_nb.formulation.mixture import Changes, Mixture
+from dora_nb.formulation.composition.mixture import Changes, Mixture
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.space import SearchSpace
 

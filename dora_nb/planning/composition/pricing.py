@@ -12,13 +12,13 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import QoE
 from dora_nb.formulation.columns import build_columns
 from dora_nb.formulation.problem import Problem
+from dora_nb.planning.bounding.partitions import Open
+from dora_nb.planning.bounding.screening import screen
+from dora_nb.planning.bounding.search import Search
+from dora_nb.planning.bounding.targets import Figure, Ladder, Targets
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.partitions import Open
 from dora_nb.planning.scheduling import predicted
-from dora_nb.planning.screening import screen
-from dora_nb.planning.search import Search
 from dora_nb.planning.settle import settle_all
-from dora_nb.planning.targets import Figure, Ladder, Targets
 from dora_nb.solvers import SolverChoice
 
 #: Labels and schedules of the quick search for a first plan, and of the one that proves.

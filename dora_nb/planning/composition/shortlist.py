@@ -23,18 +23,18 @@ from dora_nb.costs.timing import timing_of
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import EnergyAccounting
 from dora_nb.formulation.columns import build_columns
+from dora_nb.formulation.composition.mixture import Mixture, Promise
+from dora_nb.formulation.composition.prices import Prices
 from dora_nb.formulation.decode import decode
-from dora_nb.formulation.mixture import Mixture, Promise
-from dora_nb.formulation.prices import Prices
 from dora_nb.formulation.problem import Problem
-from dora_nb.formulation.windows import Windows
+from dora_nb.formulation.schedules.windows import Windows
+from dora_nb.planning.bounding.screening import screen
+from dora_nb.planning.bounding.search import Search
+from dora_nb.planning.bounding.targets import Figures, Ladder, Targets
 from dora_nb.planning.composition.palette import Palette
 from dora_nb.planning.composition.pricing import priced
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.scheduling import finish
-from dora_nb.planning.screening import screen
-from dora_nb.planning.search import Search
-from dora_nb.planning.targets import Figures, Ladder, Targets
 
 #: Partial pipelines kept per search: more are too many to list.
 MOST_LABELS = 20_000

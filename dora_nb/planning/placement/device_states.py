@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dora_nb.domain.problem import MeasuredProblem
-from dora_nb.formulation.crossings import Ints
-from dora_nb.formulation.stage_table import Option
+from dora_nb.formulation.placement.crossings import Ints
+from dora_nb.formulation.placement.stage_table import Option
 
 #: Numbers of a table of states beyond which a problem is not solved this way.
 MOST_STATES = 60_000_000

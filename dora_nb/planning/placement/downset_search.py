@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dora_nb.costs.table import Floats
-from dora_nb.formulation.crossings import Ints
-from dora_nb.formulation.downsets import Downsets
-from dora_nb.formulation.stage_table import Option, Rows, StageTable
-from dora_nb.formulation.ways import WayTable
+from dora_nb.formulation.placement.crossings import Ints
+from dora_nb.formulation.placement.downsets import Downsets
+from dora_nb.formulation.placement.stage_table import Option, Rows, StageTable
+from dora_nb.formulation.placement.ways import WayTable
 from dora_nb.planning.placement.device_states import States
 from dora_nb.planning.placement.work_bound import WorkBound
 

@@ -12,8 +12,8 @@ from dora_nb.domain.placement import Evaluation, PlacedStage, Placement
 from dora_nb.domain.problem import DeviceType, MeasuredProblem, Way
 from dora_nb.domain.qoe import ROUNDING
 from dora_nb.errors import InfeasibleError, InputError, ObjectiveMismatchError
-from dora_nb.formulation.downsets import Downsets, Units, all_downsets, order_downsets
-from dora_nb.formulation.stage_table import StageTable
+from dora_nb.formulation.placement.downsets import Downsets, Units, all_downsets, order_downsets
+from dora_nb.formulation.placement.stage_table import StageTable
 from dora_nb.planning.placement.device_states import MOST_STATES, States
 from dora_nb.planning.placement.downset_search import DownsetSearch, Step, possible_downsets
 from dora_nb.planning.placement.found import Found

@@ -13,8 +13,8 @@ from dora_nb.costs.placement import evaluate_placement
 from dora_nb.domain.placement import PlacedStage
 from dora_nb.domain.problem import MeasuredProblem
 from dora_nb.errors import InfeasibleError
-from dora_nb.formulation.downsets import Units
-from dora_nb.formulation.placement import Assignment, assignment_model
+from dora_nb.formulation.placement.downsets import Units
+from dora_nb.formulation.placement.program import Assignment, assignment_model
 from dora_nb.planning.placement.device_states import MOST_STATES, States
 from dora_nb.planning.placement.found import Found
 from dora_nb.planning.placement.work_bound import period_bound

@@ -9,9 +9,9 @@ import numpy as np
 
 from dora_nb.costs.table import Floats
 from dora_nb.domain.problem import MeasuredProblem
-from dora_nb.formulation.downsets import Units
-from dora_nb.formulation.kinds import kinds_of
-from dora_nb.formulation.stage_table import options_of, unit_sums
+from dora_nb.formulation.placement.downsets import Units
+from dora_nb.formulation.placement.kinds import kinds_of
+from dora_nb.formulation.placement.stage_table import options_of, unit_sums
 
 #: Steps of the search for the best weights; any weights give a valid bound.
 _ROUNDS = 60

@@ -14,9 +14,9 @@ from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.qoe import ROUNDING, EnergyAccounting
 from dora_nb.domain.stream import Stream, common_round
 from dora_nb.errors import InfeasibleError
-from dora_nb.formulation.paths import Path, Paths
-from dora_nb.formulation.sharing import ChoiceProgram, Group
-from dora_nb.formulation.timetable import mean_offset_s, order_of, pairs_of, timetable_model
+from dora_nb.formulation.sharing.paths import Path, Paths
+from dora_nb.formulation.sharing.program import ChoiceProgram, Group
+from dora_nb.formulation.sharing.timetable import mean_offset_s, order_of, pairs_of, timetable_model
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.sharing.seats import Seat, Seating, Seats
 from dora_nb.units import format_seconds

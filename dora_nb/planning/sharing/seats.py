@@ -10,8 +10,8 @@ from typing import Literal
 from dora_nb.costs.sharing import memory_bytes
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.qoe import ROUNDING, EnergyAccounting
-from dora_nb.formulation.paths import Link, Path, Paths
-from dora_nb.formulation.timetable import Board, Placed
+from dora_nb.formulation.sharing.paths import Link, Path, Paths
+from dora_nb.formulation.sharing.timetable import Board, Placed
 from dora_nb.planning.deadline import Deadline
 
 #: Paths of a camera that are placed, cheapest first; and rounds in which every camera is planned again.

@@ -16,7 +16,7 @@ from dora_nb.domain.qoe import EnergyAccounting
 from dora_nb.domain.sharing import CameraPlan, Sharing, Turn
 from dora_nb.domain.stream import Stream
 from dora_nb.errors import InfeasibleError, InputError, ObjectiveMismatchError, UnknownNameError
-from dora_nb.formulation.paths import Path
+from dora_nb.formulation.sharing.paths import Path
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.plan import check_effort
 from dora_nb.planning.sharing.search import AGREEMENT, Objective, Progress, SharingSearch, Timetable

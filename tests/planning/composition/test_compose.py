@@ -40,10 +40,10 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InfeasibleError, InputError, UnknownNameError
-from dora_nb.formulation.composition import joint_model, mixing_model
-from dora_nb.formulation.list_schedule import list_schedule
-from dora_nb.formulation.mixture import Mixture, Promise
+from dora_nb.formulation.composition.mixture import Mixture, Promise
+from dora_nb.formulation.composition.program import joint_model, mixing_model
 from dora_nb.formulation.problem import Problem
+from dora_nb.formulation.schedules.list_schedule import list_schedule
 from dora_nb.planning.composition.compose import compose
 from dora_nb.planning.composition.generation import Generator
 from dora_nb.planning.composition.mixer import Mixer

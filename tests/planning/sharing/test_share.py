@@ -19,7 +19,7 @@ from dora_nb.domain.plan import Plan, Replica, Stage
 from dora_nb.domain.sharing import Sharing
 from dora_nb.domain.stream import Stream, common_round
 from dora_nb.errors import InfeasibleError, InputError
-from dora_nb.formulation.timetable import order_of
+from dora_nb.formulation.sharing.timetable import order_of
 from dora_nb.planning.sharing.share import share
 from dora_nb.simulation.shared import play
 

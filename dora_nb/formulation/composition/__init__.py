@@ -1,0 +1,1 @@
+"""Which plans to use how often: mixtures, their prices, their program."""

@@ -1,0 +1,1 @@
+"""Bounds for fleets too large for the exact search, and for sites."""

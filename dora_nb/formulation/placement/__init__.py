@@ -1,0 +1,1 @@
+"""Layers in own numbers: downsets of any graph, stages of them, and the assignment program."""

@@ -1,0 +1,1 @@
+"""Several streams on one cluster: their stages, their timetable, their program."""

@@ -1,0 +1,1 @@
+"""The bounding search: partitions built stage by stage over columns that may matter."""

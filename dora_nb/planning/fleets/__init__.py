@@ -1,0 +1,1 @@
+"""Fleets too large for the exact search, and sites."""

@@ -1,0 +1,223 @@
+"""Fleets too large for the label search: bounds against every plan there is, answers against the exact search's."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+
+import numpy as np
+import pytest
+from builders import (
+    Dice,
+    cluster,
+    default_space,
+    device,
+    drawn_layers,
+    every_plan,
+    examples,
+    questions,
+    rated_plans,
+    shape_and_timing,
+    workload,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dora_nb.costs.evaluate import period_s
+from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.qoe import QoE
+from dora_nb.domain.workload import Workload
+from dora_nb.errors import InfeasibleError, InputError
+from dora_nb.formulation.fleets.group_times import GroupTimes
+from dora_nb.formulation.fleets.priced_chains import Chain, ClassRows, Pipelines, PlanClass
+from dora_nb.formulation.problem import Problem
+from dora_nb.formulation.space import SearchSpace
+from dora_nb.planning import pace
+from dora_nb.planning.deadline import Deadline
+from dora_nb.planning.fleets import large
+from dora_nb.planning.fleets.annealing import longest_path
+from dora_nb.planning.fleets.class_bound import class_bounds, proven_s
+from dora_nb.planning.fleets.packing import packed
+from dora_nb.planning.fleets.period_bound import PeriodBound
+from dora_nb.planning.pace import fastest_stream
+from dora_nb.planning.plan import plan
+
+ROUNDING = 1e-9
+
+QUICK = {"suppress_health_check": list(HealthCheck)}
+
+Question = tuple[Workload, Cluster]
+
+
+@pytest.fixture(autouse=True)
+def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small questions need little annealing."""
+    monkeypatch.setattr(large, "SHORT_STEPS", 100)
+    monkeypatch.setattr(large, "MORE_STEPS", 200)
+    monkeypatch.setattr(large, "LONG_STEPS", 1_000)
+    monkeypatch.setattr(large, "PACKED_STEPS", 50)
+    monkeypatch.setattr(large, "PACKED", 5)
+
+
+def seconds(problem: Problem) -> list[GroupTimes]:
+    """For every micro-batch size."""
+    return [GroupTimes.of(problem, size) for size in problem.space.micro_batch_sizes]
+
+
+@settings(max_examples=examples(4), **QUICK)
+@given(questions(layers=(2, 3), batches=(1, 2, 3, 4), tied=False))
+def test_no_plan_refutes_the_bound(question: Question) -> None:
+    problem = Problem.of(*question, "participating", space=default_space(*question))
+    plans = rated_plans(problem)
+    best_s = min(rated.makespan_s for rated in plans)
+    classes = [
+        bound
+        for times in seconds(problem)
+        for bound in class_bounds(times, problem.space.in_flight_depths, problem.workload.trains, Deadline())
+    ]
+    bound_s = proven_s(classes, 0.05, lambda: 1.1 * best_s, lambda _: None, lambda _: None)
+    for rated in plans:
+        assert not rated.reaches_latency(bound_s * (1 - ROUNDING)), (rated.plan, bound_s)
+
+
+@settings(max_examples=examples(10), **QUICK)
+@given(questions(layers=(2, 4), batches=(1, 2, 4), tied=False, modes=("stream",)))
+def test_no_plan_keeps_up_with_less_than_the_bound_on_the_period(question: Question) -> None:
+    problem = Problem.of(*question, "participating", space=default_space(*question))
+    least_s = min(PeriodBound(times, Deadline()).period_s(1e3, 1e-3) for times in seconds(problem))
+    for each in every_plan(problem):
+        operations, timing = shape_and_timing(each, problem)
+        assert least_s <= period_s(each, problem.workload, timing, operations) * (1 + ROUNDING), each
+
+
+def fleet_question(layers: int, devices: int, types: int, **fields: object) -> Question:
+    dice = np.random.default_rng(layers + devices)
+
+    def between(low: float, high: float) -> float:
+        return float(dice.uniform(low, high))
+
+    speeds = [between(0.5, 4) * 1e9 for _ in range(types)]
+    members = [device(f"d{index}", speeds[index % types]) for index in range(devices)]
+    rates = [3e7 * (1 + index % types) for index in range(devices)]
+    return workload(drawn_layers(between, layers), **{"batch": 16, **fields}), cluster(members, rates, "switch")
+
+
+def test_seconds_are_those_of_the_best_share_vector() -> None:
+    work, place = fleet_question(4, 4, 3)
+    problem = Problem.of(work, place, "participating", space=SearchSpace((8,), 3, (1,)))
+    times = GroupTimes.of(problem, 8)
+    both_s = problem.table.forward_s + problem.table.backward_s
+    for index, group in enumerate(times.groups):
+        for column, (first, stop) in enumerate(zip(times.first, times.stop, strict=True)):
+            seconds = both_s[first:stop].sum(axis=0)
+            shared = [row for row in itertools.product(range(1, 9), repeat=len(group.devices)) if sum(row) == 8]
+            best = min(max(seconds[d, n] for d, n in zip(group.devices, row, strict=True)) for row in shared)
+            assert times.seconds[index, column] == pytest.approx(best)
+
+
+@pytest.mark.parametrize("few_stages", [0, large.FEW_STAGES])
+@pytest.mark.parametrize("mode", ["training", "inference"])
+def test_answers_agree_with_the_exact_search(mode: str, few_stages: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, place = fleet_question(6, 4, 2, mode=mode)
+    space = SearchSpace((4,), 2, (1, 2) if mode == "training" else (1,))
+    exact = plan(work, place, most_plans=1, space=space, solver="highs").best
+    monkeypatch.setattr("dora_nb.planning.plan.is_large", lambda _: True)
+    monkeypatch.setattr(large, "FEW_STAGES", few_stages)
+    found = plan(work, place, gap=0.05, space=space).best
+    assert exact.certificate is not None
+    assert found.certificate is not None
+    assert found.certificate.solver == large.METHOD
+    assert found.certificate.bound <= exact.certificate.value * (1 + ROUNDING)
+    assert exact.certificate.bound <= found.certificate.value * (1 + ROUNDING)
+    assert found.certificate.value <= 1.05 * exact.certificate.value
+    assert found.certificate.gap < 0.2
+    assert found.prediction is not None
+    assert found.prediction.makespan_s == found.certificate.value
+
+
+def test_the_fastest_stream_agrees_with_the_exact_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    work, place = fleet_question(8, 4, 2, mode="stream", requests_per_s=1.0)
+    space = SearchSpace((4,), 2, (1,), 1)
+    exact = fastest_stream(work, place, gap=1e-3, space=space)
+    monkeypatch.setattr(pace, "is_large", lambda _: True)
+    found = fastest_stream(work, place, gap=0.01, space=space)
+    assert found.bound_s <= exact.period_s * (1 + ROUNDING)
+    assert exact.bound_s <= found.period_s * (1 + ROUNDING)
+    assert found.period_s <= 1.02 * exact.period_s
+
+
+def test_packed_stages_use_each_device_once_and_keep_the_load() -> None:
+    work, place = fleet_question(12, 6, 3, mode="stream", requests_per_s=1.0)
+    problem = Problem.of(work, place, "participating", space=SearchSpace((4,), 2, (1,), 1))
+    times = GroupTimes.of(problem, 4)
+    bound = PeriodBound(times, Deadline())
+    load_s = 1.05 * bound.period_s(1e4, 0.01)
+    stages = packed(times, bound.weights, load_s)
+    assert stages is not None
+    assert [first for first, _, _ in stages] == [0, *(stop for _, stop, _ in stages[:-1])]
+    assert (times.used[[group for *_, group in stages]].sum(axis=0) <= times.available).all()
+    for first, stop, group in stages:
+        assert times.micro_batches * times.seconds[group, times.range_of[first, stop]] <= load_s
+    assert packed(times, bound.weights, 0.5 * load_s) is None
+
+
+def test_sixty_four_devices_list_no_sets_of_devices() -> None:
+    work, place = fleet_question(6, 64, 8)
+    space = SearchSpace((4,), 2, (1,), 1)
+    problem = Problem.of(work, place, "participating", space=space)
+    assert large.is_large(problem)
+    assert problem.fleet.codes == 9**8
+    assert problem.fleet.groups_by_size[:3] == (1, 8, 36)
+    found = plan(work, place, gap=0.05, time_limit_s=2.0, space=space).best
+    assert found.certificate is not None
+    assert found.certificate.bound <= found.certificate.value
+    assert found.certificate.status in ("optimal", "feasible", "time limit")
+
+
+def test_cancelling_returns_what_there_is() -> None:
+    work, place = fleet_question(6, 64, 8)
+    cancel = threading.Event()
+    cancel.set()
+    found = plan(work, place, space=SearchSpace((4,), 2, (1,), 1), cancel=cancel).best
+    assert found.certificate is not None
+    assert found.certificate.status == "cancelled"
+    assert found.certificate.bound == 0
+
+
+def test_what_cannot_be_asked_of_a_large_fleet_is_said() -> None:
+    work, place = fleet_question(6, 64, 8)
+    space = SearchSpace((4,), 2, (1,), 1)
+    with pytest.raises(InputError, match="too many for the exact search"):
+        plan(work, place, QoE(objective="energy"), space=space)
+    with pytest.raises(InputError, match="mode"):
+        plan(work.replace(mode="stream", requests_per_s=1.0), place, space=space)
+    with pytest.raises(InfeasibleError, match="latency of 1 ms is"):
+        plan(work, place, QoE(latency_s=1e-3), space=space, time_limit_s=2.0)
+
+
+@settings(max_examples=examples(60), **QUICK)
+@given(st.integers(0, 10**9))
+def test_every_pipeline_meets_the_rows_of_its_class(seed: int) -> None:
+    dice = Dice(seed)
+    work, place = fleet_question(8, 6, 3, batch=dice.pick((4, 8, 16, 28, 32)))
+    times = GroupTimes.of(Problem.of(work, place, "participating", space=SearchSpace((4,), 2, (1,))), 4)
+    count, depth = dice.pick(range(1, 8)), dice.pick((1, 2, 3))
+    pipelines = Pipelines(times, depth, trains=True)
+    cuts = [0, *sorted(random.Random(seed).sample(range(1, 8), count - 1)), 8]
+    stages = [(first, stop, dice.pick(range(len(times.groups)))) for first, stop in itertools.pairwise(cuts)]
+    seconds = np.array([times.seconds[group, times.range_of[first, stop]] for first, stop, group in stages])
+    hops_s = times.hop_s[cuts]
+    held = [min(times.micro_batches, 1 + depth * behind) for behind in reversed(range(count))]
+    makespan_s = longest_path(times, held, trains=True)(list(seconds), list(hops_s[1:]), np.inf)
+    trip, slowest = (seconds.sum() + 2 * hops_s.sum()) / makespan_s, seconds.max() / makespan_s
+    behind = int(np.argmax(seconds[::-1] == seconds.max()))
+    mine = PlanClass(trip, trip * (1 + ROUNDING), slowest, slowest * (1 + ROUNDING), min(behind, pipelines.deepest))
+    chain = Chain(
+        times.used[[group for *_, group in stages]].sum(axis=0), tuple(stages), seconds[::-1], 2 * hops_s[-2::-1]
+    )
+    rows = ClassRows(pipelines, makespan_s, mine)
+    values = rows.of(chain)
+    assert values is not None, "within the limits of every stage"
+    assert (values <= rows.limits_s + 1e-6 * makespan_s).all()
+    assert ClassRows(pipelines, makespan_s * 0.2, mine).of(chain) is None
