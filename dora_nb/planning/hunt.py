@@ -191,9 +191,9 @@ class Hunt:
         self.tell()
 
     def _settle(self, targets: Targets) -> None:
-        self.say(f"settling the transfer schedules of {len(self.open)} plans")
+        self.say(f"settling transfer schedules, plans open: {len(self.open)}")
         done = settle_all(self.problem, targets, self.open, solver=self.solver, deadline=self.deadline)
-        self.say(f"{done.schedules} schedules settled, {done.programs} of them by the transfer program")
+        self.say(f"schedules settled: {done.schedules}, by the transfer program: {done.programs}")
         self._note_stop()
 
     def _note_stop(self) -> None:
