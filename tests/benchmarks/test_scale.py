@@ -6,20 +6,18 @@ Quick cases are medians of five runs. A size that is stopped before it is proven
 nothing about growth, so it is left out of the fit.
 
 Asked for: 30 layers on 8 unlike devices, joint optimum proven to 0.1 % within 1 s, a changed QoE limit within 0.15 s.
-Medians of five on a machine that others kept very busy, in processor seconds, which are then up to twice those of an
-idle one. The first plan took 0.8-1.6 s in five of six cases, and 2.7-6.8 s in the one in which plans as good as the
-best have to be ruled out by transfer programs of 2,500 open pairs; every one is proven to 0.1 %. Then a limit that
-leaves that plan the best took 0.01 s (0.6 s in one case), a limit that rules it out 0.1-0.7 s, and 2.0 s in the case
-whose plans differ by their schedules only. On the cases of ``test_joint_optimum.py``, single runs, ``Planner.best``
-took 0.3-0.6 s at first, and 0.02-0.26 s after each of 36 changed limits of all kinds, half of them 0.1 s or less.
-Also asked for, with 8 micro-batches, groups of up to 4 and one switch: 16 unlike devices x 48 layers within 1 % in
-10 s, 64 devices of 8 types x 64 layers within 5 % in 30 s and 2 GB, for the makespan of training and for a stream's
-period. They go to the path for large fleets, each in a process of its own, whose peak memory is told. Reached for the
-period, medians of five: 2.6 s, 0.81 % and 0.21 GB; 1.6 s, 1.20 % and 0.13 GB. For the makespan, medians of three on a
-busy machine: 1.0 % in 18 s of the processor, 24 to 45 s of the clock and 0.30 GB; 5.0 % in 21 s, 35 to 40 s and
-0.19 GB, so the seconds asked for were not reached there. With ``DORA_NB_SLOWER=4``, which gives four times the seconds,
-the first was stopped at 7.4 % after 40 s, 14 s of the processor (median of five). Growth writes a figure for each row
-into ``DORA_NB_FIGURES``; what it reached is in the README.
+Medians of five on an otherwise idle machine, seconds of the clock: the first plan took 0.45-0.98 s in four of six
+cases, 2.3 s and 4.0 s in the others (in the last, plans as good as the best have to be ruled out by transfer programs
+of 2,500 open pairs); every one is proven to 0.1 %. Then a limit that leaves that plan the best took 0.01 s (0.8 s in
+one case), a limit that rules it out 0.12-1.3 s. On the cases of ``test_joint_optimum.py``, single runs,
+``Planner.best`` took 0.3-0.6 s at first, and 0.02-0.26 s after each of 36 changed limits of all kinds, half of them 0.1
+s or less. Also asked for, with 8 micro-batches, groups of up to 4 and one switch: 16 unlike devices x 48 layers within
+1 % in 10 s, 64 devices of 8 types x 64 layers within 5 % in 30 s and 2 GB, for the makespan of training and for a
+stream's period. They go to the path for large fleets, each in a process of its own, whose peak memory is told. Reached
+for the period, medians of five: 2.6 s, 0.81 % and 0.21 GB; 1.6 s, 1.20 % and 0.13 GB. For the makespan, on an otherwise
+idle machine: 1.0 % after 14 s and 0.29 GB (twice; 7.4 % where the clock stops it after 10 s); 5.0 % after 20 s and 0.18
+GB (the median of seven, one of which was stopped after 30 s at 24 %). Growth writes a figure for each row into
+``DORA_NB_FIGURES``; what it reached is in the README.
 """
 
 from __future__ import annotations
