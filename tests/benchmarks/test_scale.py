@@ -224,22 +224,37 @@ def _growing_run(
 
 def _figure(name: str, rows: list[tuple[float, ...]], time_rate: float, memory_rate: float) -> str:
     """Seconds and peak memory by size on logarithmic axes; hollow where stopped before the gap was proven."""
-    width, height, edge = 320, 240, 45
+    width, height, edge, colour = 340, 270, 45, "#0072b2"
+    label, bottom = name.replace("_", "-"), height - 2 * edge + 15
     parts = []
-    for panel, (what, at, unit, rate) in enumerate((("seconds", 1, 1.0, time_rate), ("peak MB", 2, 1e6, memory_rate))):
+    panels = (("seconds of the processor", 1, 1.0, time_rate), ("peak memory (MB)", 2, 1e6, memory_rate))
+    for panel, (what, at, unit, rate) in enumerate(panels):
         sizes, values = (np.log([row[column] / by for row in rows]) for column, by in ((0, 1.0), (at, unit)))
         low, span = values.min(), max(float(np.ptp(values)), 0.1)
-        x = panel * width + edge + (width - 2 * edge) * (sizes - sizes[0]) / (sizes[-1] - sizes[0])
-        y = height - edge - (height - 2 * edge) * (values - low) / span
-        title = f"{what}: {name} to the {rate:.2f}"
-        parts.append(f'<text x="{panel * width + width / 2}" y="18" text-anchor="middle">{title}</text>')
+        proven = np.array([bool(row[4]) for row in rows])
+        fit = np.polyval(np.polyfit(sizes[proven], values[proven], 1), sizes[proven])
+        left, middle = panel * width + edge, (panel + 0.5) * width
+        x = left + 10 + (width - 2 * edge - 20) * (sizes - sizes[0]) / (sizes[-1] - sizes[0])
+        y, line = (bottom - 12 - (bottom - 75) * (each - low) / span for each in (values, fit))
+        path = " ".join(f"{here:.1f},{there:.1f}" for here, there in zip(x[proven], line, strict=True))
+        parts += [
+            f'<text x="{middle}" y="18" text-anchor="middle" font-weight="bold">{what}</text>',
+            f'<text x="{middle}" y="34" text-anchor="middle" fill="#666">grows with {label} to the {rate:.2f}</text>',
+            f'<path d="M{left} {bottom}H{left + width - 2 * edge}" stroke="#666"/>',
+            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-dasharray="4 3" opacity="0.6"/>',
+            f'<text x="{middle}" y="{bottom + 36}" text-anchor="middle">{label} (both scales are logarithmic)</text>',
+        ]
         for here, there, row, value in zip(x, y, rows, np.exp(values), strict=True):
-            fill = "#1f77b4" if row[4] else "none"
-            parts.append(f'<circle cx="{here:.1f}" cy="{there:.1f}" r="4" fill="{fill}" stroke="#1f77b4"/>')
-            parts.append(f'<text x="{here:.1f}" y="{there - 8:.1f}" text-anchor="middle">{value:.3g}</text>')
-            parts.append(f'<text x="{here:.1f}" y="{height - 20}" text-anchor="middle">{row[0]:.0f}</text>')
+            fill = colour if row[4] else "white"
+            parts.append(f'<circle cx="{here:.1f}" cy="{there:.1f}" r="4" fill="{fill}" stroke="{colour}"/>')
+            parts.append(f'<text x="{here:.1f}" y="{there - 9:.1f}" text-anchor="middle">{value:.3g}</text>')
+            parts.append(f'<text x="{here:.1f}" y="{bottom + 16}" text-anchor="middle">{row[0]:.0f}</text>')
+    if not all(row[4] for row in rows):
+        note = "hollow: stopped by the clock before the gap was proven, not part of the fit"
+        parts.append(f'<text x="{width}" y="{height - 8}" text-anchor="middle" fill="#666">{note}</text>')
     body = "\n".join(parts)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{2 * width}" height="{height}" font-size="11" '
-        f'font-family="sans-serif"><rect width="100%" height="100%" fill="white"/>\n{body}\n</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * width} {height}" width="{2 * width}" '
+        f'height="{height}" font-size="11" font-family="sans-serif">'
+        f'<rect width="100%" height="100%" fill="white"/>\n{body}\n</svg>\n'
     )
