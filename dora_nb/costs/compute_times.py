@@ -117,7 +117,7 @@ def group_samples(plan: Plan, replica: Replica) -> int:
     return plan.micro_batches // plan.token_groups * replica.samples
 
 
-def busy_seconds(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable, index: int, place: int) -> float:
+def replica_busy_s(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable, index: int, place: int) -> float:
     """Seconds that one replica of a stage, by their indices, computes in an iteration."""
     stage = plan.stages[index]
     replica = stage.replicas[place]

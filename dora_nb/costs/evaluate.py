@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from dora_nb.costs.compute_times import busy_seconds, compute_seconds
+from dora_nb.costs.compute_times import compute_seconds, replica_busy_s
 from dora_nb.costs.details import TimelineDetails, details_of
 from dora_nb.costs.memory import MemoryModel
 from dora_nb.costs.operations import Kind, OperationClass, Operations, Shape, Timing, generation, operations_of
@@ -145,7 +145,7 @@ def _prediction(
     for index, stage in enumerate(plan.stages):
         for place, replica in enumerate(stage.replicas):
             device = cluster.device(replica.device)
-            busy_s = busy_seconds(plan, workload, cluster, table, index, place)
+            busy_s = replica_busy_s(plan, workload, cluster, table, index, place)
             devices.append(
                 DevicePrediction(
                     device=device.id,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from dora_nb.costs.table import CostTable, Floats
@@ -21,13 +23,18 @@ class Computing:
         tables: list[tuple[Weights | None, CostTable]] = [(None, self.table), *self.table.narrower.items()]
         self.forward_until = {weights: _until_cut(table.forward_s) for weights, table in tables}
         self.backward_until = _until_cut(self.table.backward_s)
-        # A layer that is run again is so right before its own backward pass; the last layer of all is not.
-        again_s = self.table.forward_s * (np.arange(self.layers) < self.layers - 1)[:, None, None]
-        self.again_until = self.backward_until + _until_cut(again_s)
         self.step_until = _until_cut(self.table.step_s)
         self.token_until = {
             weights: _until_cut(table.token_s) for weights, table in tables if table.token_s is not None
         }
+
+    @cached_property
+    def again_until(self) -> Floats:
+        """Seconds of backward passes before each cut where layers are run again, each right before its own."""
+        again_s = (
+            self.table.forward_s * (np.arange(self.layers) < self.layers - 1)[:, None, None]
+        )  # not the last of all
+        return self.backward_until + _until_cut(again_s)
 
     def backward_until_s(self, recomputes: bool) -> Floats:
         """Seconds of the backward passes of all layers before each cut, shape (cuts, devices, samples)."""
