@@ -76,7 +76,7 @@ def test_every_number_has_unit_status_and_source(path: Path) -> None:
 def test_every_device_is_complete(name: str) -> None:
     device = load_device(name)
     for operator in ("matmul", "conv", "depthwise"):
-        assert {"fp32", "fp16"} <= set(device.flops_per_s[operator])
+        assert {"fp32", "fp16", "bf16"} <= set(device.flops_per_s[operator])
     assert len(device.sources) == sum(map(len, device.flops_per_s.values())) + 6
     assert device.idle_w < device.active_w
 

@@ -139,7 +139,7 @@ def load_workload(
         Side of the square image of a vision model; None: the size the model was published for. A language model
         takes none.
     precision
-        ``fp32``, ``fp16`` or ``fp64``.
+        ``fp32``, ``fp16``, ``bf16`` or ``fp64``.
     new_tokens
         Tokens to generate per sample, in mode ``generate``, which only decoders (the Qwen models) have.
     requests_per_s

@@ -12,6 +12,7 @@ from dora_nb.cli.options import (
     ImagePx,
     Json,
     Listen,
+    Precision,
     SequenceLength,
     TlsCa,
     TlsCert,
@@ -35,7 +36,7 @@ def profile(
     batch: Annotated[int, typer.Option(help="Samples per iteration or batch.")] = 1,
     sequence: SequenceLength = None,
     image_px: ImagePx = None,
-    precision: Annotated[Literal["fp64", "fp32", "fp16"], typer.Option(help="Number format (catalogue).")] = "fp32",
+    precision: Precision = "fp32",
     sample: Annotated[
         str | None, typer.Option(help="'module:name' of a tensor that goes in, or of its maker (your own model).")
     ] = None,
@@ -45,7 +46,9 @@ def profile(
     repetitions: Annotated[int, typer.Option(help="Passes of each layer that are timed.")] = 9,
     weights: Annotated[
         list[str] | None,
-        typer.Option(help="fp16 or int8: time layers with weights held so as well (not training), once for each."),
+        typer.Option(
+            help="fp16, bf16 or int8: time layers with weights held so as well (not training), once for each."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write the profile to this file.")] = None,
     as_json: Json = False,

@@ -17,7 +17,7 @@ ClusterName = Annotated[str, typer.Option(help="Deployment in the catalogue, or 
 WorkloadName = Annotated[str, typer.Option(help="Model in the catalogue, or a JSON file of the same form.")]
 SequenceLength = Annotated[int | None, typer.Option(help="Tokens per sample (language models; default 128).")]
 ImagePx = Annotated[int | None, typer.Option("--image-px", help="Side of the input image (vision models).")]
-Precision = Annotated[Literal["fp64", "fp32", "fp16"], typer.Option(help="Number format.")]
+Precision = Annotated[Literal["fp64", "fp32", "fp16", "bf16"], typer.Option(help="Number format.")]
 Source = Annotated[str | None, typer.Option(help="Device that holds inputs and labels.")]
 Sink = Annotated[str | None, typer.Option(help="Device that needs the outputs.")]
 Accounting = Annotated[str, typer.Option(help="Whose energy counts: participating or all-on.")]

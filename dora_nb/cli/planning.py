@@ -88,7 +88,7 @@ def plan(
     accounting: Accounting = "participating",
     weights: Annotated[
         list[str] | None,
-        typer.Option(help="fp16 or int8: what stages may hold weights in where it helps, once for each."),
+        typer.Option(help="fp16, bf16 or int8: what stages may hold weights in where it helps, once for each."),
     ] = None,
     most_plans: Annotated[
         int, typer.Option(help="How many plans to show; they cover the trade-offs as well as so many can.")

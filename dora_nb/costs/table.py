@@ -150,9 +150,9 @@ def cost_table(workload: Workload, cluster: Cluster) -> CostTable:
     Seconds of a layer for n samples are ``max(n x FLOPs / rate, bytes moved / bandwidth) + overhead``, with the
     sustained rate of the layer's operator class in the workload's precision (Williams et al., "Roofline", 2009; the
     rates are the devices' own, see ``data/README.md``). With weights in 8 bits fewer bytes are moved, and products take
-    as long as before (our assumption: what is multiplied is converted on the way). A stage in FP16 moves half the bytes
-    of FP32 and computes at the device's rate in FP16, or where that is not known at the workload's (our assumption);
-    converting what enters and leaves it is not counted.
+    as long as before (our assumption: what is multiplied is converted on the way). A stage in FP16 or BF16 moves half
+    the bytes of FP32 and computes at the device's rate in it, or where that is not known at the workload's (our
+    assumption); converting what enters and leaves it is not counted.
 
     Parameters
     ----------
@@ -232,7 +232,8 @@ def _rate(device: Device, layer: Layer, workload: Workload, weights: Weights | N
             None,
             f"a sustained rate; {device.profile} has {', '.join(known) or 'none'}",
         )
-    return rates.get("fp16" if weights == "fp16" else workload.precision, rates[workload.precision])
+    own = rates[workload.precision]
+    return own if weights is None or weights == "int8" else rates.get(weights, own)
 
 
 def _weight_bytes(workload: Workload, layer: int, weights: Weights | None) -> int:

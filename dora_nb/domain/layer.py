@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 from dora_nb.domain.record import Record
 from dora_nb.errors import InputError
 
-Precision = Literal["fp64", "fp32", "fp16"]
-BYTES_PER_ELEMENT: dict[str, int] = {"fp64": 8, "fp32": 4, "fp16": 2}
+Precision = Literal["fp64", "fp32", "fp16", "bf16"]
+BYTES_PER_ELEMENT: dict[Precision, int] = {"fp64": 8, "fp32": 4, "fp16": 2, "bf16": 2}
 
 #: Kinds of work with a sustained rate of their own: dense products, convolutions, blocks built around a depthwise
 #: convolution (the rate is over all their operations, 1x1 convolutions included), and table look-ups, which only move

@@ -62,12 +62,12 @@ def compute_order(
     return tuple(own)
 
 
-#: In what weights are held where they are not in the workload's precision, from most bits to fewest.
-Weights = Literal["fp16", "int8"]
+#: In what weights are held where they are not in the workload's precision, from most exact to least.
+Weights = Literal["fp16", "bf16", "int8"]
 
 
 def checked_weights(kinds: Iterable[str], *, trains: bool) -> tuple[Weights, ...]:
-    """Kinds that stages may hold weights in, each once, from most bits to fewest.
+    """Kinds that stages may hold weights in, each once, from most exact to least.
 
     Raises
     ------
@@ -130,10 +130,10 @@ class Stage(Record):
         before its backward pass (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016). The network's
         last layer is not run again: its backward pass comes next anyway. A plan file holds it only where it is so.
     weights
-        ``fp16``: parameters, activations inside the stage and its key-value cache are held in FP16, and computed in
-        it. ``int8``: matrices of dense products, but for tied ones, are held and read in 8 bits, one scale a row, and
-        multiplied in the workload's precision. None: all in the workload's precision, in which cuts are crossed in any
-        case; a plan file then does not hold it. Without training only.
+        ``fp16`` or ``bf16``: parameters, activations inside the stage and its key-value cache are held in 16 bits, and
+        computed in them. ``int8``: matrices of dense products, but for tied ones, are held and read in 8 bits, one
+        scale a row, and multiplied in the workload's precision. None: all in the workload's precision, in which cuts
+        are crossed in any case; a plan file then does not hold it. Without training only.
     """
 
     first_layer: int = Field(ge=0)

@@ -138,7 +138,8 @@ class Workload(Record):
 
     def bytes_inside(self, weights: Weights | None) -> int:
         """Bytes of one activation within a stage that holds its weights so, and of one parameter but for 8 bits."""
-        return min(BYTES_PER_ELEMENT["fp16"], self.bytes_per_element) if weights == "fp16" else self.bytes_per_element
+        own = self.bytes_per_element
+        return own if weights is None or weights == "int8" else min(BYTES_PER_ELEMENT[weights], own)
 
     @property
     def int8_parameters(self) -> tuple[int, ...]:

@@ -42,4 +42,6 @@ def _held_words(plan: Plan, workload: Workload, weights: Weights) -> str:
     names = layer_words([workload.layers[index].name for index in layers])
     if not names:
         return ""
-    return f"the weights of {names} are in 8 bits" if weights == "int8" else f"{names} are computed in FP16"
+    return (
+        f"the weights of {names} are in 8 bits" if weights == "int8" else f"{names} are computed in {WEIGHTS[weights]}"
+    )

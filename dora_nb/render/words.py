@@ -20,7 +20,7 @@ from dora_nb.units import format_bandwidth, format_bytes, format_joules, format_
 NOTHING = "-"
 
 #: What is said of a stage that holds its weights in fewer bits.
-WEIGHTS: dict[Weights, str] = {"fp16": "FP16", "int8": "weights in 8 bits"}
+WEIGHTS: dict[Weights, str] = {"fp16": "FP16", "bf16": "BF16", "int8": "weights in 8 bits"}
 
 #: What is said of a stage that runs layers forward again before their backward pass.
 RECOMPUTES = "recomputes activations"

@@ -181,7 +181,8 @@ def _much_to_read(dice: Dice) -> Question:
             memory_bytes=4e6 + whole * dice.pick((0.4, 0.8, 2.0)),
             memory_bytes_per_s=dice.pick((1e6, 1e7)),
             flops_per_s={
-                name: rates | ({"fp16": rates["fp32"] * fp16} if (fp16 := dice.pick((0, 0.5, 1, 3))) else {})
+                name: rates
+                | {kind: rates["fp32"] * times for kind in ("fp16", "bf16") if (times := dice.pick((0, 0.5, 1, 3)))}
                 for name, rates in each.flops_per_s.items()
             },
         )
@@ -195,7 +196,7 @@ def _much_to_read(dice: Dice) -> Question:
     seeded(_much_to_read),
     ACCOUNTINGS,
     st.sampled_from((0.0, 0.3, 0.7)),
-    st.sampled_from([("fp16",), ("int8",), ("fp16", "int8")]),
+    st.sampled_from([("fp16",), ("int8",), ("fp16", "int8"), ("fp16", "bf16", "int8")]),
     st.booleans(),
 )
 def test_no_plan_refutes_the_bounds_where_weights_may_be_held_in_fewer_bits(

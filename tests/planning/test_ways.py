@@ -77,22 +77,23 @@ def test_weights_go_to_8_bits_where_allowed_and_it_is_said(tmp_path: Path) -> No
     assert "weights" not in (tmp_path / "plain.json").read_text()  # files of plans without are as they were
 
 
-def test_stages_are_computed_in_fp16_where_allowed_and_it_is_said(tmp_path: Path) -> None:
-    """One device computes twice as fast in FP16, one has room for half the bytes only, one gains nothing."""
+@pytest.mark.parametrize("kind", ["fp16", "bf16"])
+def test_stages_are_computed_in_16_bits_where_allowed_and_it_is_said(tmp_path: Path, kind: Weights) -> None:
+    """One device computes twice as fast in them, one has room for half the bytes only, one gains nothing."""
     deep = [layer(f"l{index}", flops=1e6, parameters=10**6, output_elements=1) for index in range(4)]
-    rates = {"matmul": {"fp32": 1e6, "fp16": 2e6}}
+    rates = {"matmul": {"fp32": 1e6, kind: 2e6}}
     places = [device("a", rates), device("b", 1e6, memory_bytes=2.2e6), device("c", 1e6)]
     work, place = workload(deep, batch=4, mode="inference"), cluster(places)
-    asked = plan(work, place, space=SearchSpace.of(work, place, weights=("fp16",), most_replicas=1))
+    asked = plan(work, place, space=SearchSpace.of(work, place, weights=(kind,), most_replicas=1))
     kept = whole_path(asked, tmp_path / "plan.json")
     held = {stage.devices[0]: stage.weights for stage in kept.stages}
-    assert held == {"a": "fp16", "b": "fp16", "c": None}
+    assert held == {"a": kind, "b": kind, "c": None}
     for shown in (plan_text(asked), plan_set_html(asked)):
         assert "Accuracy not measured" in shown
-        assert "computed in FP16" in shown
+        assert f"computed in {kind.upper()}" in shown
 
 
-@pytest.mark.parametrize("kind", ["fp16", "int8"])
+@pytest.mark.parametrize("kind", ["fp16", "bf16", "int8"])
 def test_weights_stay_where_fewer_bits_gain_nothing(kind: Weights) -> None:
     """Products take longer than reading: the plan is as fast without, and says so."""
     work = workload([layer("a", flops=1e9, parameters=100)], batch=2, mode="inference")
@@ -101,11 +102,11 @@ def test_weights_stay_where_fewer_bits_gain_nothing(kind: Weights) -> None:
     assert best.stages[0].weights is None
 
 
-def test_the_most_bits_that_are_as_good_are_kept() -> None:
+def test_the_most_exact_weights_that_are_as_good_are_kept() -> None:
     """Reading in FP16 takes no longer than multiplying: 8 bits would gain nothing more."""
     work = workload([layer("a", flops=1e3, parameters=1000)], batch=1, mode="inference")
     place = cluster([device("a", 1e3, memory_bytes_per_s=2e3)])
-    best = plan(work, place, space=SearchSpace.of(work, place, weights=("int8", "fp16"))).best
+    best = plan(work, place, space=SearchSpace.of(work, place, weights=("int8", "bf16", "fp16"))).best
     assert best.stages[0].weights == "fp16"
 
 
@@ -117,5 +118,5 @@ def test_weights_in_fewer_bits_need_their_times_and_no_training() -> None:
     with pytest.raises(InputError, match="in training"):
         SearchSpace.of(workload(2), place, weights=("int8",))
     for wrong in ("int8", ("int4",)):
-        with pytest.raises(InputError, match="some of 'fp16', 'int8'"):
+        with pytest.raises(InputError, match="some of 'fp16', 'bf16', 'int8'"):
             SearchSpace.of(work, place, weights=wrong)

@@ -28,13 +28,13 @@ from dora_nb.errors import InputError
 from dora_nb.executor.device.layer_state import optimizer_of
 from dora_nb.executor.networks.chain import built_layer, kind_of, tied_names
 from dora_nb.executor.networks.weights import held_in
-from dora_nb.executor.tasks.task import Network, Source, torch_dtype
+from dora_nb.executor.tasks.task import DTYPES, Network, Source, torch_dtype
 from dora_nb.executor.threads import one_thread
 
 #: Passes that are timed, and those before them that are not.
 REPETITIONS, WARM_UP = 9, 2
 
-_PRECISION: dict[torch.dtype, Precision] = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16"}
+_PRECISION: dict[torch.dtype, Precision] = {torch_dtype(dtype): precision for precision, dtype in DTYPES.items()}
 
 
 def profile(

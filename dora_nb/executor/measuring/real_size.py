@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from dora_nb.domain.architecture import Architecture, DecoderArchitecture, EncoderArchitecture
-from dora_nb.domain.layer import Precision
 from dora_nb.domain.plan import Weights
 from dora_nb.domain.profile import Profile
 from dora_nb.domain.workload import Workload
@@ -19,13 +18,13 @@ from dora_nb.executor.measuring.profiler import REPETITIONS, profile
 from dora_nb.executor.networks.convolution import ConvolutionalArchitecture, convolutional_layer, parts_of
 from dora_nb.executor.networks.transformer import transformer_layer
 from dora_nb.executor.tasks.models import RandomNetwork
+from dora_nb.executor.tasks.task import DTYPES
 from dora_nb.units import format_bytes
 
 #: Copies of a layer's parameters that timing it takes in training: the layer and its gradients, then the same again
 #: with both moments of AdamW for the optimizer's step.
 TRAINING_COPIES = 6
 
-_DTYPES: dict[Precision, str] = {"fp64": "float64", "fp32": "float32", "fp16": "float16"}
 
 Progress = Callable[[str], None]
 
@@ -95,13 +94,13 @@ def profile_workload(
         tell(f"{format_bytes(available)} are available: {left_out} samples at once are not timed")
     tell(f"timing {len(workload.layers)} layers of {workload.name} with {', '.join(map(str, fitting))} samples")
     found = profile(
-        RealSize(architecture, _DTYPES[workload.precision], workload.image_px),
+        RealSize(architecture, DTYPES[workload.precision], workload.image_px),
         _sample(workload, architecture),
         mode="training" if workload.trains else "inference",
         batch=batch,
         samples=fitting,
         repetitions=repetitions,
-        dtype=_DTYPES[workload.precision],
+        dtype=DTYPES[workload.precision],
         weights=weights,
     )
     return Profile(workload=workload, layers=found.layers, machine=found.machine)

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from dora_nb.domain.plan import Weights
 from dora_nb.executor.device.cache import CachePart
+from dora_nb.executor.tasks.task import DTYPES, torch_dtype
 
 #: Largest magnitude of an element; symmetric, so that zero stays zero.
 _LARGEST = 127
@@ -25,32 +26,35 @@ def held_in(layer: nn.Module, weights: Weights | None, *, tied: bool) -> nn.Modu
     tied
         Whether it may share parameters with another layer: they stay one tensor, so 8 bits leave such a layer as it is.
     """
-    if weights == "fp16":
-        return layer if isinstance(layer, Fp16Layer) else Fp16Layer(layer)
+    if weights in ("fp16", "bf16"):
+        return layer if isinstance(layer, HalfLayer) else HalfLayer(layer, torch_dtype(DTYPES[weights]))
     return hold_in_int8(layer) if weights == "int8" and not tied else layer
 
 
-class Fp16Layer(nn.Module):
-    """A layer that is held and computed in FP16; what enters and leaves it is in the network's precision.
+class HalfLayer(nn.Module):
+    """A layer that is held and computed in 16 bits; what enters and leaves it is in the network's precision.
 
     Parameters
     ----------
     layer
         What it stands in for; its floating-point tensors are converted in place.
+    dtype
+        FP16 or BF16.
     """
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
+        self._inside = dtype
         floats = (each.dtype for each in (*layer.parameters(), *layer.buffers()) if each.is_floating_point())
         self._outside = next(floats, None)
-        self.layer = layer.to(torch.float16)
+        self.layer = layer.to(dtype)
 
     def forward(self, x: Tensor, *cache: CachePart) -> Tensor:
         """What the layer gives; a layer without tensors of its own computes as before."""
         if self._outside is None:
             unchanged: Tensor = self.layer(x, *cache)
             return unchanged
-        left: Tensor = self.layer(x.to(torch.float16) if x.is_floating_point() else x, *cache)
+        left: Tensor = self.layer(x.to(self._inside) if x.is_floating_point() else x, *cache)
         return left.to(self._outside) if left.is_floating_point() else left
 
 

@@ -26,9 +26,7 @@ from dora_nb.executor.tasks.data import micro_batch
 from dora_nb.executor.tasks.datasets import store_data
 from dora_nb.executor.tasks.models import RandomNetwork
 from dora_nb.executor.tasks.scale import executable, scaling_of
-from dora_nb.executor.tasks.task import Data, Network, Optimizer, Source, Task, import_paths
-
-DTYPES = {"fp64": "float64", "fp32": "float32", "fp16": "float16"}
+from dora_nb.executor.tasks.task import DTYPES, Data, Network, Optimizer, Source, Task, import_paths
 
 
 class Assembled(NamedTuple):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from pydantic import Field, JsonValue
 
+from dora_nb.domain.layer import Precision
 from dora_nb.domain.record import Record
 from dora_nb.domain.workload import Mode
 from dora_nb.errors import InputError
@@ -273,6 +274,10 @@ class Task(Record):
     def make_importable(self) -> None:
         """Let this process find the person's own modules; what it finds already keeps its place."""
         sys.path.extend(path for path in self.import_paths if path not in sys.path and pathlib.Path(path).is_dir())
+
+
+#: Names of torch's dtypes.
+DTYPES: dict[Precision, str] = {"fp64": "float64", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 def torch_dtype(name: str) -> torch.dtype:

@@ -41,17 +41,18 @@ def test_only_dense_products_are_held_in_8_bits():
     assert hold_in_int8(held) is held  # once is enough
 
 
-def test_layers_in_fp16_take_and_give_what_the_network_does():
+@pytest.mark.parametrize(("kind", "dtype", "off"), [("fp16", torch.float16, 1e-2), ("bf16", torch.bfloat16, 8e-2)])
+def test_layers_in_16_bits_take_and_give_what_the_network_does(kind, dtype, off):
     torch.manual_seed(1)
     layer = nn.Sequential(nn.Embedding(10, 8), nn.Linear(8, 8), nn.LayerNorm(8))
     ids = torch.arange(3)
     exact = layer(ids)
-    held = held_in(layer, "fp16", tied=True)
-    assert {each.dtype for each in held.parameters()} == {torch.float16}
+    held = held_in(layer, kind, tied=True)
+    assert {each.dtype for each in held.parameters()} == {dtype}
     assert held(ids).dtype == torch.float32
-    assert 0 < (held(ids) - exact).abs().max() < 1e-2
-    assert held_in(held, "fp16", tied=True) is held
-    assert held_in(nn.Flatten(), "fp16", tied=False)(exact).dtype == torch.float32
+    assert 0 < (held(ids) - exact).abs().max() < off
+    assert held_in(held, kind, tied=True) is held
+    assert held_in(nn.Flatten(), kind, tied=False)(exact).dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -62,15 +63,17 @@ def test_layers_in_fp16_take_and_give_what_the_network_does():
     ],
 )
 def test_a_run_equals_one_process_that_holds_its_layers_so(lab, pool, name, mode, fields):
-    """The stage in 8 bits to rounding of FP64; the one in FP16 rounds sums of up to 64 products in another order.
+    """The stage in 8 bits to rounding of FP64; those in 16 bits round sums of up to 64 products in another order.
 
-    Outputs of the small random networks are of the order of 1; one rounding in FP16 is off by 2^-11 of that.
+    Outputs of the small random networks are of the order of 1; one rounding is off by 2^-11 of that in FP16, by 2^-8 in
+    BF16.
     """
     stages = [(0, 2, [(0, 2), (1, 1)], 1, None), (2, 4, [(2, 3)], 1, None), (4, 6, [(3, 3)], 1, None)]
     batch = 3 if mode == "stream" else 6
     plan = lab.plan(stages, batch // 3)
     workload = lab.workload(lab.architectures[name], mode, batch, **fields)
-    for kinds, tolerance in ((("fp16", "int8", "fp16"), 2e-3), (("int8", None, "int8"), 1e-9)):
+    halves = [(("fp16", "int8", "fp16"), 2e-3), (("bf16", None, "bf16"), 2e-2)]
+    for kinds, tolerance in (*halves, (("int8", None, "int8"), 1e-9)):
         held = tuple(stage.replace(weights=each) for stage, each in zip(plan.stages, kinds, strict=True))
         run = execute(
             plan.replace(stages=held), workload, lab.cluster([1e12] * 4), seed=7, emulate="nothing", workers=pool

@@ -149,7 +149,7 @@ def test_a_profile_is_planned_with(tmp_path) -> None:
         ({"model": nn.Linear(2, 2)}, "model"),
         ({"model": nn.Sequential()}, "model"),
         ({"model": nn.Sequential(nn.LSTM(8, 4))}, "model.0.LSTM"),
-        ({"model": perceptron().bfloat16()}, "model"),
+        ({"model": perceptron().to(torch.float8_e4m3fn)}, "model"),
         ({"sample": "text"}, "sample"),
         ({"sample": torch.zeros(0, 8)}, "sample"),
         ({"batch": 0}, "batch"),
