@@ -11,7 +11,7 @@ import itertools
 import math
 import os
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from hypothesis import strategies as st
@@ -102,6 +102,14 @@ def pipeline(
             for (first, stop, shares), held in zip(stages, counts, strict=True)
         ),
     )
+
+
+def sliced(plan: Plan, stage: int, shards: Mapping[str, int], algorithm: str = "ring") -> Plan:
+    """The plan with the layers of a stage sliced over devices, each of which takes all samples."""
+    replicas = tuple(Replica(device=name, samples=plan.micro_batch) for name in shards)
+    whole = plan.stages[stage]
+    apart = whole.replace(replicas=replicas, all_reduce=None, shards=tuple(shards.values()), shard_sum=algorithm)
+    return plan.replace(stages=(*plan.stages[:stage], apart, *plan.stages[stage + 1 :]))
 
 
 # ---------------------------------------------------------------------------------------------- random problems

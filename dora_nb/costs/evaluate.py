@@ -26,6 +26,7 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.prediction import DevicePrediction, IdlePrediction, Prediction
 from dora_nb.domain.transfer import HOSTED
 from dora_nb.domain.workload import Workload
+from dora_nb.errors import InputError
 from dora_nb.units import format_joules, format_seconds
 
 #: Stands in for a makespan of nothing, so that throughput stays finite.
@@ -102,6 +103,9 @@ def evaluate(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable 
         precedence of its operations.
     """
     check_fits(plan, workload, cluster)
+    for index, stage in enumerate(plan.stages):
+        if stage.shards:
+            raise InputError(f"plan.stages[{index}].shards", stage.shards, "(): what shards cost is not predicted")
     table = cost_table(workload, cluster) if table is None else table
     timing = timing_of(plan, workload, cluster, table)
     operations = operations_of(Shape.of(plan, workload))

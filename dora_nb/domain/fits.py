@@ -20,7 +20,7 @@ def check_fits(plan: Plan, workload: Workload, cluster: Cluster) -> None:
         for device in stage.devices:
             if device not in cluster.device_ids:
                 raise UnknownNameError(f"plan.stages[{index}].replicas.device", device, cluster.device_ids)
-        if workload.trains and len(stage.replicas) > 1 and stage.all_reduce is None:
+        if workload.trains and len(stage.replicas) > 1 and stage.all_reduce is None and not stage.shards:
             raise InputError(f"plan.stages[{index}].all_reduce", None, "a way for its replicas to sum their gradients")
         if stage.recomputes and not workload.trains:
             raise InputError(f"plan.stages[{index}].recomputes", True, "False without training: nothing is kept")
@@ -42,9 +42,28 @@ def check_fits(plan: Plan, workload: Workload, cluster: Cluster) -> None:
         )
     if plan.token_groups > 1 and not workload.generates:
         raise InputError("plan.token_groups", plan.token_groups, f"1 in mode {workload.mode!r}")
+    for index, stage in enumerate(plan.stages):
+        if stage.shards:
+            _check_shards(plan, index, workload)
     expected = tied_placements(workload, len(plan.stages))
     if plan.tied not in expected:
         raise InputError("plan.tied", plan.tied, " or ".join(repr(each) for each in expected))
+
+
+def _check_shards(plan: Plan, index: int, workload: Workload) -> None:
+    """Refuse shards that do not make up the layers of their stage."""
+    stage, field = plan.stages[index], f"plan.stages[{index}].shards"
+    parts = {layer.parts for layer in workload.layers[stage.first_layer : stage.stop_layer] if layer.parts > 1}
+    if not parts:
+        raise InputError(field, stage.shards, "() in a stage none of whose layers can be sliced (all have parts = 1)")
+    if len(parts) > 1:
+        allowed = f"() in a stage whose layers can be sliced into unlike numbers of parts {sorted(parts)}"
+        raise InputError(field, stage.shards, allowed)
+    if sum(stage.shards) not in parts:
+        raise InputError(field, stage.shards, f"parts that add up to {parts.pop()}, the parts of the stage's layers")
+    if plan.tied in ("synchronised", "hosted") and index in (0, len(plan.stages) - 1):
+        allowed = "() in the first and the last stage while training tied parameters in two stages (our own limit)"
+        raise InputError(field, stage.shards, allowed)
 
 
 def check_ends(workload: Workload, cluster: Cluster) -> None:

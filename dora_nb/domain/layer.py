@@ -18,6 +18,15 @@ BYTES_PER_ELEMENT: dict[Precision, int] = {"fp64": 8, "fp32": 4, "fp16": 2, "bf1
 OperatorClass = Literal["matmul", "conv", "depthwise", "lookup"]
 
 
+#: Sums of a sliced layer's output in a forward pass, and as many in a backward pass: one behind attention, one behind
+#: the feed-forward part.
+SHARD_SUMS = 2
+
+
+def _is_one(number: int) -> bool:
+    return number == 1
+
+
 class NextToken(Record):
     """What a layer does for one further token of a sample that it has a key-value cache for.
 
@@ -67,6 +76,12 @@ class Layer(Record):
         Elements of key-value cache per sample and token.
     tied_parameters
         How many of ``parameters`` are shared with the layer at the other end of the network.
+    parts
+        Into how many equal parts the layer can be sliced, each with whole attention heads and the same part of the
+        feed-forward width; 1, and left out of files: it cannot be. Queries, keys, values and the feed-forward input
+        are sliced by columns, the two outputs by rows, and each output is summed over the devices
+        (:data:`SHARD_SUMS`; Shoeybi et al., "Megatron-LM", 2019, section 3). That embeddings, heads and convolutions
+        are not sliced is our own simplification.
     next_token
         What one further token takes, in a network that generates; None otherwise.
     """
@@ -81,6 +96,7 @@ class Layer(Record):
     traffic_elements: int = Field(default=0, ge=0)
     kv_elements: int = Field(default=0, ge=0)
     tied_parameters: int = Field(default=0, ge=0)
+    parts: int = Field(default=1, ge=1, exclude_if=_is_one)
     next_token: NextToken | None = None
 
     @model_validator(mode="after")

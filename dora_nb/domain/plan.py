@@ -83,12 +83,13 @@ def checked_weights(kinds: Iterable[str], *, trains: bool) -> tuple[Weights, ...
     return tuple(each for each in allowed if each in given)
 
 
-#: ``ring``: 2 (k - 1) rounds of parts of 1 / k. ``star``: everybody sends to the leader, which sends the sum back.
+#: How devices sum. ``ring``: 2 (k - 1) rounds of parts of 1 / k. ``star``: everybody sends to the leader, which
+#: sends the sum back.
 Algorithm = Literal["ring", "star"]
 
 
 class Replica(Record):
-    """One device's copy of a stage, with the samples of every micro-batch that it takes."""
+    """One device's copy or shard of a stage, with the samples of every micro-batch that it takes."""
 
     device: str = Field(min_length=1)
     samples: int = Field(ge=1)
@@ -120,7 +121,7 @@ class Stage(Record):
     first_layer, stop_layer
         The stage runs layers ``first_layer`` to ``stop_layer - 1``.
     replicas
-        Devices in order; they take consecutive sample intervals of every micro-batch.
+        Devices in order; they take consecutive sample intervals of every micro-batch, unless they hold shards.
     in_flight
         Micro-batches whose activations the stage may hold at once.
     all_reduce
@@ -134,6 +135,13 @@ class Stage(Record):
         computed in them. ``int8``: matrices of dense products, but for tied ones, are held and read in 8 bits, one
         scale a row, and multiplied in the workload's precision. None: all in the workload's precision, in which cuts
         are crossed in any case; a plan file then does not hold it. Without training only.
+    shards
+        Parts of every layer that can be sliced (:attr:`~dora_nb.domain.layer.Layer.parts`) that each device of
+        ``replicas`` holds and computes, in their order; layers that cannot be are whole on each. Every device then
+        takes all samples of a micro-batch. Empty, and left out of a plan file, where every device holds whole layers.
+    shard_sum
+        How the devices sum the outputs of their shards; a star's middle is the first device, which also hands over
+        what leaves the stage. None without shards, and then left out of a plan file.
     """
 
     first_layer: int = Field(ge=0)
@@ -143,6 +151,26 @@ class Stage(Record):
     all_reduce: AllReduce | None = None
     recomputes: bool = Field(default=False, exclude_if=operator.not_)
     weights: Weights | None = Field(default=None, exclude_if=operator.not_)
+    shards: tuple[int, ...] = Field(default=(), exclude_if=operator.not_)
+    shard_sum: Algorithm | None = Field(default=None, exclude_if=operator.not_)
+
+    @model_validator(mode="after")
+    def _check_shards(self) -> Self:
+        if not self.shards:
+            if self.shard_sum is not None:
+                raise InputError("shard_sum", self.shard_sum, "None without shards: there is nothing to sum")
+            return self
+        if len(self.shards) != len(self.replicas) or len(self.shards) < 2 or min(self.shards) < 1:
+            allowed = f"parts for each of the {len(self.replicas)} replicas, at least 2 of them, each at least 1 part"
+            raise InputError("shards", self.shards, allowed)
+        if self.shard_sum is None:
+            raise InputError("shard_sum", None, "'ring' or 'star': how the outputs of the shards are summed")
+        if self.all_reduce is not None:
+            allowed = "None with shards: no device holds another's parameters, so no gradients are summed"
+            raise InputError("all_reduce", self.all_reduce.algorithm, allowed)
+        if self.recomputes:
+            raise InputError("recomputes", True, "False with shards: their outputs are summed once a pass")
+        return self
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -151,7 +179,7 @@ class Stage(Record):
 
     @property
     def leader(self) -> str:
-        """The device that speaks for the stage when tied gradients are summed."""
+        """The device that speaks for the stage: when tied gradients are summed, and for all that its shards send."""
         return self.devices[0] if self.all_reduce is None else self.all_reduce.leader
 
     def layers_again(self, layers: int) -> range:
@@ -160,7 +188,9 @@ class Stage(Record):
 
     @property
     def intervals(self) -> tuple[tuple[int, int], ...]:
-        """Samples [start, stop) of every micro-batch that each replica takes."""
+        """Samples [start, stop) of every micro-batch that each replica takes; with shards each takes all of them."""
+        if self.shards:
+            return tuple((0, replica.samples) for replica in self.replicas)
         bounds = [0]
         for replica in self.replicas:
             bounds.append(bounds[-1] + replica.samples)
@@ -227,12 +257,7 @@ class Plan(Record):
                 if device in used:
                     raise InputError(f"{where}.replicas", device, "every device in one stage only")
                 used.add(device)
-            if sum(replica.samples for replica in stage.replicas) != self.micro_batch:
-                raise InputError(
-                    f"{where}.replicas",
-                    [replica.samples for replica in stage.replicas],
-                    f"samples that add up to the micro-batch of {self.micro_batch}",
-                )
+            self._check_samples(index, stage)
             if stage.all_reduce is not None:
                 self._check_all_reduce(index, stage.all_reduce)
         held = [stage.in_flight for stage in self.stages]
@@ -249,6 +274,17 @@ class Plan(Record):
         if self.tied == "hosted" and len(self.stages) == 1:
             raise InputError("tied", self.tied, "'one-stage' when there is a single stage")
         return self
+
+    def _check_samples(self, index: int, stage: Stage) -> None:
+        samples = [replica.samples for replica in stage.replicas]
+        if stage.shards and set(samples) != {self.micro_batch}:
+            allowed = f"the whole micro-batch of {self.micro_batch} on every device of a stage with shards"
+            raise InputError(f"stages[{index}].replicas", samples, allowed)
+        if not stage.shards and sum(samples) != self.micro_batch:
+            allowed = f"samples that add up to the micro-batch of {self.micro_batch}"
+            raise InputError(f"stages[{index}].replicas", samples, allowed)
+        if stage.shards and self.token_groups > 1:
+            raise InputError("token_groups", self.token_groups, f"1 where a stage has shards, as stages[{index}] has")
 
     def _check_all_reduce(self, index: int, choice: AllReduce) -> None:
         where, stage = f"stages[{index}].all_reduce", self.stages[index]

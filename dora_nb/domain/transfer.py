@@ -23,6 +23,9 @@ TransferKind = Literal[
     "tied-reduce",
     "tied-exchange",
     "tied-broadcast",
+    "shard-sum",
+    "shard-gradient-sum",
+    "shard-token-sum",
 ]
 
 
@@ -35,7 +38,9 @@ class Transfer(Record):
         ``activation`` leaves ``stage`` for the next one, ``gradient`` comes back to ``stage`` from the next one;
         ``input`` and ``label`` reach ``stage`` from the source; ``output`` leaves it for the sink; ``token`` stands for
         all hand-overs after the prompt's, one token at a time (from the last stage: the tokens chosen, back to the
-        first); the others sum gradients at the end of an iteration.
+        first); ``shard-sum`` and ``shard-gradient-sum`` are all sums of a forward or a backward pass of ``stage`` over
+        the devices that hold its shards, ``shard-token-sum`` those of all tokens after the prompt's; the others sum
+        gradients at the end of an iteration.
     stage
         Index of the stage; :data:`HOSTED` for a hosted first layer.
     micro_batch

@@ -29,6 +29,9 @@ SMALL_DECODER: dict[str, Any] = {
     "tied_embeddings": True,
 }
 
+#: name -> parts of a block: its key-value heads.
+PARTS = {"qwen3-0.6b": 8, "qwen2.5-3b": 2, "vit-b-16": 12, "resnet-50": 1, "mobilenet-v2": 1}
+
 #: name -> parameters, forward FLOPs of 128 tokens or one 224 px image; counted by instantiating the models.
 PUBLISHED = {
     "qwen3-0.6b": (596_049_920, 156_330_098_688),
@@ -38,6 +41,20 @@ PUBLISHED = {
     "resnet-50": (25_557_032, 8_178_368_512),
     "mobilenet-v2": (3_504_872, 601_548_544),
 }
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_blocks_are_sliced_by_key_value_heads_and_the_ends_are_whole(name: str) -> None:
+    layers = load_workload(name, batch=1).layers
+    assert {layer.parts for layer in layers[1:-1]} == {PARTS[name]}
+    assert layers[0].parts == layers[-1].parts == 1
+    assert ("parts" in layers[1].model_dump()) == (PARTS[name] > 1)
+
+
+def test_blocks_whose_feed_forward_width_the_heads_do_not_divide_are_whole() -> None:
+    uneven = DecoderArchitecture(**(SMALL_DECODER | {"kv_heads": 2, "ffn": 15}))
+    chain = uneven.chain(mode="inference", sequence=4, image_px=None, bytes_per_element=4)
+    assert chain.layers[1].parts == 1
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

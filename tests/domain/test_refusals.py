@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from builders import cluster, layer, pipeline, workload
+from builders import cluster, layer, pipeline, sliced, workload
 
 from dora_nb.domain.fits import check_fits
 from dora_nb.domain.links import Delay, LinkMeasurements, StreamRate
@@ -66,6 +66,20 @@ def test_a_layer_with_more_tied_parameters_than_parameters() -> None:
         ("stages[0].all_reduce.leader", lambda: _summing(leader="c")),
         ("stages[0].all_reduce.buckets", lambda: _summing(buckets=2).replace(overlap=False)),
         ("stages[1].all_reduce.buckets", lambda: _summing_beside_a_hosted_layer()),
+        ("shards", lambda: _halved(shards=(1, 1, 2))),
+        ("shards", lambda: _halved(shards=(0, 2))),
+        ("shard_sum", lambda: _halved(shard_sum=None)),
+        ("shard_sum", lambda: _halved(shards=())),
+        ("all_reduce", lambda: _halved(all_reduce={"algorithm": "ring", "leader": "a"})),
+        ("recomputes", lambda: _halved(recomputes=True)),
+        (
+            "stages[0].replicas",
+            lambda: _halved(replicas=({"device": "a", "samples": 2}, {"device": "b", "samples": 1})),
+        ),
+        (
+            "token_groups",
+            lambda: sliced(pipeline((0, 1, {"a": 1}), micro_batches=2), 0, HALVES).replace(token_groups=2),
+        ),
     ],
 )
 def test_a_plan(field: str, make: Callable[[], Any]) -> None:
@@ -78,6 +92,40 @@ def _summing(**fields: Any) -> Any:
     (stage,) = plan.stages
     assert stage.all_reduce is not None
     return plan.replace(stages=(stage.replace(all_reduce=stage.all_reduce.replace(**fields)),))
+
+
+HALVES = {"a": 1, "b": 1}
+
+
+def _halved(**fields: Any) -> Any:
+    """One stage sliced over two devices, with some fields otherwise."""
+    plan = sliced(pipeline((0, 1, {"a": 2})), 0, HALVES)
+    return plan.replace(stages=(plan.stages[0].replace(**fields),))
+
+
+def test_shards_that_do_not_make_up_the_layers() -> None:
+    plan = sliced(pipeline((0, 2, {"a": 1}), (2, 3, {"c": 1})), 0, {"a": 1, "b": 3})
+    whole, apart, coarse = layer("whole"), layer("apart", parts=4), layer("coarse", parts=2)
+
+    def asked(*layers: Any, **fields: Any) -> Any:
+        return workload((*layers, layer("last")), **({"batch": 1, "mode": "inference"} | fields))
+
+    check_fits(plan, asked(whole, apart), cluster(3))
+    check_fits(plan, asked(apart, apart.replace(name="again"), mode="training"), cluster(3))
+    assert plan.stages[0].intervals == ((0, 1), (0, 1))
+    assert plan.stages[0].leader == "a"
+    refused("plan.stages[0].shards", lambda: check_fits(plan, asked(whole, coarse), cluster(3)))
+    refused("plan.stages[0].shards", lambda: check_fits(plan, asked(whole, layer("also whole")), cluster(3)))
+    refused("plan.stages[0].shards", lambda: check_fits(plan, asked(coarse, apart), cluster(3)))
+
+
+def test_no_shards_beside_parameters_tied_to_another_stage() -> None:
+    ends = [layer("in", parameters=9, tied_parameters=9), layer("mid", parts=2)]
+    work = workload((*ends, layer("out", parameters=9, tied_parameters=9)), batch=1)
+    plan = sliced(pipeline((0, 2, {"a": 1}), (2, 3, {"c": 1}), tied="synchronised"), 0, HALVES)
+    refused("plan.stages[0].shards", lambda: check_fits(plan, work, cluster(3)))
+    alone = sliced(pipeline((0, 3, {"a": 1}), tied="one-stage"), 0, HALVES)
+    check_fits(alone, work, cluster(2))
 
 
 def _summing_beside_a_hosted_layer() -> Any:

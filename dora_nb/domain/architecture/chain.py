@@ -65,6 +65,11 @@ def check_multiple(field: str, value: int, of: int, what: str) -> None:
         raise InputError(field, value, f"a multiple of {what} ({of})")
 
 
+def sliceable(heads: int, ffn: int) -> int:
+    """Equal parts that a block can be sliced into: its key-value heads, if they divide the feed-forward width."""
+    return heads if ffn % heads == 0 else 1
+
+
 def loss_elements(mode: str, logits: int) -> int:
     """Elements the loss reads (logits), and as many it writes and keeps (probabilities); 0 without a loss."""
     return logits if mode == "training" else 0

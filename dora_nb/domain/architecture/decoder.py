@@ -6,7 +6,14 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from dora_nb.domain.architecture.chain import INTEGER_BYTES, Chain, check_multiple, loss_elements, token_count
+from dora_nb.domain.architecture.chain import (
+    INTEGER_BYTES,
+    Chain,
+    check_multiple,
+    loss_elements,
+    sliceable,
+    token_count,
+)
 from dora_nb.domain.layer import Layer, NextToken
 from dora_nb.domain.record import Record
 
@@ -144,6 +151,7 @@ class DecoderArchitecture(Record):
             stash_elements=tokens * (4 * self.hidden + 2 * query + 2 * key + normed + 4 * self.ffn),
             traffic_elements=tokens * traffic,
             kv_elements=2 * key,
+            parts=sliceable(self.kv_heads, self.ffn),
             next_token=NextToken(
                 flops=2.0 * products,
                 context_flops=4.0 * query,

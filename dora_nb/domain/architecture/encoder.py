@@ -14,6 +14,7 @@ from dora_nb.domain.architecture.chain import (
     classifier_chain,
     image_side,
     loss_elements,
+    sliceable,
     token_count,
 )
 from dora_nb.domain.layer import Layer
@@ -99,7 +100,7 @@ class EncoderArchitecture(Record):
             traffic_elements=7 * width + logits + 2 * loss,
             tied_parameters=tied,
         )
-        blocks = (_block(f"block.{index}", self.hidden, self.ffn, tokens) for index in range(self.blocks))
+        blocks = (_block(f"block.{index}", self.hidden, self.ffn, self.heads, tokens) for index in range(self.blocks))
         return Chain(
             layers=(embedding, *blocks, head),
             input_bytes=float(tokens * INTEGER_BYTES),
@@ -180,11 +181,11 @@ class VisionTransformerArchitecture(Record):
             stash_elements=width + self.hidden + self.classes + loss,  # norm input, class token, logits, probabilities
             traffic_elements=2 * width + self.hidden + self.classes + 2 * loss,
         )
-        blocks = (_block(f"block.{index}", self.hidden, self.ffn, tokens) for index in range(self.blocks))
+        blocks = (_block(f"block.{index}", self.hidden, self.ffn, self.heads, tokens) for index in range(self.blocks))
         return classifier_chain(mode, (embedding, *blocks, head), image, self.classes, bytes_per_element)
 
 
-def _block(name: str, hidden: int, ffn: int, tokens: int) -> Layer:
+def _block(name: str, hidden: int, ffn: int, heads: int, tokens: int) -> Layer:
     """A block of full attention and a two-matrix feed-forward part, norms before (ViT) or after (BERT): equal counts.
 
     Stash per token: block input, queries, keys, values, attention output, the two sums or norms of each half (8 x
@@ -202,4 +203,5 @@ def _block(name: str, hidden: int, ffn: int, tokens: int) -> Layer:
         output_elements=tokens * hidden,
         stash_elements=tokens * (8 * hidden + 2 * ffn),
         traffic_elements=tokens * (24 * hidden + 4 * ffn),
+        parts=sliceable(heads, ffn),
     )
