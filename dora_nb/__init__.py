@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     from dora_nb.planning.sharing.share import share
     from dora_nb.render.timeline import timeline_svg
     from dora_nb.reproduction import reproduce
-    from dora_nb.simulation import Trace, World, load_trace, save_trace, simulate
+    from dora_nb.simulation import Trace, World, load_trace, play_stream, save_trace, simulate
     from dora_nb.simulation.generators import absences, visits, wander
     from dora_nb.solvers import SolverOptions
     from dora_nb.sweeps import sweep
@@ -148,6 +148,7 @@ _HOMES = {
     "place": "planning.placement.place",
     "plan": "planning.plan",
     "planner_for": "adaptation",
+    "play_stream": "simulation",
     "probe_network": "executor.measuring.survey",
     "profile": "executor.measuring.profiler",
     "reproduce": "reproduction",
@@ -231,6 +232,7 @@ __all__ = [
     "place",
     "plan",
     "planner_for",
+    "play_stream",
     "probe_network",
     "profile",
     "reproduce",

@@ -105,6 +105,9 @@ def simulate(
     InputError
         If something else given cannot be used.
     """
+    if workload.mode == "stream":
+        allowed = "training, inference or generate; requests that overlap are played by play_stream()"
+        raise InputError("workload.mode", "stream", allowed)
     for name, value in (("horizon_s", horizon_s), ("window_s", window_s)):
         if not 0 < value < math.inf:
             raise InputError(name, value, "more than 0 seconds, and finite")

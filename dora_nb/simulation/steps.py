@@ -104,10 +104,6 @@ class StepModel:
     _parts: dict[tuple[float, ...], Parts] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.workload.mode == "stream":
-            raise InputError(
-                "mode", "stream", "training, inference or generate: overlapping requests are not simulated yet"
-            )
         check_fits(self.plan, self.workload, self.cluster)
 
     @cached_property

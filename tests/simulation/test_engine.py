@@ -10,7 +10,7 @@ from worlds import Case, changing, random_case, scheduled
 from dora_nb.costs.evaluate import evaluate
 from dora_nb.costs.table import cost_table
 from dora_nb.errors import InputError
-from dora_nb.simulation import Trace, World, run_step
+from dora_nb.simulation import Trace, World, run_step, simulate
 from dora_nb.simulation.clock import StepResult
 from dora_nb.simulation.engine import _Fair, _FairMedium
 from dora_nb.simulation.steps import StepModel
@@ -243,8 +243,8 @@ def test_what_cannot_be_simulated_is_refused() -> None:
     with pytest.raises(InputError, match="and no other"):
         run_step(model((work, place, plan.replace(transfer_order=twice))), World(place))
     streaming = work.replace(mode="stream", requests_per_s=0.1)
-    with pytest.raises(InputError, match="overlapping requests are not simulated yet"):
-        model((streaming, place, plan))
+    with pytest.raises(InputError, match="play_stream"):
+        simulate(streaming, World(place), plan, horizon_s=1, window_s=1)
 
 
 def test_an_order_that_locks_itself_up_is_no_endless_wait() -> None:

@@ -29,6 +29,7 @@ from dora_nb.formulation.schedules.stream_schedule import greedy_stream, schedul
 from dora_nb.planning import streaming
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.streaming import settle_stream
+from dora_nb.simulation import play_stream
 
 Streamed = tuple[Workload, Cluster, Plan, Operations, Timing]
 
@@ -74,6 +75,7 @@ def test_the_exact_schedule_is_the_best_of_all_and_the_simulation_reaches_it(cas
     latencies = unrolled_latencies(ordered, work, place, 50)
     assert np.all(np.diff(latencies) >= -1e-9 * settled.makespan_s)  # a stream that starts idle fills up
     assert latencies[-1] == pytest.approx(settled.makespan_s, rel=1e-6)
+    assert play_stream(ordered, work, place, requests=50).latencies_s == pytest.approx(latencies, rel=1e-9)
 
 
 @settings(max_examples=examples(10), suppress_health_check=list(HealthCheck), deadline=None)
