@@ -1,7 +1,7 @@
-"""The command line, in processes of its own where exit status and streams matter."""
+"""The command line: in this process, and in one of its own where imports, streams or signals of a process matter."""
 
+import contextlib
 import json
-import os
 import re
 import signal
 import subprocess
@@ -11,7 +11,9 @@ import time
 
 import pytest
 from runs import made_up_plan, made_up_run
+from typer.testing import CliRunner
 
+from dora_nb.cli import app
 from dora_nb.costs.comparison import compare
 from dora_nb.domain.plan_file import save_plan
 from dora_nb.domain.run_file import save_run
@@ -20,16 +22,20 @@ SMART_HOME = ["--cluster", "smart-home", "--workload", "qwen3-0.6b", "--mode", "
 SMALL = ["--cluster", "traffic-analytics", "--workload", "vit-b-16", "--batch", "4", "--most-plans", "2"]
 
 
-def run(*arguments, cwd=None, prelude="", **environment):
-    """Run ``dora-nb`` with some code before it; returns (exit status, standard output, standard error)."""
+def run(*arguments, cwd=None):
+    """Run ``dora-nb`` in this process; returns (exit status, standard output, standard error)."""
+    with contextlib.chdir(cwd or "."):
+        ran = CliRunner().invoke(app, arguments)
+    if ran.exception is not None and not isinstance(ran.exception, SystemExit):
+        raise ran.exception
+    return ran.exit_code, ran.stdout, ran.stderr
+
+
+def run_apart(*arguments, cwd=None, prelude=""):
+    """The same in a process of its own, with some code before it."""
     program = textwrap.dedent(prelude) + "\nfrom dora_nb.cli import main\nmain()"
     ran = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=os.environ | environment,
-        timeout=180,
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=cwd, timeout=180
     )
     return ran.returncode, ran.stdout, ran.stderr
 
@@ -47,7 +53,7 @@ def refused(outcome, *words):
 
 
 def test_the_smart_home_question_is_answered_with_a_bound_and_a_small_gap():
-    status, out, err = run("plan", *SMART_HOME, "--solver", "highs", "--json")
+    status, out, err = run_apart("plan", *SMART_HOME, "--solver", "highs", "--json")
     assert status == 0, err
     answer = json.loads(out)
     assert answer["plans"]
@@ -114,7 +120,7 @@ def test_a_stream_is_planned_and_its_pace_is_told(tmp_path):
 
 
 def test_without_gurobi_highs_answers_and_says_why():
-    status, out, err = run("plan", *SMALL, "--json", prelude="import sys; sys.modules['gurobipy'] = None")
+    status, out, err = run_apart("plan", *SMALL, "--json", prelude="import sys; sys.modules['gurobipy'] = None")
     assert status == 0, err
     for plan in json.loads(out)["plans"]:
         assert "HiGHS" in plan["solver"]
@@ -129,7 +135,7 @@ def test_with_a_licence_too_small_highs_answers_and_says_why():
                 raise gurobipy.GurobiError(10010, "Model too large for size-limited license")
         gurobipy.Model = TooSmall
     """
-    status, out, err = run("plan", *SMALL, "--json", prelude=prelude)
+    status, out, err = run_apart("plan", *SMALL, "--json", prelude=prelude)
     assert status == 0, err
     for plan in json.loads(out)["plans"]:
         assert "HiGHS" in plan["solver"]
@@ -138,9 +144,9 @@ def test_with_a_licence_too_small_highs_answers_and_says_why():
 
 def test_without_torch_planning_works_and_running_says_what_to_install(tmp_path):
     no_torch = "import sys; sys.modules['torch'] = None"
-    status, _, err = run("plan", *SMALL, "--out", "plan.json", cwd=tmp_path, prelude=no_torch)
+    status, _, err = run_apart("plan", *SMALL, "--out", "plan.json", cwd=tmp_path, prelude=no_torch)
     assert status == 0, err
-    refused(run("execute", "plan.json", cwd=tmp_path, prelude=no_torch), "torch", "pip install 'dora-nb[exec]'")
+    refused(run_apart("execute", "plan.json", cwd=tmp_path, prelude=no_torch), "torch", "pip install 'dora-nb[exec]'")
 
 
 @pytest.mark.parametrize(
@@ -243,7 +249,7 @@ def test_an_interrupted_solve_is_one_clear_message(tmp_path):
 
 def test_the_demo_does_the_whole_job(tmp_path):
     pytest.importorskip("torch")
-    status, out, err = run("demo", "--json", cwd=tmp_path)
+    status, out, err = run_apart("demo", "--json", cwd=tmp_path)
     assert status == 0, err
     facts = json.loads(out)
     labels = [plan["label"] for plan in facts["plans"]]
@@ -321,7 +327,7 @@ def test_a_run_is_compared_with_its_plan(tmp_path):
 
 
 def test_the_doctor_says_what_to_install():
-    status, out, err = run(
+    status, out, err = run_apart(
         "doctor",
         prelude="""
         import importlib.metadata
