@@ -138,6 +138,10 @@ def reads_of(module: Any, patch: pytest.MonkeyPatch) -> list[str]:
             read.append(name)
             return self.opened.get_tensor(name)
 
+        def get_slice(self, name: str) -> Any:
+            read.append(name)
+            return self.opened.get_slice(name)
+
     patch.setattr(module, "safe_open", Opened)
     return read
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from dora_nb.domain.plan import Weights
 from dora_nb.errors import InputError
+from dora_nb.executor.networks.shards import Shard, narrow
 from dora_nb.executor.networks.weights import held_in
 from dora_nb.executor.tasks.task import Cut, Network, dtype_name
 
 
-def built_layer(network: Network, index: int, *, dtype: torch.dtype, seed: int, with_values: bool = True) -> nn.Module:
+def built_layer(
+    network: Network,
+    index: int,
+    *,
+    dtype: torch.dtype,
+    seed: int,
+    with_values: bool = True,
+    shard: Shard | None = None,
+) -> nn.Module:
     """One layer, its floating-point tensors converted.
 
     Random numbers that the layer draws from torch's global generator depend on seed and index alone; the generator
@@ -31,18 +40,23 @@ def built_layer(network: Network, index: int, *, dtype: torch.dtype, seed: int, 
         Of random numbers.
     with_values
         Whether its weights are needed; if not, only their shapes are right.
+    shard
+        Which parts of it, if it can be sliced; None: all of it.
 
     Raises
     ------
     InputError
-        If the network gives something else than a module.
+        If the network gives something else than a module, or the layer cannot be sliced into so many parts.
     """
-    make = network.layer if with_values else getattr(network, "skeleton", network.layer)
+    reads_shards = with_values and shard is not None and getattr(network, "reads_shards", False)
+    make: Callable[..., object] = network.layer if with_values else getattr(network, "skeleton", network.layer)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed * 1_000_003 + index)
-        layer = make(index)
+        layer = make(index, shard) if reads_shards else make(index)
     if not isinstance(layer, nn.Module):
         raise InputError(f"network.layer({index})", type(layer).__name__, "a torch.nn.Module")
+    if shard is not None and not reads_shards:
+        narrow(layer, shard)
     return layer.to(dtype)
 
 

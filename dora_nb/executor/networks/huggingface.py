@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dora_nb.domain.architecture.chain import sliceable
 from dora_nb.errors import InputError, MissingDependencyError
 from dora_nb.executor.device.cache import CachePart
+from dora_nb.executor.networks.shards import Branch, Slicing
 
 #: Attention implementations whose masks are known.
 ATTENTION = ("sdpa", "eager")
@@ -55,9 +57,32 @@ class Embedding(nn.Module):
 class DecoderLayer(nn.Module):
     """One decoder layer, with its rotary positions and its causal mask."""
 
+    slicing = Slicing(
+        branches=(
+            Branch(
+                columns=("block.self_attn.q_proj", "block.self_attn.k_proj", "block.self_attn.v_proj"),
+                rows="block.self_attn.o_proj",
+                norm="block.input_layernorm",
+            ),
+            Branch(
+                columns=("block.mlp.gate_proj", "block.mlp.up_proj"),
+                rows="block.mlp.down_proj",
+                norm="block.post_attention_layernorm",
+            ),
+        ),
+        shared_by_heads=("block.self_attn.q_norm.weight", "block.self_attn.k_norm.weight"),
+    )
+
     def __init__(self, block: nn.Module, rotary: nn.Module, attention: str) -> None:
         super().__init__()
         self.block, self.rotary, self.attention = block, rotary, attention
+
+    @property
+    def parts(self) -> int:
+        """See :mod:`~dora_nb.executor.networks.shards`."""
+        block: Any = self.block
+        config = block.self_attn.config
+        return sliceable(config.num_key_value_heads, config.intermediate_size)
 
     def forward(self, x: Tensor, cache: CachePart | None = None) -> Tensor:
         """(samples, tokens, hidden) to the same; with a cache, of tokens behind those that it has seen."""
@@ -117,9 +142,29 @@ class EncoderEmbedding(nn.Module):
 class EncoderLayer(nn.Module):
     """One encoder layer."""
 
+    slicing = Slicing(
+        branches=(
+            Branch(
+                columns=("block.attention.self.query", "block.attention.self.key", "block.attention.self.value"),
+                rows="block.attention.output.dense",
+                entrance="block.attention.self",
+            ),
+            Branch(
+                columns=("block.intermediate.dense",), rows="block.output.dense", entrance="block.intermediate.dense"
+            ),
+        )
+    )
+
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self.block = block
+
+    @property
+    def parts(self) -> int:
+        """See :mod:`~dora_nb.executor.networks.shards`."""
+        block: Any = self.block
+        config = block.attention.self.config
+        return sliceable(config.num_attention_heads, config.intermediate_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """(samples, tokens, hidden) to the same."""

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from pydantic import JsonValue
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from dora_nb.errors import DocumentError, InputError
 from dora_nb.executor.networks.huggingface import (
@@ -32,6 +32,7 @@ from dora_nb.executor.networks.huggingface import (
     sequential,
     tied_names_of,
 )
+from dora_nb.executor.networks.shards import Shard, narrow, slices_of
 from dora_nb.executor.tasks.task import Source
 
 WEIGHTS, WEIGHTS_INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
@@ -50,6 +51,8 @@ class HuggingFaceNetwork:
     seed
         Of random weights.
     """
+
+    reads_shards = True
 
     def __init__(self, config: Mapping[str, Any], directory: str | None = None, seed: int = 0) -> None:
         transformers = required_transformers()
@@ -78,8 +81,8 @@ class HuggingFaceNetwork:
         make = self._decoder_part if self._family.is_decoder else self._encoder_part
         return make(index, importlib.import_module(self._family.module))
 
-    def layer(self, index: int) -> nn.Module:
-        """One layer with its weights."""
+    def layer(self, index: int, shard: Shard | None = None) -> nn.Module:
+        """One layer with its weights, or a shard of it, of which nothing else is read from a checkpoint."""
         layer = self.skeleton(index)
         if self._checkpoint is None:
             self._draw(layer, index)
@@ -88,13 +91,23 @@ class HuggingFaceNetwork:
                 self._draw(first, 0)
                 with torch.no_grad():
                     layer.get_parameter(self.tied[1]).copy_(first.get_parameter(self.tied[0]))
-            return layer
-        with self._checkpoint.opened() as read:
+            return layer if shard is None else narrow(layer, shard)
+        with self._checkpoint.opened() as stored:
+
+            def checked(name: str) -> Any:
+                found = stored(self._stored_names(index, name))
+                shape, configured = tuple(found.get_shape()), tuple(whole[name].shape)
+                if shape != configured:
+                    raise InputError(f"model.{name}", shape, f"{configured}, as configured")
+                return found
+
+            whole = dict(layer.named_parameters())
+            slices = {} if shard is None else slices_of(layer)
+            if shard is not None:
+                narrow(layer, shard, lambda name, how: how.read(checked(name), shard))
             for name, parameter in layer.named_parameters():
-                tensor = read(self._stored_names(index, name))
-                if tensor.shape != parameter.shape:
-                    raise InputError(f"model.{name}", tuple(tensor.shape), f"{tuple(parameter.shape)}, as configured")
-                parameter.data = tensor  # as it is stored: what is built holds 32 bits
+                if name not in slices:
+                    parameter.data = checked(name)[...]  # as it is stored: what is built holds 32 bits
         return layer
 
     def _decoder_part(self, index: int, module: Any) -> nn.Module:
@@ -167,21 +180,20 @@ class _Checkpoint:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Any]:
-        """A function that reads the first tensor there is of some names; files are opened once."""
+        """A function that finds the first tensor there is of some names, to be read; files are opened once."""
         with contextlib.ExitStack() as stack:
             files: dict[str, Any] = {}
 
-            def read(names: list[str]) -> Tensor:
+            def stored(names: list[str]) -> Any:
                 name = next((each for each in names if each in self._file_of), None)
                 if name is None:
                     raise DocumentError(self._directory, f"the checkpoint holds none of {', '.join(names)}")
                 file = self._file_of[name]
                 if file not in files:
                     files[file] = stack.enter_context(safe_open(self._directory / file, framework="pt"))
-                tensor: Tensor = files[file].get_tensor(name)
-                return tensor
+                return files[file].get_slice(name)
 
-            yield read
+            yield stored
 
 
 def random_source(config: Mapping[str, JsonValue], seed: int = 0) -> Source:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dora_nb.errors import InputError
 from dora_nb.executor.networks.description import describe, rebuild
+from dora_nb.executor.networks.shards import Shard, narrow, slices_of
 from dora_nb.executor.networks.tensor_file import write_tensors
 from dora_nb.executor.tasks.task import Source
 
@@ -32,6 +33,8 @@ class StoredSequential:
         Names of the parameter that the first and the last layer share; None: nothing is shared.
     """
 
+    reads_shards = True
+
     def __init__(self, layers: Sequence[Mapping[str, Any]], file: str, tied: Sequence[str] | None = None) -> None:
         self._layers, self._file = layers, file
         self.tied = None if tied is None else (tied[0], tied[1])
@@ -43,16 +46,21 @@ class StoredSequential:
         """A layer without values."""
         return rebuild(self._layers[index])
 
-    def layer(self, index: int) -> nn.Module:
-        """One layer with its weights."""
+    def layer(self, index: int, shard: Shard | None = None) -> nn.Module:
+        """One layer with its weights, or a shard of it, of which nothing else is read."""
         layer = self.skeleton(index)
-        own = tensors_of(layer)
-        names = {name: f"{index}.{name}" for name in own}
+        slices = {} if shard is None else slices_of(layer)
+        names = {name: f"{index}.{name}" for name in tensors_of(layer)}
         if self.tied is not None and index == len(self) - 1:
             names[f"parameter/{self.tied[1]}"] = f"0.parameter/{self.tied[0]}"
         with safe_open(self._file, framework="pt") as file, torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(file.get_tensor(names[name]))
+            if shard is not None:
+                narrow(
+                    layer, shard, lambda name, how: how.read(file.get_slice(names[f"parameter/{name}"]), shard).clone()
+                )
+            for name, tensor in tensors_of(layer).items():
+                if name.removeprefix("parameter/") not in slices:
+                    tensor.copy_(file.get_tensor(names[name]))
         return layer
 
 

@@ -7,7 +7,9 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from dora_nb.domain.architecture import DecoderArchitecture, EncoderArchitecture, VisionTransformerArchitecture
+from dora_nb.domain.architecture.chain import sliceable
 from dora_nb.executor.device.cache import CachePart
+from dora_nb.executor.networks.shards import Branch, Slicing
 
 TransformerArchitecture = DecoderArchitecture | EncoderArchitecture | VisionTransformerArchitecture
 
@@ -46,9 +48,18 @@ class DecoderEmbedding(nn.Module):
 class DecoderBlock(nn.Module):
     """Pre-norm block: grouped-query attention with rotary positions, then SwiGLU."""
 
+    slicing = Slicing(
+        branches=(
+            Branch(columns=("query", "key", "value"), rows="output", norm="attention_norm"),
+            Branch(columns=("gate", "up"), rows="down", norm="ffn_norm"),
+        ),
+        shared_by_heads=("query_norm.weight", "key_norm.weight"),
+    )
+
     def __init__(self, spec: DecoderArchitecture) -> None:
         super().__init__()
-        self.heads, self.kv_heads, self.head_dim = spec.heads, spec.kv_heads, spec.head_dim
+        self.head_dim = spec.head_dim
+        self.parts = sliceable(spec.kv_heads, spec.ffn)
         self.attention_norm = nn.RMSNorm(spec.hidden, eps=1e-6)
         self.query = nn.Linear(spec.hidden, spec.heads * spec.head_dim, bias=spec.qkv_bias)
         self.key = nn.Linear(spec.hidden, spec.kv_heads * spec.head_dim, bias=spec.qkv_bias)
@@ -71,13 +82,13 @@ class DecoderBlock(nn.Module):
     def _attention(self, x: Tensor, cache: CachePart | None) -> Tensor:
         samples, tokens, _ = x.shape
         first = 0 if cache is None else cache.length
-        query = self.query_norm(self.query(x).view(samples, tokens, self.heads, self.head_dim))
-        key = self.key_norm(self.key(x).view(samples, tokens, self.kv_heads, self.head_dim))
-        value = self.value(x).view(samples, tokens, self.kv_heads, self.head_dim)
+        query = self.query_norm(self.query(x).view(samples, tokens, -1, self.head_dim))
+        key = self.key_norm(self.key(x).view(samples, tokens, -1, self.head_dim))
+        value = self.value(x).view(samples, tokens, -1, self.head_dim)
         keys, values = _rotated(key.transpose(1, 2), first), value.transpose(1, 2)
         if cache is not None:
             keys, values = cache.extend(keys, values)
-        shared = self.heads // self.kv_heads
+        shared = query.shape[2] // key.shape[2]
         attended = functional.scaled_dot_product_attention(
             _rotated(query.transpose(1, 2), first),
             keys.repeat_interleave(shared, dim=1),
@@ -151,9 +162,17 @@ class EncoderHead(nn.Module):
 class FullAttentionBlock(nn.Module):
     """Full attention and a GELU feed-forward part, with norms after each (encoder) or before each (vision)."""
 
+    slicing = Slicing(
+        branches=(
+            Branch(columns=("query_key_value",), rows="output", entrance="query_key_value", blocks=3),
+            Branch(columns=("up",), rows="down", entrance="up"),
+        )
+    )
+
     def __init__(self, hidden: int, heads: int, ffn: int, *, norm_first: bool) -> None:
         super().__init__()
-        self.heads, self.norm_first = heads, norm_first
+        self.head_dim, self.norm_first = hidden // heads, norm_first
+        self.parts = sliceable(heads, ffn)
         self.attention_norm = nn.LayerNorm(hidden)
         self.query_key_value = nn.Linear(hidden, 3 * hidden)
         self.output = nn.Linear(hidden, hidden)
@@ -171,11 +190,11 @@ class FullAttentionBlock(nn.Module):
         return fed
 
     def _attention(self, x: Tensor) -> Tensor:
-        samples, tokens, hidden = x.shape
-        split = self.query_key_value(x).view(samples, tokens, 3, self.heads, hidden // self.heads)
+        samples, tokens, _ = x.shape
+        split = self.query_key_value(x).view(samples, tokens, 3, -1, self.head_dim)
         query, key, value = split.permute(2, 0, 3, 1, 4)
         attended = functional.scaled_dot_product_attention(query, key, value)
-        merged: Tensor = self.output(attended.transpose(1, 2).reshape(samples, tokens, hidden))
+        merged: Tensor = self.output(attended.transpose(1, 2).reshape(samples, tokens, -1))
         return merged
 
     def _feed_forward(self, x: Tensor) -> Tensor:

@@ -52,6 +52,8 @@ class Network(Protocol):
     - ``kind(index)``, something hashable: layers of one kind have equal shapes and are timed once. Without it every
       layer is of its own kind.
     - ``skeleton(index)``, a layer whose values do not matter, because others will be copied into it.
+    - ``reads_shards``, True where ``layer(index, shard)`` gives a :class:`~dora_nb.executor.networks.shards.Shard` of a
+      layer without reading the rest of it. What layers need so that they can be sliced at all, is said there.
     - ``caches``, True in a decoder that can generate. Every layer is then called as ``layer(x, cache)`` too, first
       with all tokens of the prompt, then with one token at a time. Its attention adds their keys and values to the
       :class:`~dora_nb.executor.device.cache.CachePart` and looks at all that are there; ``cache.length`` is the
