@@ -19,6 +19,9 @@ EventKind = Literal[
     "decode",
     "token-receive",
     "token-send",
+    "shard-sum",
+    "shard-gradient-sum",
+    "shard-token-sum",
     "all-reduce",
     "tied-sum",
     "step",
@@ -34,7 +37,9 @@ class RunEvent(Record):
         Who.
     kind
         What; a ``receive`` lasts as long as the device waited for it, a ``send`` only as long as handing it over. Those
-        of a token are apart from those of the prompt's activations. An ``arrive`` waits for a request.
+        of a token are apart from those of the prompt's activations. An ``arrive`` waits for a request. The sums inside
+        a pass of a stage with shards (``shard-sum`` and alike) are shown as one behind it, and the pass without them:
+        both last as long as they did, though they took turns.
     stage
         Stage that computes; for hand-overs as in :class:`~dora_nb.domain.transfer.Transfer`.
     micro_batch

@@ -303,22 +303,24 @@ class Session:
         return paths
 
     def load(self, what: str) -> dict[str, dict[str, Tensor]]:
-        """What every device writes, by device."""
-        from safetensors.torch import load_file
+        """What every device writes, by device; of shards the leader of their stage has the whole tensors."""
+        from dora_nb.executor.device.saved import read_whole
 
-        loaded = {}
-        for device, path in self.save(what, self.pool.directory).items():
-            loaded[device] = load_file(path)
+        assert self.plan is not None, "there is something to load once something runs"
+        paths = self.save(what, self.pool.directory)
+        loaded = read_whole(paths, self.plan)
+        for path in paths.values():
             path.unlink()
         return loaded
 
     def _written_by(self, device: str, what: str) -> tuple[int, ...] | None:
-        """Layers that a device writes: of those that several hold, the first one writes them."""
+        """Layers that a device writes: of those that several hold, the first one; of a shard each its own."""
         assert self.plan is not None, "checked by the caller"
         if what != "states":
             return None
         holders = holders_of(self.plan)
-        return tuple(layer for layer in layers_of(self.plan, device) if holders[layer][0] == device)
+        sliced = any(device in stage.devices for stage in self.plan.stages if stage.shards)
+        return tuple(layer for layer in layers_of(self.plan, device) if sliced or holders[layer][0] == device)
 
     # ------------------------------------------------------------------ faults
 

@@ -46,8 +46,6 @@ from dora_nb.executor.control.replies import (
 from dora_nb.executor.device.held import Held, LayerState
 
 if TYPE_CHECKING:  # torch is loaded once the heartbeat runs
-    from torch import Tensor
-
     from dora_nb.executor.device.deliveries import Deliveries
     from dora_nb.executor.device.interpreter import Iteration
     from dora_nb.executor.device.membership import Membership
@@ -185,6 +183,8 @@ class Worker:
         try:
             own = self._current.replica if self._current is not None else None
             kept = own if own is not None and own.completed == job.completed else None
+            if self._current is not None and not self._current.goes_on_as(job.plan):
+                kept = None
             needed = set(layers_of(job.plan, job.device)) - set(kept.layers if kept is not None else ())
             held = self._held.get(job.completed)
             states = {layer: held[layer] for layer in needed & held.keys()}
@@ -259,24 +259,10 @@ class Worker:
         return Deliveries(self._files, order.stream.directory, member.job.device)
 
     def _save(self, order: Save) -> None:
-        from dora_nb.executor.networks.tensor_file import write_tensors
+        from dora_nb.executor.device.saved import save
 
-        replica = self._membership.replica
-        tensors: dict[str, Tensor] = {}
-        match order.what:
-            case "outputs":
-                tensors = {f"output/{index}": each for index, each in replica.outputs.items()}
-                tensors |= {f"token/{index}": each for index, each in replica.tokens.items()}
-            case "parameters":
-                for name, parameter in replica.named_parameters():
-                    tensors[f"parameter/{name}"] = parameter.detach()
-                    if parameter.grad is not None:
-                        tensors[f"gradient/{name}"] = parameter.grad
-            case "states":
-                for layer in replica.layers if order.layers is None else order.layers:
-                    tensors |= {f"{layer}/{name}": each for name, each in replica.state(layer).items()}
         with self._files.deliver(order.path) as path:
-            write_tensors(tensors, path)
+            save(self._membership.replica, order.what, order.layers, path)
 
     # ------------------------------------------------------------------ the network
 

@@ -125,7 +125,7 @@ class LocalTransport:
     def receive(self, into: Tensor, peer: str, tag: int, channel: str) -> LocalPending:
         return LocalPending(into, self.office.box(peer, self.device, tag, channel))
 
-    def flush(self) -> None:
+    def flush(self, channel: str | None = None) -> None:
         pass
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ from dora_nb.domain.plan import MOST_CHUNKS
 from dora_nb.errors import ExecutionError
 from dora_nb.executor.device.instructions import HandOver, Instruction, Piece, Recv, Send
 from dora_nb.executor.device.transport import Pending, Transport
-from dora_nb.executor.device.turns import Schedule, TransferKey, Turns
+from dora_nb.executor.device.turns import SHARD_SUMS, Schedule, TransferKey, Turns
 
 #: Receives posted ahead of the one that is waited for: the next tensor moves while this one is used.
 POSTED = 2
@@ -46,6 +46,9 @@ class Courier(Protocol):
 
     def turn(self, transfer: TransferKey) -> contextlib.AbstractContextManager[None]:
         """What a sum of gradients waits for before it uses the network, and lets go of behind it."""
+
+    def summed(self, transfer: TransferKey) -> None:
+        """The sums inside a pass are over here."""
 
     def end(self) -> None:
         """Wait until everything has left."""
@@ -96,6 +99,9 @@ class AsReady:
         del transfer
         return contextlib.nullcontext()
 
+    def summed(self, transfer: TransferKey) -> None:
+        """See :class:`Courier`; nobody waits for it."""
+
     def end(self) -> None:
         """See :class:`Courier`."""
         self._transport.flush()
@@ -141,6 +147,10 @@ class PromptFirst:
     def turn(self, transfer: TransferKey) -> contextlib.AbstractContextManager[None]:
         """See :class:`Courier`."""
         return self._prompt.turn(transfer)
+
+    def summed(self, transfer: TransferKey) -> None:
+        """See :class:`Courier`."""
+        self._prompt.summed(transfer)
 
     def end(self) -> None:
         """See :class:`Courier`."""
@@ -200,6 +210,7 @@ class InOrder:
         # Two, so that nobody wakes up for what it does not wait for.
         self._given, self._over = threading.Condition(lock), threading.Condition(lock)
         self._produced: dict[HandOverKey, Tensor] = {}
+        self._summed: set[TransferKey] = set()
         self._arrived: dict[HandOverKey, Tensor] = {}
         self._left_to_arrive = {key_of(each): parts for each in program if isinstance(each, Recv)}
         self._problem: BaseException | None = None
@@ -226,6 +237,16 @@ class InOrder:
         self._turns.take(transfer)
         yield
         self._turns.pass_on(transfer)
+
+    def summed(self, transfer: TransferKey) -> None:
+        """See :class:`Courier`.
+
+        Sums get onto the medium between other transfers as they come, since layers and sums take turns. The turn of
+        their transfer comes and goes behind the pass, for those that stand behind it in the plan's order.
+        """
+        with self._given:
+            self._summed.add(transfer)
+            self._given.notify()
 
     def end(self) -> None:
         """See :class:`Courier`."""
@@ -263,6 +284,11 @@ class InOrder:
         left: dict[HandOverKey, int] = {}  # parts still to send
         for key in self._schedule.sends:
             name = key[:3]
+            if key.kind in SHARD_SUMS:
+                self._wait(self._given, lambda key=key: key in self._summed)  # type: ignore[misc]  # bound per turn
+                self._turns.take(key)
+                self._turns.pass_on(key)
+                continue
             self._wait(self._given, lambda name=name: name in self._produced)  # type: ignore[misc]  # bound per turn
             self._turns.take(key)
             for wire in self._wires(key, self._produced[name]):

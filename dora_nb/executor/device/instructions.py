@@ -2,7 +2,7 @@
 
 Compiled from the plan alone: no network, no model, no clock. Replicas of neighbouring stages take sample intervals
 that overlap partly (5 | 3 against 2 | 6), so a hand-over of a micro-batch is several pieces, each between one sender
-and one receiver.
+and one receiver. Devices that hold shards of a stage each get all that enters it; one of them sends what leaves it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dora_nb.domain.plan import Plan
+from dora_nb.domain.plan import Plan, Stage
 from dora_nb.domain.transfer import HOSTED
 from dora_nb.errors import InputError
 
@@ -122,6 +122,8 @@ class Decode:
 class AllReduce:
     """Sum the gradients of a stage's replicas, tied parameters apart when another stage holds them too.
 
+    In a stage with shards, those of parameters that every device uses with its own heads only: few, if any.
+
     Attributes
     ----------
     stage
@@ -201,14 +203,15 @@ def compile_plan(plan: Plan, *, trains: bool, decode_steps: int = 0) -> dict[str
     """
     programs: dict[str, tuple[Instruction, ...]] = {}
     for index, stage in enumerate(plan.stages):
-        if trains and len(stage.replicas) > 1 and stage.all_reduce is None:
+        if trains and len(stage.replicas) > 1 and stage.all_reduce is None and not stage.shards:
             raise InputError(f"stages[{index}].all_reduce", None, "an algorithm, since several replicas train")
         for device, interval in zip(stage.devices, stage.intervals, strict=True):
             instructions = _passes(plan, index, interval, trains)
             if trains:
                 instructions += [*_sums(plan, index), Step(index)]
             instructions += _tokens(plan, index, interval, decode_steps)
-            programs[device] = tuple(instructions)
+            speaks = device in senders_of(stage)
+            programs[device] = tuple(each for each in instructions if speaks or not isinstance(each, Send))
     return programs
 
 
@@ -218,13 +221,13 @@ def _passes(plan: Plan, index: int, interval: tuple[int, int], trains: bool) -> 
         before, after = _before(plan, stage), _after(plan, stage)
         if phase == "forward":
             if before is not None:
-                program.append(Recv("activation", before, micro_batch, _pieces(plan, before, interval)))
+                program.append(Recv("activation", before, micro_batch, _pieces(plan, before, interval, coming=True)))
             program.append(Forward(stage, micro_batch))
             if after is not None:
                 program.append(Send("activation", stage, micro_batch, _pieces(plan, after, interval)))
         else:
             if after is not None:
-                program.append(Recv("gradient", stage, micro_batch, _pieces(plan, after, interval)))
+                program.append(Recv("gradient", stage, micro_batch, _pieces(plan, after, interval, coming=True)))
             program.append(Backward(stage, micro_batch))
             if before is not None:
                 program.append(Send("gradient", before, micro_batch, _pieces(plan, before, interval)))
@@ -244,10 +247,15 @@ def _tokens(plan: Plan, index: int, interval: tuple[int, int], steps: int) -> li
     ahead = plan.token_groups if index == count - 1 else 0  # what is chosen at the end is the next step's
     program: list[Instruction] = [*hand_over[:ahead]]
     for number in rounds:
-        program.append(Recv("token", before, number, _pieces(plan, before, interval)))
+        program.append(Recv("token", before, number, _pieces(plan, before, interval, coming=True)))
         program.append(Decode(index, number, before))
         program.extend(hand_over[number + ahead : number + ahead + 1])
     return program
+
+
+def senders_of(stage: Stage) -> tuple[str, ...]:
+    """Devices that send what leaves a stage: of those that hold shards, each of which has all of it, the leader."""
+    return (stage.leader,) if stage.shards else stage.devices
 
 
 def _before(plan: Plan, stage: int) -> int | None:
@@ -261,20 +269,22 @@ def _after(plan: Plan, stage: int) -> int | None:
     return stage + 1 if stage < len(plan.stages) - 1 else None
 
 
-def _pieces(plan: Plan, peer_stage: int, interval: tuple[int, int]) -> tuple[Piece, ...]:
-    """Parts of a sample interval by the device of another stage that takes them."""
+def _pieces(plan: Plan, peer_stage: int, interval: tuple[int, int], *, coming: bool = False) -> tuple[Piece, ...]:
+    """Parts of a sample interval by the device of another stage that takes them, or that sends those that come."""
     peers = plan.stages[peer_stage]  # HOSTED is -1: the last stage's devices
     start, stop = interval
     return tuple(
         Piece(device, max(start, low), min(stop, high))
         for device, (low, high) in zip(peers.devices, peers.intervals, strict=True)
-        if max(start, low) < min(stop, high)
+        if max(start, low) < min(stop, high) and (not coming or device in senders_of(peers))
     )
 
 
 def _sums(plan: Plan, index: int) -> list[Instruction]:
     stage, last = plan.stages[index], len(plan.stages) - 1
     sums: list[Instruction] = []
+    if stage.shard_sum is not None:
+        sums.append(AllReduce(index, stage.devices, stage.shard_sum, stage.leader))
     if stage.all_reduce is not None and len(stage.replicas) > 1:
         sums.append(AllReduce(index, stage.devices, stage.all_reduce.algorithm, stage.all_reduce.leader))
     if plan.tied == "synchronised" and index in (0, last):

@@ -25,16 +25,24 @@ from dora_nb.executor.device.instructions import (
     TiedSum,
 )
 from dora_nb.executor.device.replica import Replica
-from dora_nb.executor.device.sums import all_reduce, flattened, scatter_back, tied_sum
+from dora_nb.executor.device.sums import all_reduce, flattened, scatter_back, sum_over, tied_sum
 from dora_nb.executor.device.transport import Transport
+from dora_nb.executor.device.turns import TransferKey
 from dora_nb.executor.tasks.task import MicroBatch
 
 #: An emulated computation counts as late when it ends this much after its target; sleeping is no more exact.
 LATE_S = 2e-3
 
+#: What the sums inside a pass are called.
+_SUMS_OF: Mapping[str, EventKind] = {
+    "forward": "shard-sum",
+    "backward": "shard-gradient-sum",
+    "decode": "shard-token-sum",
+}
+
 
 class Event(NamedTuple):
-    """One instruction carried out; times of ``time.perf_counter``."""
+    """One instruction carried out, or the sums inside a pass; times of ``time.perf_counter``."""
 
     kind: EventKind
     stage: int
@@ -55,7 +63,8 @@ class Iteration(NamedTuple):
     late
         Computations that outlasted their target.
     events
-        Every instruction.
+        Every instruction. A pass of a stage with shards lasts as long as it computed, and its sums follow it as one
+        event, though in fact they took turns.
     """
 
     start_s: float
@@ -104,6 +113,9 @@ class Interpreter:
         self._events: list[Event] = []
         self._start_s: float | None = None
         self._free_s = self._arriving_from_s = 0.0
+        self._target_s: float | None = None  # of the pass under way
+        self._summing_s = 0.0  # in it, so far
+        self._sent: set[HandOverKey] = set()
         self._received: dict[HandOverKey, Tensor] = {}
         self._produced: dict[HandOverKey, Tensor] = {}
 
@@ -136,6 +148,9 @@ class Interpreter:
         trains = any(isinstance(instruction, Step) for instruction in program)
         self._replica.begin(trains=trains)
         self._late, self._events, self._start_s = 0, [], None
+        self._sent = {key_of(each) for each in program if isinstance(each, Send)}
+        if self._replica.shard is not None:
+            self._replica.shard.sum_in_pass = self._sum_in_pass
         courier = self._courier_of(program)
         try:
             start_s = self._transport.common_start()
@@ -146,16 +161,22 @@ class Interpreter:
             for instruction in program:
                 if self._given_up.is_set():  # who waits for no peer does not notice that the others have stopped
                     raise ExecutionError("the iteration was given up")
-                began_s = time.perf_counter()
+                began_s, self._summing_s = time.perf_counter(), 0.0
                 kind = self._carry_out(instruction, data, courier)
                 micro_batch = getattr(instruction, "micro_batch", 0)
                 ended_s = time.perf_counter()
+                summed_s = ended_s - self._summing_s
                 if isinstance(instruction, Arrive):  # it is free then, though its process may wake later
                     self._free_s = max(self._free_s, self._arriving_from_s + instruction.moment_s)
                 else:
                     self._free_s = ended_s
-                self._events.append(Event(kind, instruction.stage, micro_batch, began_s, ended_s))
-                on_event(self._events[-1])
+                own = [Event(kind, instruction.stage, micro_batch, began_s, summed_s)]
+                if self._replica.shard is not None and kind in _SUMS_OF:
+                    own.append(Event(_SUMS_OF[kind], instruction.stage, micro_batch, summed_s, ended_s))
+                    courier.summed(TransferKey(own[-1].kind, instruction.stage, micro_batch))
+                self._events += own
+                for event in own:
+                    on_event(event)
             courier.end()
         except BaseException:
             courier.give_up()
@@ -195,6 +216,8 @@ class Interpreter:
             case AllReduce():
                 own = self._replica.own_gradients()
                 vector = flattened(own)
+                if not vector.numel():  # of shards often none, which all of them know
+                    return "all-reduce"
                 all_reduce(vector, self._device, instruction, self._transport, courier.turn)
                 scatter_back(vector, own)
                 return "all-reduce"
@@ -210,28 +233,43 @@ class Interpreter:
 
     def _lasting(self, kind: str, stage: int, compute: Callable[[], None]) -> None:
         """Compute, then sleep until the emulated device, which was free before, would have been done."""
-        start_s = self._free_s
+        self._target_s = self._targets_s.get((kind, stage))
         compute()
-        target_s = self._targets_s.get((kind, stage))
-        if target_s is None:
-            return
-        left_s = target_s - (time.perf_counter() - start_s)
+        if self._target_s is not None:
+            self._late += self._sleep_until(1.0) < -LATE_S
+
+    def _sleep_until(self, share: float) -> float:
+        """Sleep until the emulated device would have computed a share of the pass; gives the seconds that were left."""
+        assert self._target_s is not None, "it has a target"
+        computed_s = time.perf_counter() - self._free_s - self._summing_s
+        left_s = share * self._target_s - computed_s
         if left_s > 0:
             time.sleep(left_s)
-        self._late += left_s < -LATE_S
+        return left_s
+
+    def _sum_in_pass(self, tensor: Tensor, share: float) -> Tensor:
+        """The sum over the devices that hold shards, each of which has computed a share of its pass by now."""
+        shard = self._replica.shard
+        assert shard is not None, "only shards are summed inside a pass"
+        if self._target_s is not None:
+            self._sleep_until(share)
+        began_s, stage = time.perf_counter(), shard.stage
+        self._transport.flush("sum")  # what the sum before sent: nobody waits long to take it
+        vector = flattened([tensor.detach()])
+        sum_over(vector, self._device, stage.devices, stage.algorithm, stage.leader, self._transport)
+        self._summing_s += time.perf_counter() - began_s
+        return vector.view(tensor.shape).to(tensor.device)
 
     def _forward(self, stage: int, micro_batch: int, data: MicroBatch) -> None:
         entering = self._received.pop(("activation", stage - 1, micro_batch), None)
         leaving = self._replica.forward(stage, micro_batch, entering, data)
-        if leaving is not None:
-            self._produced["activation", stage, micro_batch] = leaving
+        self._hand_over(("activation", stage, micro_batch), leaving)
 
     def _decode(self, instruction: Decode) -> None:
         stage, step, before = instruction.stage, instruction.micro_batch, instruction.before
         entering = None if before is None else self._received.pop(("token", before, step))
         leaving = self._replica.decode(stage, step, entering)
-        if leaving is not None:
-            self._produced["token", stage, step] = leaving
+        self._hand_over(("token", stage, step), leaving)
 
     def _leaving(self, hand_over: Send) -> Tensor:
         """What a hand-over takes along; tokens chosen behind the last layer stay there as well."""
@@ -241,5 +279,9 @@ class Interpreter:
     def _backward(self, stage: int, micro_batch: int) -> None:
         gradient = self._received.pop(("gradient", stage, micro_batch), None)
         returned = self._replica.backward(stage, micro_batch, gradient)
-        if returned is not None:
-            self._produced["gradient", stage - 1, micro_batch] = returned
+        self._hand_over(("gradient", stage - 1, micro_batch), returned)
+
+    def _hand_over(self, key: HandOverKey, tensor: Tensor | None) -> None:
+        """Keep what is to be sent; of those that hold shards, one device sends."""
+        if tensor is not None and key in self._sent:
+            self._produced[key] = tensor

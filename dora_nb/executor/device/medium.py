@@ -130,11 +130,13 @@ class EmulatedTransport:
         """See :class:`~dora_nb.executor.device.transport.Transport`."""
         return self._inner.receive(into, peer, tag, channel)
 
-    def flush(self) -> None:
+    def flush(self, channel: Channel | None = None) -> None:
         """See :class:`~dora_nb.executor.device.transport.Transport`."""
-        for line in self._lines.values():
-            line.drain()
-        self._inner.flush()
+        lines = list(self._lines.values()) if channel is None else [self._lines.get(channel)]
+        for line in lines:
+            if line is not None:
+                line.drain()
+        self._inner.flush(channel)
 
     def barrier(self) -> None:
         """See :class:`~dora_nb.executor.device.transport.Transport`; takes no time on the imitated network."""

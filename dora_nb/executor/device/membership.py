@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from torch.distributed import Store  # type: ignore[attr-defined]  # public, but not marked as exported
 
 from dora_nb.costs.network import Network
+from dora_nb.domain.plan import Plan
 from dora_nb.executor.control.orders import Job, NetworkUse, StreamPart, Target
 from dora_nb.executor.device.courier import AsReady, Courier, InOrder, PromptFirst
 from dora_nb.executor.device.deliveries import Deliveries, Delivery
@@ -18,6 +19,7 @@ from dora_nb.executor.device.instructions import HandOver, Instruction, compile_
 from dora_nb.executor.device.interpreter import Event, Interpreter, Iteration
 from dora_nb.executor.device.medium import EmulatedTransport, Medium
 from dora_nb.executor.device.replica import Replica
+from dora_nb.executor.device.shard import shards_with
 from dora_nb.executor.device.streams import arrivals_s, from_request, over_requests, with_arrivals
 from dora_nb.executor.device.transport import GlooTransport, Transport
 from dora_nb.executor.device.turns import PassedBy, schedules_of
@@ -79,6 +81,10 @@ class Membership:
     def gives_outputs(self) -> bool:
         """Whether this device runs the last layer."""
         return self.replica.stage == len(self.job.plan.stages) - 1
+
+    def goes_on_as(self, plan: Plan) -> bool:
+        """Whether what this device holds of its layers is what another plan has it hold: all of each, or this shard."""
+        return shards_with(plan, self.job.device) == shards_with(self.job.plan, self.job.device)
 
     def iterate(
         self,

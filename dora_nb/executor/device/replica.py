@@ -1,4 +1,4 @@
-"""What one device computes: its copy of a stage, and of the first layer where it hosts it.
+"""What one device computes: its copy or shard of a stage, and the first layer where it hosts it.
 
 A device that generates keeps the keys and values of its own layers, of its own samples; see
 :mod:`~dora_nb.executor.device.generation`.
@@ -24,7 +24,9 @@ from dora_nb.executor.device.again import run_again
 from dora_nb.executor.device.generation import Generation
 from dora_nb.executor.device.instructions import HandOver
 from dora_nb.executor.device.layer_state import load_state, optimizer_of, state_of
+from dora_nb.executor.device.shard import HeldShard, refuse_dropout, shards_with, summands_of
 from dora_nb.executor.networks.chain import built_layer, parameters_once, tie, tied_names
+from dora_nb.executor.networks.shards import Slice, slices_of
 from dora_nb.executor.networks.weights import held_in
 from dora_nb.executor.tasks.data import micro_batch
 from dora_nb.executor.tasks.loss import part_of_loss
@@ -49,7 +51,7 @@ class Replica:
         Layers that are not to start as the network's source has them, by index.
     kept
         This device's replica under another plan: layers that both hold go on as they are, without being copied, and
-        the other replica must not be used any more.
+        the other replica must not be used any more. If either plan gives the device a shard, both give it the same one.
     """
 
     def __init__(
@@ -82,10 +84,19 @@ class Replica:
         held: dict[int, nn.Module] = {}
         if kept is not None:
             held = {index: each for index, each in kept._modules.items() if index not in given}
+        with_shards = shards_with(plan, device)
+        self.shard: HeldShard | None = None
+        if with_shards is not None:
+            self.shard = HeldShard(with_shards, device) if kept is None else kept.shard
+        self.speaks = with_shards is None or with_shards.leader == device
         self._modules: dict[int, nn.Module] = {
             index: held[index] if index in held else self._built(network, index, with_values=index not in given)
             for index in self.layers
         }
+        if self.shard is not None and kept is None:
+            self.shard.connect(self._modules)
+            if task.trains:
+                refuse_dropout(self._modules.values())
         self._generation: Generation | None = None
         if task.generates:
             self._generation = Generation(
@@ -113,7 +124,7 @@ class Replica:
         self._modules = {k: held_in(each, stage.weights, tied=k in tied) for k, each in self._modules.items()}
         self._trains = False
         self._passes: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
-        self.loss = 0.0
+        self.loss = 0.0  # the part that this device tells: of those with shards, one tells all
         self.completed = 0  # optimizer steps behind the parameters; whoever gives states says how many
         self.outputs: dict[int, Tensor] = {}
 
@@ -127,19 +138,24 @@ class Replica:
             for name, parameter in module.named_parameters(remove_duplicate=False):
                 yield f"{index}.{name}", parameter
 
+    def slices(self, layer: int) -> dict[str, Slice]:
+        """How parameters of a layer are sliced, by name; none where this device holds whole layers."""
+        return {} if self.shard is None else slices_of(self._modules[layer])
+
     def state(self, layer: int) -> dict[str, Tensor]:
-        """Copies of everything another device needs to go on with a layer; between steps only."""
+        """Copies of everything another device needs to go on with a layer, or with its shard; between steps only."""
         return state_of(self._modules[layer], self._optimizer)
 
     def load_state(self, layer: int, state: LayerState) -> None:
-        """Go on with a layer as another device left it; the reverse of :meth:`state`.
+        """Go on with a layer as another device left it; the reverse of :meth:`state`, a shard taking its part.
 
         Raises
         ------
         InputError
             If the tensors are not those of the layer.
         """
-        load_state(self._modules[layer], state, self._optimizer)
+        module = self._modules[layer]
+        load_state(module, state if self.shard is None else self.shard.narrowed(module, state), self._optimizer)
 
     def batch(self, step: int, first_request: int = 0) -> tuple[MicroBatch, ...]:
         """Inputs and labels of every micro-batch of a step, or of all requests of a stream.
@@ -160,7 +176,8 @@ class Replica:
         A run that was switched to another plan or resumed then draws anew what it would have drawn, as far as the same
         devices run the same layers. The process's own random numbers are set.
         """
-        place = self._plan.devices.index(self._device_id)
+        leads = self._device_id if self.shard is None else self.shard.stage.leader  # shards draw alike
+        place = self._plan.devices.index(leads)
         torch.manual_seed((self.task.seed * 10_007 + step - INFERENCE) * 1_009 + place)
 
     def begin(self, *, trains: bool) -> None:
@@ -187,6 +204,8 @@ class Replica:
         numbers, stay as they were.
         """
         data, *_ = self.batch(INFERENCE)
+        if self.shard is not None:
+            self.shard.sum_in_pass = None
         buffers = [each.clone() for module in self._modules.values() for each in module.buffers()]
         with torch.random.fork_rng(devices=()):
             self.begin(trains=self.task.trains)
@@ -228,6 +247,7 @@ class Replica:
         """
         low, high = self.interval
         layers = self._layers_of[stage]
+        self._face(backward=False)
         with torch.set_grad_enabled(self._trains):
             if entering is None:
                 x = data.inputs[low:high].to(self.device)
@@ -243,7 +263,7 @@ class Replica:
             is_last = layers.stop == self.task.layer_count
             if is_last and self._trains:
                 x = part_of_loss(self._loss, x, data.labels[low:high].to(self.device), self.task.batch)
-                self.loss += x.item()
+                self.loss += x.item() if self.speaks else 0.0
         if is_last and not self._trains:
             self._put_out(x, micro_batch)
         if self._trains:
@@ -269,6 +289,7 @@ class Replica:
         """
         assert self._generation is not None, "only a task that generates has tokens"
         layers, group = self._layers_of[stage], number % self._plan.token_groups
+        self._face(backward=False)
         with torch.no_grad():
             x = self._generation.next_tokens(self.chosen(number) if entering is None else entering).to(self.device)
             for index in layers:
@@ -307,6 +328,7 @@ class Replica:
         the gradient of what the stage got, on the processor, zeros if it has none; None where the inputs are
         """
         entering, leaving = self._passes.pop((stage, micro_batch))
+        self._face(backward=True)
         if leaving.requires_grad:
             torch.autograd.backward(leaving, None if gradient is None else gradient.to(self.device))
         if self._layers_of[stage].start == 0:
@@ -314,7 +336,9 @@ class Replica:
         return (torch.zeros_like(entering) if entering.grad is None else entering.grad).cpu()
 
     def own_gradients(self) -> list[Tensor]:
-        """Gradients that this stage's replicas sum among themselves."""
+        """Gradients that this stage's devices sum among themselves; of shards, those of what is used head by head."""
+        if self.shard is not None:
+            return gradients_of(summands_of(self._modules.values()))
         elsewhere = {id(parameter) for parameter in self._shared_elsewhere}
         return gradients_of(parameter for parameter in self._trained() if id(parameter) not in elsewhere)
 
@@ -346,7 +370,13 @@ class Replica:
 
     def _built(self, network: Network, index: int, *, with_values: bool) -> nn.Module:
         dtype, seed = self.task.torch_dtype, self.task.seed
-        return built_layer(network, index, dtype=dtype, seed=seed, with_values=with_values).to(self.device)
+        shard = None if self.shard is None else self.shard.shard
+        return built_layer(network, index, dtype=dtype, seed=seed, with_values=with_values, shard=shard).to(self.device)
+
+    def _face(self, *, backward: bool) -> None:
+        """Which way the next pass goes."""
+        if self.shard is not None:
+            self.shard.is_backward = backward
 
     def _trained(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.parameters() if parameter.requires_grad]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from dora_nb.domain.plan import Algorithm
 from dora_nb.executor.device.instructions import AllReduce, TiedSum
 from dora_nb.executor.device.transport import Transport
 from dora_nb.executor.device.turns import TransferKey
@@ -22,11 +23,30 @@ _GATHER, _SPREAD, _TIED_GATHER, _TIED_SPREAD, _TIED_EXCHANGE, _RING = 0, 1, 2, 3
 def all_reduce(vector: Tensor, device: str, instruction: AllReduce, transport: Transport, turn: Turn) -> None:
     """Replace a vector on every member by the sum over members."""
     with turn(TransferKey("all-reduce", instruction.stage, 0)):
-        if instruction.algorithm == "ring":
-            _ring(vector, device, instruction.members, transport)
-        else:
-            _gather(vector, device, instruction.members, instruction.leader, transport, _GATHER)
-            _spread(vector, device, instruction.members, instruction.leader, transport, _SPREAD)
+        sum_over(vector, device, instruction.members, instruction.algorithm, instruction.leader, transport)
+
+
+def sum_over(
+    vector: Tensor, device: str, members: Sequence[str], algorithm: Algorithm, leader: str, transport: Transport
+) -> None:
+    """Replace a vector on every member by the sum, which is the same to the bit on each.
+
+    Parameters
+    ----------
+    vector
+        This device's, on the processor.
+    device, members
+        This one, and all in replica order.
+    algorithm, leader
+        See :data:`~dora_nb.domain.plan.Algorithm`.
+    transport
+        To the others.
+    """
+    if algorithm == "ring":
+        _ring(vector, device, members, transport)
+    else:
+        _gather(vector, device, members, leader, transport, _GATHER)
+        _spread(vector, device, members, leader, transport, _SPREAD)
 
 
 def tied_sum(vector: Tensor, device: str, instruction: TiedSum, transport: Transport, turn: Turn) -> None:

@@ -47,8 +47,8 @@ class Transport(Protocol):
     def receive(self, into: Tensor, peer: str, tag: int, channel: Channel) -> Pending:
         """Begin to fill a contiguous tensor with what a peer sends under a tag."""
 
-    def flush(self) -> None:
-        """Wait until everything sent has left."""
+    def flush(self, channel: Channel | None = None) -> None:
+        """Wait until everything sent has left, on one channel or on all."""
 
     def barrier(self) -> None:
         """Wait until every device has come here."""
@@ -91,7 +91,7 @@ class GlooTransport:
     def __init__(self, devices: Sequence[str], rank: int, store: Store, timeout_s: float) -> None:
         timeout = datetime.timedelta(seconds=timeout_s)
         self._rank_of = {device: index for index, device in enumerate(devices)}
-        self._kept: list[tuple[dist.Work, Tensor]] = []
+        self._kept: dict[Channel, list[tuple[dist.Work, Tensor]]] = {channel: [] for channel in get_args(Channel)}
         before = _open_sockets()
         self._groups: dict[Channel, Any] = {  # torch's own type hints miss all of its methods
             channel: dist.ProcessGroupGloo(PrefixStore(channel, store), rank, len(devices), timeout)
@@ -105,18 +105,19 @@ class GlooTransport:
         del in_turn
         tensor = tensor.detach().cpu().contiguous()
         work = self._groups[channel].send([tensor], self._rank_of[peer], tag)
-        self._kept.append((work, tensor))
+        self._kept[channel].append((work, tensor))
 
     def receive(self, into: Tensor, peer: str, tag: int, channel: Channel) -> Pending:
         """See :class:`Transport`."""
         pending: Pending = self._groups[channel].recv([into], self._rank_of[peer], tag)
         return pending
 
-    def flush(self) -> None:
+    def flush(self, channel: Channel | None = None) -> None:
         """See :class:`Transport`."""
-        kept, self._kept = self._kept, []
-        for work, _ in kept:
-            work.wait()
+        for each in self._kept if channel is None else (channel,):
+            kept, self._kept[each] = self._kept[each], []
+            for work, _ in kept:
+                work.wait()
 
     def barrier(self) -> None:
         """See :class:`Transport`."""

@@ -25,6 +25,7 @@ from dora_nb.domain.plan import Plan, Stage
 from dora_nb.domain.transfer import Transfer
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import ExecutionError
+from dora_nb.executor.device.instructions import senders_of
 
 if TYPE_CHECKING:  # plans are compiled without torch
     from dora_nb.executor.device.transport import Pending, Transport
@@ -36,6 +37,12 @@ PassedBy = Literal["sender", "receiver"]
 
 #: Kinds of transfers from one stage to another.
 _HAND_OVERS = ("activation", "gradient")
+
+#: Sums inside passes of a stage with shards that have a place in the order.
+SHARD_SUMS = ("shard-sum", "shard-gradient-sum")
+
+#: Kinds of transfers without training.
+_FORWARD = ("activation", "shard-sum")
 
 
 class TransferKey(NamedTuple):
@@ -61,7 +68,7 @@ class Schedule:
     Attributes
     ----------
     sends, receives
-        Its hand-overs in the plan's order: what it sends, and what arrives.
+        Its hand-overs in the plan's order: what it sends, sums inside its passes included, and what arrives.
     takes
         Before a transfer may begin here: turns that must have come.
     gives
@@ -137,7 +144,7 @@ def schedules_of(
     cluster
         Whose network says which transfers share a medium.
     trains
-        Whether the iteration trains; if not, activations alone travel.
+        Whether the iteration trains; if not, activations alone travel, and what is summed inside forward passes.
     passed_by
         Who passes the turn of a hand-over on.
 
@@ -147,10 +154,11 @@ def schedules_of(
     """
     schedules = {device: Schedule() for device in plan.devices}
     for transfer, _ in _ordered(plan, workload, cluster, trains=trains):
-        if transfer.kind in _HAND_OVERS:
-            starters, finishers = _ends(plan, transfer)
+        starters, finishers = _ends(plan, transfer)
+        if transfer.kind in _HAND_OVERS or transfer.kind in SHARD_SUMS:
             for device in starters:
                 schedules[device].sends.append(_key(transfer))
+        if transfer.kind in _HAND_OVERS:
             for device in finishers:
                 schedules[device].receives.append(_key(transfer))
     passings = passings_of(plan, workload, cluster, trains=trains, passed_by=passed_by)
@@ -168,7 +176,7 @@ def _ordered(
     """The transfers that take turns, in the plan's order, with what they hold."""
     holds = dict(transfer_holds(plan, workload, Network.of(cluster)))
     for transfer in plan.transfer_order:
-        if trains or transfer.kind == "activation":
+        if trains or transfer.kind in _FORWARD:
             operation = Operation(transfer.kind, transfer.stage, transfer.micro_batch, transfer.part)
             resources = holds[operation.cls].seconds
             if resources:
@@ -184,9 +192,9 @@ def _ends(plan: Plan, transfer: Transfer) -> tuple[Sequence[str], Sequence[str]]
     own = plan.stages[transfer.stage]  # a hosted first layer is stage -1: the last stage's devices, before stage 0
     match transfer.kind:
         case "activation":
-            return own.devices, plan.stages[transfer.stage + 1].devices
+            return senders_of(own), plan.stages[transfer.stage + 1].devices
         case "gradient":
-            return plan.stages[transfer.stage + 1].devices, own.devices
+            return senders_of(plan.stages[transfer.stage + 1]), own.devices
         case "tied-reduce":
             return _others(own), (own.leader,)
         case "tied-broadcast":

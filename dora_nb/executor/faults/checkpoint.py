@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, ValidationError
 
+from dora_nb.domain.plan import Plan
 from dora_nb.domain.record import Record
 from dora_nb.errors import ExecutionError, InputError
 from dora_nb.executor.faults.moves import holders_of
@@ -118,11 +119,26 @@ def write_checkpoint(session: Session, root: pathlib.Path, losses: Sequence[floa
     directory = directory_of(root, session.completed)
     directory.mkdir(parents=True, exist_ok=True)
     written = session.save("states", staging)
-    for path in written.values():
-        shutil.move(path, directory / path.name)
+    for stage in plan.stages:
+        own = {device: written[device] for device in stage.devices}
+        if stage.shards:
+            _put_together(own, plan, directory / own[stage.leader].name)
+        else:
+            for path in own.values():
+                shutil.move(path, directory / path.name)
     holders = holders_of(plan)
     files = {layer: written[devices[0]].name for layer, devices in holders.items()}
     finish(directory, Checkpoint(completed=session.completed, files=files, losses=tuple(losses)))
+
+
+def _put_together(paths: Mapping[str, pathlib.Path], plan: Plan, path: pathlib.Path) -> None:
+    """Write the whole layers of a stage's shards, so that any plan can go on from them."""
+    from dora_nb.executor.device.saved import read_whole
+    from dora_nb.executor.networks.tensor_file import write_tensors
+
+    write_tensors({name: each for own in read_whole(paths, plan).values() for name, each in own.items()}, path)
+    for each in paths.values():
+        each.unlink()
 
 
 def checkpoint_to_resume(session: Session, root: pathlib.Path | None) -> tuple[pathlib.Path, Checkpoint]:

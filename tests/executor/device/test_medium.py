@@ -26,7 +26,7 @@ class Sink:
     def send(self, tensor, peer, tag, channel, *, in_turn=False):
         self.arrived.append((time.perf_counter(), tag, peer))
 
-    def flush(self):
+    def flush(self, channel=None):
         pass
 
     def close(self):

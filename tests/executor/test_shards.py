@@ -1,0 +1,117 @@
+"""Plans whose stages slice layers over devices equal one process in float64, whatever stands beside such a stage."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+import pytest
+
+from dora_nb.executor.compare import differences
+from dora_nb.executor.course import Outputs
+from dora_nb.executor.device.saved import read_whole, save
+from dora_nb.executor.reference import reference_run
+from dora_nb.executor.tasks.assemble import random_task
+from dora_nb.executor.tasks.scale import executable
+
+STEPS = 5
+FORWARD, TRAINED = 1e-12, 1e-10
+
+
+def with_shards(plan, shards):
+    """The plan with (parts of each device, algorithm) of some of its stages, every device taking all samples."""
+    stages = list(plan.stages)
+    for index, (shares, algorithm) in shards.items():
+        replicas = tuple(each.replace(samples=plan.micro_batch) for each in stages[index].replicas)
+        stages[index] = stages[index].replace(replicas=replicas, shards=shares, shard_sum=algorithm)
+    return plan.replace(stages=tuple(stages))
+
+
+def drawn(dice: random.Random, lab, name: str, mode: str):
+    """A random plan: stages of whole layers, replicated or not, and at least one with shards."""
+    spec = lab.architectures[name]
+    parts = spec.kv_heads if hasattr(spec, "kv_heads") else spec.heads
+    while True:
+        cuts = sorted(dice.sample(range(1, 6), dice.randint(0, 2)))
+        bounds = [0, *cuts, 6]
+        micro_batch, micro_batches = dice.randint(2, 4), dice.randint(1, 3)
+        stages, shards, device = [], {}, 0
+        in_flight = sorted((dice.randint(1, 3) for _ in bounds[1:]), reverse=True)
+        for index, (first, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
+            kind = dice.choice(["one", "replicas", "shards"])
+            sliceable = max(first, 1) < min(stop, 5)
+            count = 1 if kind == "one" else dice.randint(2, 3 if parts > 2 else 2)
+            members = list(range(device, device + count))
+            dice.shuffle(members)
+            device += count
+            choice, samples = None, [micro_batch]
+            if kind == "shards" and sliceable:
+                borders = [0, *sorted(dice.sample(range(1, parts), count - 1)), parts]
+                shares = tuple(b - a for a, b in zip(borders, borders[1:], strict=False))
+                shards[index] = (shares, dice.choice(["ring", "star"]))
+                samples = [1] * (count - 1) + [micro_batch - count + 1]
+            elif count > 1:
+                samples = [1] * (count - 1) + [micro_batch - count + 1]
+                choice = (dice.choice(["ring", "star"]), members[0]) if mode == "training" else None
+            if min(samples) < 1:
+                break
+            stages.append((first, stop, list(zip(members, samples, strict=True)), in_flight[index], choice))
+        if len(stages) == len(bounds) - 1 and shards and device <= 5:
+            return with_shards(lab.plan(stages, micro_batches), shards)
+
+
+@dataclass(frozen=True)
+class Case:
+    network: str
+    mode: str
+    seed: int
+    fields: dict = field(default_factory=dict)
+
+
+CASES = [
+    *(Case("untied", "training", seed) for seed in range(4)),
+    *(Case(name, "training", 10) for name in ("norms", "four", "vit")),
+    *(Case(name, "inference", 20) for name in ("four", "encoder", "vit")),
+    *(Case("four", "generate", seed, {"new_tokens": 5}) for seed in range(30, 33)),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_random_plans_with_shards_equal_one_process(case, lab, tmp_path, architectures):
+    plan = executable(drawn(random.Random(case.seed), lab, case.network, case.mode))
+    print(plan.stages)
+    workload = lab.workload(
+        lab.architectures[case.network], case.mode, plan.micro_batch * plan.micro_batches, **case.fields
+    )
+    check(lab, plan, random_task(workload, 3), tmp_path)
+
+
+def check(lab, plan, task, tmp_path) -> None:
+    steps = STEPS if task.trains else 0
+    ran = lab.run(task, plan, steps)
+    paths = {device: tmp_path / device for device in plan.devices}
+    for device, path in paths.items():
+        save(ran.replicas[device], "parameters", None, path)
+    reference = reference_run(task, plan, steps)
+    parameters = read_whole(paths, plan)
+    found = differences(reference, [Outputs(plan, ran.results, None)], parameters, ran.losses)
+    print(found)
+    assert found.outputs <= FORWARD
+    assert not found.tokens
+    if steps:
+        assert found.losses <= FORWARD
+        assert found.parameters <= TRAINED
+        assert found.gradients <= TRAINED
+
+
+@pytest.fixture(scope="module")
+def architectures(lab):
+    """More networks than others need: with norms of queries and keys, and with four parts."""
+    own = {
+        "norms": lab.architectures["tied"].replace(tied_embeddings=False),
+        "four": lab.architectures["untied"].replace(heads=8, kv_heads=4),
+    }
+    lab.architectures |= own
+    yield
+    for name in own:
+        del lab.architectures[name]
