@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass, field
 
@@ -37,7 +38,7 @@ def drawn(dice: random.Random, lab, name: str, mode: str):
         micro_batch, micro_batches = dice.randint(2, 4), dice.randint(1, 3)
         stages, shards, device = [], {}, 0
         in_flight = sorted((dice.randint(1, 3) for _ in bounds[1:]), reverse=True)
-        for index, (first, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        for index, (first, stop) in enumerate(itertools.pairwise(bounds)):
             kind = dice.choice(["one", "replicas", "shards"])
             sliceable = max(first, 1) < min(stop, 5)
             count = 1 if kind == "one" else dice.randint(2, 3 if parts > 2 else 2)
@@ -47,7 +48,7 @@ def drawn(dice: random.Random, lab, name: str, mode: str):
             choice, samples = None, [micro_batch]
             if kind == "shards" and sliceable:
                 borders = [0, *sorted(dice.sample(range(1, parts), count - 1)), parts]
-                shares = tuple(b - a for a, b in zip(borders, borders[1:], strict=False))
+                shares = tuple(b - a for a, b in itertools.pairwise(borders))
                 shards[index] = (shares, dice.choice(["ring", "star"]))
                 samples = [1] * (count - 1) + [micro_batch - count + 1]
             elif count > 1:
