@@ -11,8 +11,9 @@ the first micro-batch reaches site k no sooner than along the shortest ways of t
 ``T_k`` from then on, and behind that the last one still has the shortest ways of the sites after it. With ``g`` the
 seconds that a hand-over holds what all ways between two sites have in common, ``sum of l + sum of h + (M - 1) g`` in
 the same way. The least of this over all orders and cuts bounds every such plan, also with bounds in place of ``T`` and
-``l``. Our own design; sites that are devices of a next level are as in PipeDream (SOSP 2019), whose levels are all
-alike and replicated.
+``l``. A request of a stream takes no less among others than alone; ``T`` and ``l`` are then those of devices that keep
+up with the rate, and what sites hand over for one request must be over when the next one comes. Our own design; sites
+that are devices of a next level are as in PipeDream (SOSP 2019), whose levels are all alike and replicated.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 
 from dora_nb.costs.network import Network
 from dora_nb.costs.table import CostTable, Floats
+from dora_nb.domain.qoe import ROUNDING
 
 
 class Leg(NamedTuple):
@@ -49,10 +51,14 @@ class Crossing(NamedTuple):
     byte_s: float
     message_s: float
 
-    def of(self, size_bytes: Floats | float, batches: int) -> Floats:
-        """``h`` of one of so many transfers of some bytes, and ``(M - 1) g`` of the others; nothing of no bytes."""
+    def of(self, size_bytes: Floats | float, batches: int, period_s: float = np.inf) -> Floats:
+        """``h`` of one of so many transfers of some bytes, and ``(M - 1) g`` of the others; nothing of no bytes.
+
+        Both are infinite where all of them take longer than a period, after which a stream's next ones come.
+        """
         held_s = self.byte_s * np.asarray(size_bytes)
-        return np.stack([np.where(held_s > 0, held_s + self.message_s, 0.0), (batches - 1) * held_s])
+        both_s = np.stack([np.where(held_s > 0, held_s + self.message_s, 0.0), (batches - 1) * held_s])
+        return np.where(batches * held_s > period_s * (1 + ROUNDING), np.inf, both_s)
 
 
 def crossing(network: Network, senders: Sequence[str], receivers: Sequence[str]) -> Crossing:

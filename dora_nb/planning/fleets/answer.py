@@ -63,7 +63,9 @@ class LatencyHunt:
         fits = False
         for chunks in self.problem.space.chunk_counts:
             split = plan.replace(chunks=chunks)
-            _, order = quick_schedule(split, self.problem)
+            makespan_s, order = quick_schedule(split, self.problem)
+            if math.isinf(makespan_s):  # of a stream that it does not keep up with
+                continue
             done = predicted(split.replace(transfer_order=order), self.problem)
             assert done.prediction is not None, "a predicted plan carries its prediction"
             fits = fits or fits_memory(done)
@@ -89,7 +91,10 @@ class LatencyHunt:
         problem, limit_s = self.problem, self.problem.terms.makespan_limit_s
         where = f"{problem.workload.name} on {problem.cluster.name}"
         if self.best is None:
-            raise InfeasibleError(f"{where}: no plan was found that fits the devices' memory")
+            rate = problem.workload.requests_per_s
+            keeps_up = "" if rate is None else f" and keeps up with {rate:.4g} requests per second"
+            found = "there is no plan" if math.isinf(self.bound_s) else "no plan was found"
+            raise InfeasibleError(f"{where}: {found} that fits the devices' memory{keeps_up}")
         if self.best_s > limit_s:
             proven = "impossible" if self.bound_s > limit_s else "not found"
             raise InfeasibleError(

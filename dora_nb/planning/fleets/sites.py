@@ -22,7 +22,7 @@ from dora_nb import solvers
 from dora_nb.costs.table import CostTable
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan, Stage
-from dora_nb.domain.qoe import QoE
+from dora_nb.domain.qoe import ROUNDING, QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InfeasibleError, InputError
 from dora_nb.formulation.fleets.site_chain import Leg, SiteChain, crossing, path_bound, work_bound
@@ -85,7 +85,7 @@ def check_sites(problem: Problem) -> None:
         "objective": (terms.qoe.objective, terms.is_plain and terms.qoe.objective == "latency"),
         "energy_j": (terms.energy_limit_j, math.isinf(terms.energy_limit_j)),
         "battery_j": (terms.qoe.battery_j, not terms.qoe.battery_j),
-        "mode": (problem.workload.mode, problem.workload.mode == "inference"),
+        "mode": (problem.workload.mode, problem.workload.mode in ("inference", "stream")),
     }
     for name, (value, possible) in asked.items():
         if not possible:
@@ -93,7 +93,8 @@ def check_sites(problem: Problem) -> None:
                 name,
                 value,
                 f"on {len(problem.cluster.devices)} devices in several sites, too many for the exact search: the "
-                "lowest latency of inference, without limits on energy, batteries or prices; or fewer devices",
+                "lowest latency of inference or of a stream, without limits on energy, batteries or prices; or fewer "
+                "devices",
             )
 
 
@@ -125,15 +126,19 @@ class Sites(LatencyHunt):
         workload, network, most = self.problem.workload, self.problem.network, self.problem.space.most_replicas
         names = [site.device_ids for site in self.sites]
         one_s = np.stack([path_bound(table, size, most) for table in self.tables])
-        all_s = np.maximum(one_s, [work_bound(table, workload.batch, size) for table in self.tables])
+        period_s = workload.arrival_s or np.inf
+        work_s = np.stack([work_bound(table, workload.batch, size) for table in self.tables])
+        all_s = np.where(work_s > period_s * (1 + ROUNDING), np.inf, np.maximum(one_s, work_s))
         batches, inner = workload.batch // size, [workload.cut_bytes(cut) for cut in range(1, len(workload.layers))]
         cut_bytes = size * np.array([0.0, *inner, 0.0])
         source = names if workload.source is None else [[workload.source]] * len(names)
         sink = names if workload.sink is None else [[workload.sink]] * len(names)
         input_bytes, output_bytes = size * workload.input_bytes, size * workload.output_bytes
-        enters = [crossing(network, a, b).of(input_bytes, batches) for a, b in zip(source, names, strict=True)]
-        leaves = [crossing(network, a, b).of(output_bytes, batches) for a, b in zip(names, sink, strict=True)]
-        hops = [[crossing(network, a, b).of(cut_bytes, batches) for b in names] for a in names]
+        enters = [
+            crossing(network, a, b).of(input_bytes, batches, period_s) for a, b in zip(source, names, strict=True)
+        ]
+        leaves = [crossing(network, a, b).of(output_bytes, batches, period_s) for a, b in zip(names, sink, strict=True)]
+        hops = [[crossing(network, a, b).of(cut_bytes, batches, period_s) for b in names] for a in names]
         return SiteChain(
             all_s=all_s,
             one_s=one_s,
@@ -173,7 +178,7 @@ class Sites(LatencyHunt):
         np.maximum(chain.all_s, chain.one_s, out=chain.all_s)
 
     def _answer(self, size: int, leg: Leg, *, whole: bool, with_ends: bool = False) -> Known:
-        """The batch's least makespan, or one micro-batch's, on one site with all there from the beginning.
+        """The least makespan of a batch or request, or of one micro-batch, on one site with all there at the start.
 
         Only without what enters and leaves counted as memory is it true that more layers take no less.
         """
@@ -208,6 +213,8 @@ class Sites(LatencyHunt):
         space = replace(self.problem.space, micro_batch_sizes=(size,))
         question = Question.of(part, self.sites[leg.site], QoE(), table, space, self.problem.overlap)
         if is_large(question.problem):
+            if part.mode == "stream":  # of large fleets only the fastest stream is known
+                return Known(0.0, ())
             with suppress(InfeasibleError):
                 plan = plan_large(question.problem, self.gap * OF_SITES, self.deadline, self.say)
                 assert plan.certificate is not None, "answers are certified"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from builders import (
     Dice,
+    best_stream_latency,
     cluster,
     default_space,
     device,
@@ -17,11 +18,14 @@ from builders import (
     random_question,
     rated_plans,
     seeded,
+    shape_and_timing,
+    tails,
     workload,
 )
 from hypothesis import HealthCheck, assume, given, settings
 
 from dora_nb.costs.evaluate import evaluate
+from dora_nb.costs.table import cost_table
 from dora_nb.domain.cluster import Cluster, ContentionDomain
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.plan_file import load_plan, save_plan
@@ -30,10 +34,12 @@ from dora_nb.domain.workload import Workload
 from dora_nb.errors import InfeasibleError, InputError
 from dora_nb.formulation.fleets.site_chain import Leg, SiteChain
 from dora_nb.formulation.problem import Problem
+from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.fleets import large
 from dora_nb.planning.fleets.sites import Sites, sites_of
 from dora_nb.planning.plan import plan
+from dora_nb.simulation import play_stream
 
 ROUNDING = 1e-9
 
@@ -96,6 +102,36 @@ def test_no_plan_within_sites_refutes_the_bound(question: tuple[Workload, Cluste
     again = evaluate(sites.best, work, place).prediction
     assert again.makespan_s == pytest.approx(sites.best_s)
     assert all(each.memory_bytes <= each.usable_memory_bytes for each in again.devices)
+
+
+def _stream_question(dice: Dice) -> tuple[Workload, Cluster]:
+    """Requests that the first device alone would be done with in time, or long after."""
+    work, place = _sites_question(dice)
+    alone_s = float(cost_table(work, place).forward_s[:, 0, work.batch].sum())
+    return work.replace(mode="stream", requests_per_s=dice.pick((0.2, 1.0, 2.0, 4.0)) / alone_s), place
+
+
+@settings(max_examples=examples(8), suppress_health_check=list(HealthCheck))
+@given(seeded(_stream_question))
+def test_no_plan_within_sites_keeps_up_with_a_stream_below_the_bound(question: tuple[Workload, Cluster]) -> None:
+    work, place = question
+    period_s = work.arrival_s
+    assert period_s is not None
+    assume(len(sites_of(place)) > 1)
+    problem = Problem.of(work, place, "participating", space=default_space(work, place))
+    alone = Problem.of(work.replace(mode="inference", requests_per_s=None), place, "participating", space=problem.space)
+    sites = Sites(problem, 1e-3, Deadline())
+    sites.run()
+    for rated in rated_plans(alone):
+        if keeps_within(rated.plan, sites_of(place)):
+            operations, timing = shape_and_timing(rated.plan, problem)
+            below_s = sites.bound_s * (1 - 1e-6) if np.isfinite(sites.bound_s) else 1e3 * period_s
+            if max(tails(operations, timing)) < below_s:
+                assert best_stream_latency(operations, timing, period_s, below_s, most_nodes=2_000) >= below_s
+    if sites.best is not None:
+        assert keeps_within(sites.best, sites_of(place))
+        played = play_stream(sites.best, work, place, requests=60)
+        assert played.latencies_s[-1] == pytest.approx(sites.best_s, rel=1e-6)
 
 
 def keeps_within(some: Plan, sites: tuple[Cluster, ...]) -> bool:
@@ -167,6 +203,27 @@ def test_a_fleet_of_sites_is_planned_site_by_site(tmp_path: Path, monkeypatch: p
     assert evaluate(kept, work, place).prediction.makespan_s == pytest.approx(best.certificate.value)
     with pytest.raises(InfeasibleError, match="is impossible"):
         plan(work, place, QoE(latency_s=best.certificate.bound / 2))
+
+
+def test_sites_keep_up_with_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six layers of 1 s at 1 GFLOP/s: in 1 / 1.4 s one site computes three of them, the other four."""
+    monkeypatch.setattr(large, "MOST_CODES", 20)
+    deep = [layer(f"l{index}", flops=1e9, parameters=10**6, output_elements=1000) for index in range(6)]
+    calm, place = workload(deep, batch=1, mode="stream", requests_per_s=0.1), two_sites(1e6)
+    busy = calm.replace(requests_per_s=1.4)
+    alone, both = (plan(each, place, gap=0.05, space=SearchSpace.of(each, place)).best for each in (calm, busy))
+    assert alone.certificate is not None
+    assert both.certificate is not None
+    assert both.certificate.gap <= 0.3
+    assert both.certificate.value >= alone.certificate.bound
+    assert keeps_within(both, sites_of(place))
+    assert {name for stage in both.stages for name in stage.devices} & set("abc")  # the other site is too slow for all
+    played = play_stream(both, busy, place, requests=40)
+    assert played.latencies_s[-1] == pytest.approx(both.certificate.value)
+    with pytest.raises(
+        InfeasibleError, match="there is no plan that fits the devices' memory and keeps up with 50 requests per second"
+    ):
+        plan(calm.replace(requests_per_s=50.0), place)
 
 
 @pytest.mark.parametrize(
