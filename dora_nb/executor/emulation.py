@@ -32,7 +32,11 @@ WIDEST_SPREAD = 16.0
 LONGEST_HELD = 8.0
 
 #: Transfers that the executor carries out; inputs are made and outputs stay where they are.
-EXECUTED = ("activation", "gradient", "token", "all-reduce", "tied-reduce", "tied-exchange", "tied-broadcast")
+EXECUTED = (
+    *("activation", "gradient", "token"),
+    *("shard-sum", "shard-gradient-sum", "shard-token-sum"),
+    *("all-reduce", "tied-reduce", "tied-exchange", "tied-broadcast"),
+)
 
 
 def busy_core_s() -> float:

@@ -21,6 +21,7 @@ from dora_nb.executor.conduct import Conductor
 from dora_nb.executor.control.orders import NetworkUse
 from dora_nb.executor.course import Copies, Course, Tell
 from dora_nb.executor.device.instructions import compile_plan
+from dora_nb.executor.device.shard_stages import check_shards_stay
 from dora_nb.executor.emulation import Emulation, slow_down
 from dora_nb.executor.measuring.energy import metered, with_energy
 from dora_nb.executor.pool import WorkerPool, require_torch
@@ -134,6 +135,9 @@ def execute(
         raise InputError("checkpoints", None, "the directory to resume from")
     for each in (plan, *plans):
         check_fits(each, workload, cluster)
+        check_shards_stay(plan, each)
+        if narrow := next((stage for stage in each.stages if stage.shards and stage.weights), None):
+            raise InputError("plan.stages.weights", narrow.weights, "None in a stage with shards, to be run")
         held = next((stage.weights for stage in each.stages if stage.weights), None)
         if held is not None and plans:
             raise InputError(

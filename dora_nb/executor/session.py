@@ -32,6 +32,7 @@ from dora_nb.executor.control.orders import (
 )
 from dora_nb.executor.control.replies import Iterated, IterationReport, Probed, Ready, Stock
 from dora_nb.executor.device.deliveries import Delivery, take_delivered
+from dora_nb.executor.device.shard_stages import check_shards_stay
 from dora_nb.executor.faults.moves import Move, holders_of, layers_of, movers, moves_to
 from dora_nb.executor.pool import WorkerPool
 from dora_nb.executor.tasks.task import Task
@@ -183,8 +184,15 @@ class Session:
         self._offsets_s = {worker: each.offset_s for worker, each in clock_offsets(self.pool, elsewhere).items()}
 
     def switch(self, plan: Plan) -> Switched:
-        """Go on with another plan, between two steps: what is missing moves first."""
+        """Go on with another plan, between two steps: what is missing moves first.
+
+        Raises
+        ------
+        InputError
+            If the two plans do not have the same shards; nothing has moved then.
+        """
         assert self.plan is not None, "something runs before it is switched"
+        check_shards_stay(self.plan, plan)
         began_s = time.monotonic()
         moves = self._move(plan, holders_of(self.plan))
         self.prepare(plan, fresh=False)

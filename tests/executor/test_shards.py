@@ -7,7 +7,10 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
+from shard_plans import with_shards
 
+from dora_nb.errors import InputError
+from dora_nb.executor import execute
 from dora_nb.executor.compare import differences
 from dora_nb.executor.course import Outputs
 from dora_nb.executor.device.saved import read_whole, save
@@ -17,15 +20,6 @@ from dora_nb.executor.tasks.scale import executable
 
 STEPS = 5
 FORWARD, TRAINED = 1e-12, 1e-10
-
-
-def with_shards(plan, shards):
-    """The plan with (parts of each device, algorithm) of some of its stages, every device taking all samples."""
-    stages = list(plan.stages)
-    for index, (shares, algorithm) in shards.items():
-        replicas = tuple(each.replace(samples=plan.micro_batch) for each in stages[index].replicas)
-        stages[index] = stages[index].replace(replicas=replicas, shards=shares, shard_sum=algorithm)
-    return plan.replace(stages=tuple(stages))
 
 
 def drawn(dice: random.Random, lab, name: str, mode: str):
@@ -103,6 +97,36 @@ def check(lab, plan, task, tmp_path) -> None:
         assert found.losses <= FORWARD
         assert found.parameters <= TRAINED
         assert found.gradients <= TRAINED
+
+
+def test_on_workers(lab, pool, architectures):
+    """Between a replicated stage and one of a single device, in proportions that what runs has to keep."""
+    plan = lab.plan(
+        [(0, 2, [(0, 3), (1, 1)], 3, ("ring", 0)), (2, 4, [(3, 2), (2, 2)], 2, None), (4, 6, [(4, 4)], 1, None)], 2
+    )
+    plan = with_shards(plan, {1: ((3, 1), "star")})
+    workload = lab.workload(lab.architectures["four"], "training", 8)
+    run = execute(plan, workload, lab.cluster([1e12] * 5), steps=STEPS, emulate="nothing", workers=pool).wait()
+    print(run.differences)
+    assert run.plan.stages[1].shards == (3, 1)
+    assert max(run.differences.outputs, run.differences.losses) <= FORWARD
+    assert max(run.differences.parameters, run.differences.gradients) <= TRAINED
+    sums = [each for each in run.events if each.kind.startswith("shard")]
+    assert {each.device for each in sums} == {"d2", "d3"}
+    assert {each.kind for each in sums} == {"shard-sum", "shard-gradient-sum"}
+
+
+def test_what_cannot_be_run_is_refused_before_anything_starts(lab, architectures):
+    workload = lab.workload(lab.architectures["four"], "inference", 4)
+    plan = with_shards(lab.plan([(0, 6, [(0, 2), (1, 2)], 1, None)], 1), {0: ((2, 2), "ring")})
+    cluster = lab.cluster([1e12] * 2)
+    alone = lab.plan([(0, 6, [(0, 4)], 1, None)], 1)
+    for first, other in ((plan, alone), (alone, plan)):
+        with pytest.raises(InputError, match="do not change place"):
+            execute(first, workload, cluster, plans=[other])
+    narrow = plan.replace(stages=[plan.stages[0].replace(weights="fp16")])
+    with pytest.raises(InputError, match="weights"):
+        execute(narrow, workload, cluster)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from dora_nb.executor.device.instructions import HandOver, Instruction, compile_
 from dora_nb.executor.device.interpreter import Event, Interpreter, Iteration
 from dora_nb.executor.device.medium import EmulatedTransport, Medium
 from dora_nb.executor.device.replica import Replica
-from dora_nb.executor.device.shard import shards_with
+from dora_nb.executor.device.shard_stages import shard_stage_of
 from dora_nb.executor.device.streams import arrivals_s, from_request, over_requests, with_arrivals
 from dora_nb.executor.device.transport import GlooTransport, Transport
 from dora_nb.executor.device.turns import PassedBy, schedules_of
@@ -84,7 +84,7 @@ class Membership:
 
     def goes_on_as(self, plan: Plan) -> bool:
         """Whether what this device holds of its layers is what another plan has it hold: all of each, or this shard."""
-        return shards_with(plan, self.job.device) == shards_with(self.job.plan, self.job.device)
+        return shard_stage_of(plan, self.job.device) == shard_stage_of(self.job.plan, self.job.device)
 
     def iterate(
         self,

@@ -24,7 +24,8 @@ from dora_nb.executor.device.again import run_again
 from dora_nb.executor.device.generation import Generation
 from dora_nb.executor.device.instructions import HandOver
 from dora_nb.executor.device.layer_state import load_state, optimizer_of, state_of
-from dora_nb.executor.device.shard import HeldShard, refuse_dropout, shards_with, summands_of
+from dora_nb.executor.device.shard import HeldShard, refuse_dropout, summands_of
+from dora_nb.executor.device.shard_stages import shard_stage_of
 from dora_nb.executor.networks.chain import built_layer, parameters_once, tie, tied_names
 from dora_nb.executor.networks.shards import Slice, slices_of
 from dora_nb.executor.networks.weights import held_in
@@ -84,11 +85,11 @@ class Replica:
         held: dict[int, nn.Module] = {}
         if kept is not None:
             held = {index: each for index, each in kept._modules.items() if index not in given}
-        with_shards = shards_with(plan, device)
+        shards = shard_stage_of(plan, device)
         self.shard: HeldShard | None = None
-        if with_shards is not None:
-            self.shard = HeldShard(with_shards, device) if kept is None else kept.shard
-        self.speaks = with_shards is None or with_shards.leader == device
+        if shards is not None:
+            self.shard = HeldShard(shards, device) if kept is None else kept.shard
+        self.speaks = shards is None or shards.leader == device
         self._modules: dict[int, nn.Module] = {
             index: held[index] if index in held else self._built(network, index, with_values=index not in given)
             for index in self.layers

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dora_nb.domain.plan import Plan
 from dora_nb.executor.device.replica import Replica
-from dora_nb.executor.device.shard import stages_with_shards
+from dora_nb.executor.device.shard_stages import shard_stages
 from dora_nb.executor.networks.shards import Slice
 from dora_nb.executor.networks.tensor_file import write_tensors
 
@@ -86,7 +86,7 @@ def read_whole(paths: Mapping[str, pathlib.Path], plan: Plan) -> dict[str, dict[
             read[device] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
             described = json.loads((file.metadata() or {}).get(_SLICES, "{}"))
             slices[device] = {name: Slice(*how) for name, how in described.items()}
-    for stage in stages_with_shards(plan):
+    for stage in shard_stages(plan):
         if stage.leader in read:
             own = [read[device] for device in stage.devices]
             for name, how in slices[stage.leader].items():

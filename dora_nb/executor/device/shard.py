@@ -4,57 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from dora_nb.domain.plan import Algorithm, Plan
 from dora_nb.errors import InputError
+from dora_nb.executor.device.shard_stages import ShardStage
 from dora_nb.executor.networks.shards import Shard, products_of, shared_by_heads, slices_of, sum_branches
 
 #: Sums a tensor over the devices of the stage, given what share of the pass this device has computed by then.
 SumInPass = Callable[[Tensor, float], Tensor]
-
-
-class StageShards(NamedTuple):
-    """Who holds which parts of which layers; equal in two plans, if the devices can go on as they are.
-
-    Attributes
-    ----------
-    first_layer, stop_layer, devices, shards, algorithm
-        Of a stage, see :class:`~dora_nb.domain.plan.Stage`.
-    """
-
-    first_layer: int
-    stop_layer: int
-    devices: tuple[str, ...]
-    shards: tuple[int, ...]
-    algorithm: Algorithm
-
-    @property
-    def leader(self) -> str:
-        """The device that speaks for the others."""
-        return self.devices[0]
-
-    def held_by(self, device: str) -> Shard:
-        """The parts of every layer that a device holds."""
-        place = self.devices.index(device)
-        before = sum(self.shards[:place])
-        return Shard(before, before + self.shards[place], sum(self.shards))
-
-
-def stages_with_shards(plan: Plan) -> tuple[StageShards, ...]:
-    """Those of a plan."""
-    return tuple(
-        StageShards(stage.first_layer, stage.stop_layer, stage.devices, stage.shards, stage.shard_sum)
-        for stage in plan.stages
-        if stage.shard_sum is not None
-    )
-
-
-def shards_with(plan: Plan, device: str) -> StageShards | None:
-    """The stage with shards that a device is part of, if it is."""
-    return next((each for each in stages_with_shards(plan) if device in each.devices), None)
 
 
 class HeldShard:
@@ -68,8 +26,8 @@ class HeldShard:
         One of its devices.
     """
 
-    def __init__(self, stage: StageShards, device: str) -> None:
-        self.stage, self.shard = stage, stage.held_by(device)
+    def __init__(self, stage: ShardStage, device: str) -> None:
+        self.stage, self.shard = stage, Shard(*stage.parts_of(device), sum(stage.shards))
         self.sum_in_pass: SumInPass | None = None
         self.is_backward = False
         self._forward: dict[tuple[int, int], float] = {}

@@ -20,14 +20,18 @@ def first_without(plans: Iterable[Plan], present: frozenset[str]) -> Plan | None
 def without(plan: Plan, device: str) -> Plan | None:
     """The plan without one of its devices; None if it was the only one.
 
-    In a stage of several replicas the others take its samples, in proportion to their own. Otherwise the stage before,
-    or the one behind if it was the first, takes its layers as well. Transfers leave as soon as they are ready.
+    In a stage of several replicas the others take its samples, in proportion to their own; of those that held shards,
+    the first one left takes the whole layers. Otherwise the stage before, or the one behind if it was the first, takes
+    its layers as well. Transfers leave as soon as they are ready.
     """
     if len(plan.devices) == 1 or device not in plan.devices:
         return None if device in plan.devices else plan
     index = next(number for number, stage in enumerate(plan.stages) if device in stage.devices)
     stages = list(plan.stages)
-    if len(stages[index].replicas) > 1:
+    if stages[index].shards:
+        left = next(each for each in stages[index].replicas if each.device != device)
+        stages[index] = stages[index].replace(replicas=(left,), shards=(), shard_sum=None)
+    elif len(stages[index].replicas) > 1:
         stages[index] = _shared_out(stages[index], device)
     else:
         gone = stages.pop(index)

@@ -9,6 +9,7 @@ from dora_nb.domain.plan import Plan
 from dora_nb.errors import ExecutionError
 from dora_nb.executor.control.replies import Stock
 from dora_nb.executor.course import Course, StoppedError
+from dora_nb.executor.device.shard_stages import shard_stage_of, shard_stages, shards_stay
 from dora_nb.executor.faults.checkpoint import latest, read_checkpoint
 from dora_nb.executor.faults.fallback import first_without, without
 from dora_nb.executor.faults.moves import holders_of
@@ -71,10 +72,10 @@ def restart_of(
     Raises
     ------
     StoppedError
-        If it cannot go on: no device is left, or a layer's only state is gone.
+        If it cannot go on: no device is left, or a layer's only state is gone, or shards would have to change place.
     """
     layers = sorted(holders_of(plan))
-    there = {device: own.layers for device, own in stock.items()}
+    there = whole_layers(plan, {device: own.layers for device, own in stock.items()})
     loss = _unheard_loss(plan, completed + 1, stock)
     found = latest_complete(there, layers, completed + (loss is not None))
     fresh = not completed
@@ -85,7 +86,30 @@ def restart_of(
     new = _plan_for(present, plan, course)
     if new is None:
         raise StoppedError(f"no device is left to go on with after {found[0]} steps: {fault}") from fault
+    if not shards_stay(plan, new):
+        if not fresh:
+            raise _stopped(fault, plan, completed, there, course, "shards of layers cannot change place")
+        found = 0, {layer: [] for layer in layers}  # from where the network comes from
     return Restart(new, *found, fresh, loss if found[0] > completed else None)
+
+
+def whole_layers(plan: Plan, stock: Layers) -> Layers:
+    """What devices have without the shards that do not make up whole layers, because some of them are gone.
+
+    Parameters
+    ----------
+    plan
+        That ran.
+    stock
+        By device and number of steps: layers, of which those that hold shards have their part.
+    """
+    left = {device: dict(own) for device, own in stock.items()}
+    for stage in shard_stages(plan):
+        for device in stage.devices:
+            for completed, layers in left.get(device, {}).items():
+                if not all(set(layers) <= set(stock.get(each, {}).get(completed, ())) for each in stage.devices):
+                    left[device][completed] = ()
+    return left
 
 
 def latest_complete(
@@ -141,13 +165,20 @@ def _plan_for(present: frozenset[str], plan: Plan, course: Course) -> Plan | Non
     return left
 
 
-def _stopped(fault: ExecutionError, plan: Plan, completed: int, stock: Layers, course: Course) -> StoppedError:
+def _stopped(
+    fault: ExecutionError,
+    plan: Plan,
+    completed: int,
+    stock: Layers,
+    course: Course,
+    held: str = "no common state is left",
+) -> StoppedError:
     """A clean end that says what is lost and what is not."""
     there = {layer for own in stock.values() for layers in own.values() for layer in layers}
     gone = sorted(set(holders_of(plan)) - there)
-    held = "no common state is left"
     if isinstance(fault, DeviceLostError) and gone:
-        held = f"{fault.device} alone held layers {gone}"
+        what = "shards of layers" if shard_stage_of(plan, fault.device) else "layers"
+        held = f"{fault.device} alone held {what} {gone}"
     last = latest(course.checkpoints) if course.checkpoints is not None else None
     if last is None:
         hope = "there is no checkpoint: all steps are lost; give 'checkpoints', or copies='neighbours'"

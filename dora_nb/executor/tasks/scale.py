@@ -2,8 +2,8 @@
 
 The structure stays: family, ratio of query to key-value heads, biases and norms, tied or not, and where the plan cuts
 in terms of structure (a stage with only the embedding keeps only the embedding). Width, the depth of transformers,
-vocabulary, sequence and image shrink. Samples, micro-batches, replicas, in-flight counts, sums and the order of
-transfers are the plan's own. A stream keeps its rate, and a batch that generates gets fewer tokens.
+vocabulary, sequence and image shrink; of heads as many stay as shards in the plan's proportions need. Samples,
+micro-batches, replicas, in-flight counts, sums and the order of transfers are the plan's own. A stream keeps its rate, and a batch that generates gets fewer tokens.
 """
 
 from __future__ import annotations
@@ -53,6 +53,10 @@ MOST_NEW_TOKENS = 32
 
 #: Feed-forward width in units of the hidden width, at most.
 WIDEST_FFN = 4.0
+
+
+#: Transfers without training.
+_WITHOUT_TRAINING = ("activation", "token", "shard-sum", "shard-token-sum")
 
 
 def scale_down(plan: Plan, workload: Workload) -> tuple[Workload, Plan]:
@@ -120,19 +124,36 @@ def scaling_of(
     else:
         position_of, blocks = _positions(cuts, all_blocks, max(1.0, all_blocks / BLOCKS))
     tokens = min(max(MICRO_BATCH_TOKENS // plans[0].micro_batch, FEWEST_TOKENS), MOST_TOKENS)
-    small = _small_workload(workload, _small_architecture(architecture, blocks, tokens), tokens)
+    shares = [parts for plan in plans for stage in plan.stages for parts in stage.shards]
+    all_parts = max(layer.parts for layer in workload.layers)
+    fewest_parts = all_parts // math.gcd(*shares) if shares else 1
+    small = _small_workload(workload, _small_architecture(architecture, blocks, tokens, fewest_parts), tokens)
+    small_parts = max(layer.parts for layer in small.layers)
 
     def cut(plan: Plan) -> Plan:
         unknown = [each for stage in plan.stages for each in (stage.stop_layer,) if each not in position_of]
         if unknown:
             raise InputError("plan.stages", unknown, f"cuts at {sorted(position_of)}, which what runs can be cut at")
         stages = tuple(
-            stage.replace(first_layer=position_of[stage.first_layer], stop_layer=position_of[stage.stop_layer])
+            stage.replace(
+                first_layer=position_of[stage.first_layer],
+                stop_layer=position_of[stage.stop_layer],
+                shards=tuple(_in_parts(parts, small_parts, all_parts) for parts in stage.shards),
+            )
             for stage in plan.stages
         )
         return executable(plan.replace(stages=stages), in_order=workload.mode != "stream")
 
     return small, cut
+
+
+def _in_parts(share: int, small_parts: int, all_parts: int) -> int:
+    """A device's parts of a layer that has fewer of them."""
+    small, left = divmod(share * small_parts, all_parts)
+    if left:
+        unit = all_parts // math.gcd(small_parts, all_parts)
+        raise InputError("plan.stages.shards", share, f"a multiple of {unit} parts: what runs has {small_parts} in all")
+    return small
 
 
 def executable(plan: Plan, *, in_order: bool = True) -> Plan:
@@ -183,8 +204,8 @@ def _executed(plan: Plan) -> tuple[Transfer, ...]:
 
 
 def for_inference(plan: Plan, workload: Workload) -> tuple[Plan, Workload]:
-    """What is run without training: activations in the same order, tokens behind them, no sums."""
-    order = tuple(each for each in plan.transfer_order if each.kind in ("activation", "token"))
+    """What is run without training: activations in the same order, tokens behind them, no sums of gradients."""
+    order = tuple(each for each in plan.transfer_order if each.kind in _WITHOUT_TRAINING)
     stages = tuple(stage.replace(all_reduce=None, recomputes=False) for stage in plan.stages)
     tied = "hosted" if plan.tied == "hosted" else "none"
     alone = plan.replace(stages=stages, tied=tied, transfer_order=order)
@@ -221,12 +242,13 @@ def _positions(cuts: Iterable[int], blocks: int, divisor: float) -> tuple[dict[i
     return position_of, kept_in_all
 
 
-def _small_architecture(architecture: Architecture, blocks: int, tokens: int) -> Architecture:
+def _small_architecture(architecture: Architecture, blocks: int, tokens: int, fewest_parts: int) -> Architecture:
+    """The small network; its blocks can be sliced into a multiple of so many parts."""
     if isinstance(architecture, ConvolutionalArchitecture):
         return _small_convolutional(architecture)
     if isinstance(architecture, DecoderArchitecture):
         queries_per_key = architecture.heads // architecture.kv_heads
-        kv_heads = min(architecture.kv_heads, max(1, HEADS // queries_per_key))
+        kv_heads = _heads(architecture.kv_heads, max(1, HEADS // queries_per_key), fewest_parts)
         heads = kv_heads * queries_per_key
         head_dim = min(architecture.head_dim, HEAD_DIM)
         hidden = min(architecture.hidden, heads * head_dim)
@@ -236,12 +258,13 @@ def _small_architecture(architecture: Architecture, blocks: int, tokens: int) ->
             heads=heads,
             kv_heads=kv_heads,
             head_dim=head_dim,
-            ffn=_small_ffn(architecture, hidden),
+            ffn=_small_ffn(architecture, hidden, kv_heads if fewest_parts > 1 else 1),
             vocabulary=min(architecture.vocabulary, VOCABULARY),
         )
-    heads = min(architecture.heads, HEADS)
+    heads = _heads(architecture.heads, HEADS, fewest_parts)
     hidden = heads * min(architecture.hidden // architecture.heads, HEAD_DIM)
-    small = architecture.replace(hidden=hidden, blocks=blocks, heads=heads, ffn=_small_ffn(architecture, hidden))
+    ffn = _small_ffn(architecture, hidden, heads if fewest_parts > 1 else 1)
+    small = architecture.replace(hidden=hidden, blocks=blocks, heads=heads, ffn=ffn)
     if isinstance(small, EncoderArchitecture):
         return small.replace(vocabulary=min(small.vocabulary, VOCABULARY), positions=min(small.positions, MOST_TOKENS))
     patch_px = min(small.patch_px, PATCH_PX)
@@ -249,8 +272,15 @@ def _small_architecture(architecture: Architecture, blocks: int, tokens: int) ->
     return small.replace(patch_px=patch_px, image_px=patches * patch_px, classes=min(small.classes, CLASSES))
 
 
-def _small_ffn(architecture: TransformerArchitecture, hidden: int) -> int:
-    return max(1, round(hidden * min(architecture.ffn / architecture.hidden, WIDEST_FFN)))
+def _heads(most: int, wanted: int, multiple: int) -> int:
+    """About as many heads as wanted, a multiple of some number that divides the most there are."""
+    return min(most, multiple * max(1, wanted // multiple))
+
+
+def _small_ffn(architecture: TransformerArchitecture, hidden: int, multiple: int) -> int:
+    """The feed-forward width, a multiple of some number."""
+    width = round(hidden * min(architecture.ffn / architecture.hidden, WIDEST_FFN))
+    return multiple * max(1, round(width / multiple))
 
 
 def _small_convolutional(architecture: ConvolutionalArchitecture) -> ConvolutionalArchitecture:
