@@ -335,6 +335,35 @@ def random_plan(dice: Dice, work: Workload, place: Cluster) -> Plan:
     )
 
 
+def randomly_sliced(dice: Dice, work: Workload, place: Cluster) -> tuple[Workload, Plan]:
+    """The workload with some layers that can be sliced, and a plan that slices at least one stage of it.
+
+    Parameters tied between two stages are untied, since the stages at the ends then could not have shards.
+    """
+    parts = dice.number(2, 4)
+    layers = tuple(each.replace(parts=dice.pick((1, parts)), tied_parameters=0) for each in work.layers)
+    at = dice.number(0, len(layers) - 1)
+    layers = (*layers[:at], layers[at].replace(parts=parts), *layers[at + 1 :])
+    work = work.replace(layers=layers)
+    plan = random_plan(dice, work, cluster(place.devices[: dice.number(1, len(place.devices) - 1)]))
+    stages, free = [], [each for each in dice.shuffled(place.device_ids) if each not in plan.devices]
+    for stage in plan.stages:
+        can = any(each.parts > 1 for each in layers[stage.first_layer : stage.stop_layer])
+        most = min(parts, len(stage.devices) + len(free))
+        if can and most > 1 and (free or len(stage.devices) > 1) and (not stages or dice.pick((True, False))):
+            members = [*stage.devices, *free][: dice.number(2, most)]
+            free = [each for each in free if each not in members]
+            stage = stage.replace(
+                replicas=tuple(Replica(device=each, samples=plan.micro_batch) for each in members),
+                all_reduce=None,
+                recomputes=False,
+                shards=dice.pick(compositions(parts, len(members))),
+                shard_sum=dice.pick(("ring", "star")),
+            )
+        stages.append(stage)
+    return work, plan.replace(stages=tuple(stages))
+
+
 # ---------------------------------------------------------------------------------------------- every plan
 
 

@@ -113,7 +113,7 @@ def _what(record: RunRecord) -> Literal["training step", "inference batch", "gen
 
 
 def _structure(plan: Plan) -> tuple[object, ...]:
-    return (plan.micro_batch, plan.micro_batches, plan.tied, [stage.replicas for stage in plan.stages])
+    return (plan.micro_batch, plan.micro_batches, plan.tied, [(stage.replicas, stage.shards) for stage in plan.stages])
 
 
 def seconds_of(events: Iterable[RunEvent], kind: str, stage: int, device: str) -> list[float]:

@@ -10,7 +10,8 @@ import numpy as np
 
 from dora_nb.costs.buckets import bucket_cuts
 from dora_nb.costs.operations import OperationClass
-from dora_nb.costs.table import CostTable
+from dora_nb.costs.shards import held_share
+from dora_nb.costs.table import CostTable, Floats
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan, Replica, Stage
 from dora_nb.domain.transfer import HOSTED
@@ -27,7 +28,7 @@ def compute_seconds(
     a part as for the whole pass (our own choice; when a bucket is full only the slowest decides).
     """
     for index, stage in enumerate(plan.stages):
-        own = {each: _replica_times(stage, place, table, cluster) for place, each in enumerate(stage.devices)}
+        own = {each: _replica_times(stage, place, workload, table, cluster) for place, each in enumerate(stage.devices)}
         yield OperationClass("forward", index), {name: times.forward_s for name, times in own.items()}
         if workload.trains:
             whole_s = {name: times.backward_s for name, times in own.items()}
@@ -36,7 +37,9 @@ def compute_seconds(
             for part, seconds in enumerate(parts_of_backward(stage, workload, cluster, table), start=1):
                 shares = {name: each / slowest_s if slowest_s else 1.0 for name, each in whole_s.items()}
                 yield OperationClass("backward", index, part), {name: seconds * share for name, share in shares.items()}
-            steps = {name: _step_s(plan, index, name, workload, cluster, table) for name in stage.devices}
+            steps = {
+                name: _step_s(plan, index, place, workload, cluster, table) for place, name in enumerate(stage.devices)
+            }
             yield OperationClass("step", index), steps
         if workload.decode_steps:
             steps = {
@@ -63,7 +66,7 @@ def parts_of_backward(stage: Stage, workload: Workload, cluster: Cluster, table:
     filled_s = [0.0]
     for cut in bucket_layers(stage, workload)[1:]:
         passed = stage.replace(first_layer=cut)
-        times = (_replica_times(passed, place, table, cluster) for place in range(len(stage.replicas)))
+        times = (_replica_times(passed, place, workload, table, cluster) for place in range(len(stage.replicas)))
         filled_s.append(max(each.backward_s for each in times))
     return [until - since for since, until in itertools.pairwise(filled_s)]
 
@@ -77,7 +80,9 @@ def bucket_layers(stage: Stage, workload: Workload) -> list[int]:
     return [int(cut) for cut in bucket_cuts(workload, first, stop, buckets)[0]]
 
 
-def pass_seconds(stage: Stage, device: int, samples: int, table: CostTable) -> tuple[float, float]:
+def pass_seconds(
+    stage: Stage, device: int, samples: int, table: CostTable, share: Floats | float = 1.0
+) -> tuple[float, float]:
     """Seconds of a forward and of a backward pass; what is run forward again is part of the backward pass.
 
     Parameters
@@ -90,19 +95,28 @@ def pass_seconds(stage: Stage, device: int, samples: int, table: CostTable) -> t
         Of a micro-batch that the device takes.
     table
         Compute times.
+    share
+        Of each of the stage's layers that the device computes; see :func:`~dora_nb.costs.shards.held_share`.
     """
     table = table.with_weights(stage.weights)
     layers, again = slice(stage.first_layer, stage.stop_layer), stage.layers_again(len(table.forward_s))
-    forward_s = float(table.forward_s[layers, device, samples].sum())
+    forward_s = float((share * table.forward_s[layers, device, samples]).sum())
     again_s = float(table.forward_s[again.start : again.stop, device, samples].sum())
-    return forward_s, float(table.backward_s[layers, device, samples].sum()) + again_s
+    return forward_s, float((share * table.backward_s[layers, device, samples]).sum()) + again_s
 
 
 def step_seconds(
-    table: CostTable, workload: Workload, device: int, first: int, stop: int, *, hosts_first_layer: bool
+    table: CostTable,
+    workload: Workload,
+    device: int,
+    first: int,
+    stop: int,
+    *,
+    hosts_first_layer: bool,
+    share: Floats | float = 1.0,
 ) -> float:
-    """Optimizer seconds of layers [first, stop) on a device, parameters held twice counted once."""
-    seconds = float(table.step_s[first:stop, device].sum())
+    """Optimizer seconds of (a share of) layers [first, stop) on a device; what is held twice is counted once."""
+    seconds = float((share * table.step_s[first:stop, device]).sum())
     embedding = workload.layers[0]
     if not workload.tied_parameters:
         return seconds
@@ -113,7 +127,7 @@ def step_seconds(
 
 
 def group_samples(plan: Plan, replica: Replica) -> int:
-    """Samples of a replica whose tokens are generated together."""
+    """Samples of a replica, or of a device that holds shards, whose tokens are generated together."""
     return plan.micro_batches // plan.token_groups * replica.samples
 
 
@@ -121,14 +135,14 @@ def replica_busy_s(plan: Plan, workload: Workload, cluster: Cluster, table: Cost
     """Seconds that one replica of a stage, by their indices, computes in an iteration."""
     stage = plan.stages[index]
     replica = stage.replicas[place]
-    own = _replica_times(stage, place, table, cluster)
+    own = _replica_times(stage, place, workload, table, cluster)
     per_micro_batch_s = own.forward_s + own.backward_s
     if plan.hosts_first_layer(index):
         hosted = _hosted_times(replica.device, replica.samples, table, cluster)
         per_micro_batch_s += hosted.forward_s + hosted.backward_s
     busy_s = plan.micro_batches * per_micro_batch_s
     if workload.trains:
-        busy_s += _step_s(plan, index, replica.device, workload, cluster, table)
+        busy_s += _step_s(plan, index, place, workload, cluster, table)
     if workload.decode_steps:
         busy_s += plan.token_groups * _decode_s(plan, index, place, workload, cluster, table)
     return busy_s
@@ -140,10 +154,10 @@ class _PassTimes:
     backward_s: float
 
 
-def _replica_times(stage: Stage, place: int, table: CostTable, cluster: Cluster) -> _PassTimes:
+def _replica_times(stage: Stage, place: int, workload: Workload, table: CostTable, cluster: Cluster) -> _PassTimes:
     replica = stage.replicas[place]
     device = cluster.device_ids.index(replica.device)
-    return _PassTimes(*pass_seconds(stage, device, replica.samples, table))
+    return _PassTimes(*pass_seconds(stage, device, replica.samples, table, held_share(stage, place, workload)))
 
 
 def _hosted_times(device_id: str, samples: int, table: CostTable, cluster: Cluster) -> _PassTimes:
@@ -152,23 +166,24 @@ def _hosted_times(device_id: str, samples: int, table: CostTable, cluster: Clust
 
 
 def _decode_s(plan: Plan, index: int, place: int, workload: Workload, cluster: Cluster, table: CostTable) -> float:
-    """Seconds of all steps after the first token on one replica, which takes its share of one group."""
+    """Seconds of all steps after the first token on one device, which takes its share of one group."""
     stage = plan.stages[index]
     replica, table = stage.replicas[place], table.with_weights(stage.weights)
     if table.token_s is None:
         raise InputError("table.token_s", None, "seconds of one further token, for a workload that generates")
     device, samples = cluster.device_ids.index(replica.device), group_samples(plan, replica)
-    step_s = table.token_s[stage.first_layer : stage.stop_layer, device, samples].sum()
-    return workload.decode_steps * float(step_s)
+    whole_s = table.token_s[stage.first_layer : stage.stop_layer, device, samples]
+    return workload.decode_steps * float((held_share(stage, place, workload) * whole_s).sum())
 
 
-def _step_s(plan: Plan, index: int, device_id: str, workload: Workload, cluster: Cluster, table: CostTable) -> float:
+def _step_s(plan: Plan, index: int, place: int, workload: Workload, cluster: Cluster, table: CostTable) -> float:
     stage = plan.stages[index]
     return step_seconds(
         table,
         workload,
-        cluster.device_ids.index(device_id),
+        cluster.device_ids.index(stage.devices[place]),
         stage.first_layer,
         stage.stop_layer,
         hosts_first_layer=plan.hosts_first_layer(index),
+        share=held_share(stage, place, workload),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dora_nb.costs.operations import Operation, OperationClass, Operations, Timing
+from dora_nb.costs.operations import TOKEN_KINDS, Operation, OperationClass, Operations, Timing
 from dora_nb.costs.stream import Wait
 from dora_nb.costs.timeline import TimelineEntry
 from dora_nb.domain.qoe import ROUNDING
@@ -64,8 +64,8 @@ def details_of(
     slack_s: list[float] = []
     known: dict[tuple[OperationClass, int], tuple[float, ...]] = {}  # tokens by the thousand are of a few classes
     for entry in timeline:
-        together = decode_steps if entry.kind in ("decode", "token") else 1
-        number = 0 if entry.kind in ("decode", "token") else entry.micro_batch
+        together = decode_steps if entry.kind in TOKEN_KINDS else 1
+        number = 0 if entry.kind in TOKEN_KINDS else entry.micro_batch
         operation = Operation(entry.kind, entry.stage, number, entry.part)
         key = operation.cls, together
         if key not in known:

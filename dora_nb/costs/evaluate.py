@@ -26,7 +26,6 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.prediction import DevicePrediction, IdlePrediction, Prediction
 from dora_nb.domain.transfer import HOSTED
 from dora_nb.domain.workload import Workload
-from dora_nb.errors import InputError
 from dora_nb.units import format_joules, format_seconds
 
 #: Stands in for a makespan of nothing, so that throughput stays finite.
@@ -103,9 +102,6 @@ def evaluate(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable 
         precedence of its operations.
     """
     check_fits(plan, workload, cluster)
-    for index, stage in enumerate(plan.stages):
-        if stage.shards:
-            raise InputError(f"plan.stages[{index}].shards", stage.shards, "(): what shards cost is not predicted")
     table = cost_table(workload, cluster) if table is None else table
     timing = timing_of(plan, workload, cluster, table)
     operations = operations_of(Shape.of(plan, workload))
@@ -154,7 +150,7 @@ def _prediction(
                 DevicePrediction(
                     device=device.id,
                     busy_s=busy_s,
-                    memory_bytes=memory_of(memory, plan, index, replica.samples),
+                    memory_bytes=memory_of(memory, plan, index, place),
                     usable_memory_bytes=device.usable_memory_bytes,
                     energy_j=device.idle_w * horizon_s + (device.active_w - device.idle_w) * busy_s,
                 )
@@ -197,20 +193,21 @@ def _token_times(
     return first_token_s, steps_s / workload.decode_steps
 
 
-def memory_of(memory: MemoryModel, plan: Plan, index: int, samples: int) -> float:
-    """Bytes a replica with so many samples of a plan's stage needs."""
+def memory_of(memory: MemoryModel, plan: Plan, index: int, place: int) -> float:
+    """Bytes that a device of a plan's stage, by its place in the stage, needs."""
     stage = plan.stages[index]
     return float(
         memory.replica_bytes(
             stage.first_layer,
             stage.stop_layer,
-            samples=float(samples),
+            samples=float(stage.replicas[place].samples),
             in_flight=stage.in_flight,
             micro_batches=plan.micro_batches,
-            replicated=len(stage.replicas) > 1,
+            replicated=len(stage.replicas) > 1 and not stage.shards,
             hosts_first_layer=plan.hosts_first_layer(index),
             recomputes=stage.recomputes,
             weights=stage.weights,
+            share=stage.shards[place] / sum(stage.shards) if stage.shards else 1.0,
         )
     )
 
@@ -225,7 +222,8 @@ def period_s(plan: Plan, workload: Workload, timing: Timing, operations: Operati
     seconds = timing.duration_s
 
     def both_ways_s(stage: int) -> float:
-        return seconds[OperationClass("forward", stage)] + seconds.get(OperationClass("backward", stage), 0.0)
+        kinds: tuple[Kind, ...] = ("forward", "shard-sum", "backward", "shard-gradient-sum")
+        return sum(seconds.get(OperationClass(kind, stage), 0.0) for kind in kinds)
 
     def whole_s(kind: Kind, stage: int) -> float:
         """A transfer's chunks one after the other, and the latency of the last."""
@@ -250,4 +248,4 @@ def period_s(plan: Plan, workload: Workload, timing: Timing, operations: Operati
 
 
 #: Transfers of one iteration rather than of every micro-batch.
-ONCE = {"all-reduce", "tied-reduce", "tied-exchange", "tied-broadcast", "token"}
+ONCE = {"all-reduce", "tied-reduce", "tied-exchange", "tied-broadcast", "token", "shard-token-sum"}

@@ -10,6 +10,7 @@ import numpy as np
 
 from dora_nb.costs.comparison import seconds_of
 from dora_nb.costs.compute_times import step_seconds
+from dora_nb.costs.shards import held_share
 from dora_nb.costs.table import CostTable, Floats
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.profile import BySamples, LayerProfile, Profile
@@ -133,7 +134,8 @@ def _correct(table: CostTable, place: int, record: RunRecord, device: str, dilat
     plan, workload = record.plan, record.workload
     index = next(index for index, stage in enumerate(plan.stages) if device in stage.devices)
     stage = plan.stages[index]
-    samples, own = stage.replicas[stage.devices.index(device)].samples, slice(stage.first_layer, stage.stop_layer)
+    at, own = stage.devices.index(device), slice(stage.first_layer, stage.stop_layer)
+    samples, share = stage.replicas[at].samples, held_share(stage, at, workload)
 
     def factor(kind: str, of: int, known_s: float, again_s: float = 0.0) -> float:
         """Measured over known seconds; ``again_s`` of what was measured is forward passes run again."""
@@ -143,7 +145,9 @@ def _correct(table: CostTable, place: int, record: RunRecord, device: str, dilat
         return max(statistics.median(measured) / dilation - again_s, 0.0) / known_s
 
     hosts = plan.hosts_first_layer(index)
-    step_s = step_seconds(table, workload, place, stage.first_layer, stage.stop_layer, hosts_first_layer=hosts)
+    step_s = step_seconds(
+        table, workload, place, stage.first_layer, stage.stop_layer, hosts_first_layer=hosts, share=share
+    )
     table.step_s[:, place] *= factor("step", index, step_s)
     for kind, seconds in (("forward", table.forward_s), ("backward", table.backward_s)):
         hosted = factor(kind, HOSTED, float(seconds[0, place, samples])) if hosts else 1.0
@@ -152,11 +156,12 @@ def _correct(table: CostTable, place: int, record: RunRecord, device: str, dilat
         if kind == "backward":  # forward seconds are corrected by now
             again = stage.layers_again(len(workload.layers))
             again_s = float(table.forward_s[again.start : again.stop, place, samples].sum())
-        seconds[:, place] *= factor(kind, index, float(seconds[own, place, samples].sum()), again_s)
+        seconds[:, place] *= factor(kind, index, float((share * seconds[own, place, samples]).sum()), again_s)
         if hosts:
             seconds[0, place] = first_s
     if table.token_s is not None:  # a group gets a token at a time
-        known_s = float(table.token_s[own, place, plan.micro_batches // plan.token_groups * samples].sum())
+        tokens_s = table.token_s[own, place, plan.micro_batches // plan.token_groups * samples]
+        known_s = float((share * tokens_s).sum())
         table.token_s[:, place] *= factor("decode", index, known_s)
 
 

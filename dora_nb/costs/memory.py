@@ -30,6 +30,11 @@ class ReplicaBytes(NamedTuple):
         return np.asarray(samples * self.per_sample + self.parameters + self.fixed)
 
 
+#: Tensors as wide as its output in a block's stash that are not sliced: its input, what two norms give or read, and
+#: the sum behind attention.
+WHOLE_TENSORS = 4
+
+
 @dataclass(frozen=True)
 class MemoryModel:
     """Memory of stages of one workload.
@@ -41,6 +46,10 @@ class MemoryModel:
 
     A stage that recomputes keeps what enters each of its layers instead of the layer's stash, and one layer's stash at
     a time while it is run again; the network's last layer, which is not run again, keeps its own.
+
+    A device that holds a share of its layers' parts holds that share of what the sliced layers keep, but for the
+    :data:`WHOLE_TENSORS` of their stash that every device has whole; boundary tensors and the working set, in which
+    sums are received, are counted whole (our own, conservative choice).
 
     Stages are given as layers [first, stop), one stage or arrays of stages that broadcast together.
     """
@@ -54,6 +63,25 @@ class MemoryModel:
     @cached_property
     def _int8_parameters(self) -> Floats:
         return _running_sum(list(self.workload.int8_parameters))
+
+    @cached_property
+    def _sliced_parameters(self) -> Floats:
+        return _running_sum([layer.parameters if layer.parts > 1 else 0 for layer in self.workload.layers])
+
+    @cached_property
+    def _sliced_int8_parameters(self) -> Floats:
+        both = zip(self.workload.layers, self.workload.int8_parameters, strict=True)
+        return _running_sum([parameters if layer.parts > 1 else 0 for layer, parameters in both])
+
+    @cached_property
+    def _sliced_stash(self) -> Floats:
+        sliced = [layer.stash_elements - WHOLE_TENSORS * layer.output_elements for layer in self.workload.layers]
+        both = zip(self.workload.layers, sliced, strict=True)
+        return _running_sum([max(elements, 0) if layer.parts > 1 else 0 for layer, elements in both])
+
+    @cached_property
+    def _sliced_cache(self) -> Floats:
+        return self._cache_of([layer.kv_elements if layer.parts > 1 else 0 for layer in self.workload.layers])
 
     @cached_property
     def _stash(self) -> Floats:
@@ -90,11 +118,13 @@ class MemoryModel:
     @cached_property
     def _cache(self) -> Floats:
         """Elements of one sample's key-value cache at its longest."""
+        return self._cache_of([layer.kv_elements for layer in self.workload.layers])
+
+    def _cache_of(self, elements: list[int]) -> Floats:
         workload = self.workload
         if not workload.generates or workload.sequence is None:
             return np.zeros(len(workload.layers) + 1)
-        tokens = workload.sequence + workload.new_tokens
-        return np.asarray(tokens * _running_sum([layer.kv_elements for layer in workload.layers]))
+        return np.asarray((workload.sequence + workload.new_tokens) * _running_sum(elements))
 
     def _is_whole(self, first: Cuts, stop: Cuts) -> NDArray[np.bool_]:
         return np.asarray((np.asarray(first) == 0) & (np.asarray(stop) == len(self.workload.layers)))
@@ -130,6 +160,7 @@ class MemoryModel:
         hosts_first_layer: bool = False,
         recomputes: bool = False,
         weights: Weights | None = None,
+        share: float | Floats = 1.0,
     ) -> Floats:
         """Bytes that one replica of a stage needs.
 
@@ -151,6 +182,8 @@ class MemoryModel:
             Whether the stage runs its layers forward again before their backward pass.
         weights
             In what weights are held, see :attr:`~dora_nb.domain.plan.Stage.weights`.
+        share
+            Of the parts of every layer that can be sliced; see :attr:`~dora_nb.domain.plan.Stage.shards`.
         """
         whole = self.replica_parts(
             first,
@@ -161,6 +194,7 @@ class MemoryModel:
             hosts_first_layer=hosts_first_layer,
             recomputes=recomputes,
             weights=weights,
+            share=share,
         )
         return whole.of(samples)
 
@@ -175,22 +209,27 @@ class MemoryModel:
         hosts_first_layer: bool = False,
         recomputes: bool = False,
         weights: Weights | None = None,
+        share: float | Floats = 1.0,
     ) -> ReplicaBytes:
         """The same before it is known how many samples the replica takes; parameters as above."""
-        workload, element = self.workload, self.workload.bytes_inside(weights)
-        parameters = self.parameters(first, stop, hosts_first_layer)
+        workload, element, away = self.workload, self.workload.bytes_inside(weights), np.asarray(1.0 - share)
+        sliced = away * (self._sliced_parameters[stop] - self._sliced_parameters[first])
+        parameters = self.parameters(first, stop, hosts_first_layer) - sliced
         per_parameter, stashes, directions = float(element), 0, 1
         fixed = np.zeros(np.shape(parameters))
         if weights == "int8":
-            fixed = (1.0 - element) * (self._int8_parameters[stop] - self._int8_parameters[first])
+            narrow = self._int8_parameters[stop] - self._int8_parameters[first]
+            narrow = narrow - away * (self._sliced_int8_parameters[stop] - self._sliced_int8_parameters[first])
+            fixed = (1.0 - element) * narrow
         if workload.trains:
             per_parameter += element + ADAMW_STATE_BYTES
             stashes, directions = min(in_flight, micro_batches), 2
-            summed = self.gradient_parameters(first, stop, hosts_first_layer)
+            summed = self.gradient_parameters(first, stop, hosts_first_layer) - sliced
             fixed = (parameters - summed) * element  # the other copy's gradient of tied parameters
             if replicated:
                 fixed = fixed + summed * element
         per_sample = self._kept_bytes(first, stop, stashes, recomputes)
+        per_sample = per_sample - away * stashes * (self._sliced_stash[stop] - self._sliced_stash[first]) * element
         working_set = self._working_set[first, stop]
         if workload.generates:
             working_set = np.maximum(working_set, micro_batches * self._token_set[first, stop])
@@ -198,7 +237,8 @@ class MemoryModel:
             working_set = np.maximum(working_set, workload.layers[0].traffic_elements)
         per_sample = per_sample + working_set * element
         per_sample = per_sample + directions * micro_batches * (self._cut_bytes[first] + self._cut_bytes[stop])
-        per_sample = per_sample + micro_batches * (self._cache[stop] - self._cache[first]) * element
+        cache = self._cache[stop] - self._cache[first] - away * (self._sliced_cache[stop] - self._sliced_cache[first])
+        per_sample = per_sample + micro_batches * cache * element
         if hosts_first_layer:
             stash = workload.layers[0].stash_elements * element if workload.trains else 0
             ends = self._cut_bytes[0] + self._cut_bytes[1]

@@ -269,9 +269,9 @@ class Network:
             following = [*devices[1:], devices[0]]
             part = size_bytes / len(devices)
             one_round = self.exchange([Flow(a, b, part) for a, b in zip(devices, following, strict=True)])
-            return _in_turn([one_round] * (2 * (len(devices) - 1)))
+            return in_turn([one_round] * (2 * (len(devices) - 1)))
         everyone = dict.fromkeys(devices, size_bytes)
-        return _in_turn([self.fan_in(everyone, choice.leader), self.fan_out(choice.leader, everyone)])
+        return in_turn([self.fan_in(everyone, choice.leader), self.fan_out(choice.leader, everyone)])
 
     @property
     def all_reduce_algorithms(self) -> tuple[Algorithm, ...]:
@@ -326,7 +326,7 @@ def _overlaps(senders: Mapping[str, float], receivers: Mapping[str, float]) -> I
         start += size
 
 
-def _in_turn(rounds: Sequence[Hold]) -> Hold:
+def in_turn(rounds: Sequence[Hold]) -> Hold:
     """Rounds of one transfer that follow one another, each as slow as its slowest part."""
     held_s = sum(max(each.seconds.values(), default=0.0) for each in rounds)
     return Hold(

@@ -81,6 +81,8 @@ class Shape(NamedTuple):
         first one.
     token_groups
         How many groups of the batch follow each other then.
+    sharded
+        Stages, by index, whose layers are sliced over devices: what a pass gives is there when the sums behind it are.
     """
 
     in_flight: tuple[int, ...]
@@ -96,6 +98,7 @@ class Shape(NamedTuple):
     generates: bool = False
     decodes: bool = False
     token_groups: int = 1
+    sharded: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, plan: Plan, workload: Workload) -> Shape:
@@ -114,6 +117,7 @@ class Shape(NamedTuple):
             generates=workload.generates,
             decodes=workload.decode_steps > 0,
             token_groups=plan.token_groups,
+            sharded=tuple(index for index, stage in enumerate(plan.stages) if stage.shards),
         )
 
 
@@ -175,6 +179,11 @@ class Operations:
         """Positions of the operations that use the network."""
         return tuple(i for i, operation in enumerate(self.operations) if operation.kind not in COMPUTE_KINDS)
 
+    def sums_behind(self, forward: int) -> int:
+        """The position of the sums behind a forward pass, of its own where there are none."""
+        _, stage, micro_batch, _ = self.operations[forward]
+        return self.index.get(Operation("shard-sum", stage, micro_batch), forward)
+
     def longest_path(self, duration_s: Mapping[OperationClass, NDArray[np.float64] | float]) -> NDArray[np.float64]:
         """Makespan if nothing had to wait for the medium: a lower bound on every schedule.
 
@@ -198,6 +207,11 @@ class Operations:
 
 
 COMPUTE_KINDS = ("forward", "backward", "step", "decode", "follow")
+
+#: What happens once for every token after the first; each operation stands for all steps together.
+TOKEN_KINDS = ("decode", "token", "shard-token-sum")
+
+_SUMS_BEHIND: dict[str, TransferKind] = {"forward": "shard-sum", "backward": "shard-gradient-sum"}
 
 
 @lru_cache(maxsize=4096)
@@ -242,6 +256,7 @@ class _Precedence:
             for part in self._parts(Operation(*pass_)):
                 self._needs(part, *over)
                 over = [part]
+            over = self._given(Operation(*pass_))
             if not self.shape.overlap:
                 over = [*over, *self._sent_after(Operation(*pass_))]
         return over
@@ -265,6 +280,15 @@ class _Precedence:
         elif (operation.kind, operation.micro_batch) == ("backward", self.shape.micro_batches - 1):
             count = self.shape.buckets[operation.stage] if operation.stage != HOSTED else 1
         return [operation] if count <= 1 else [operation._replace(part=part) for part in range(1, count + 1)]
+
+    def _given(self, pass_: Operation) -> list[Operation]:
+        """What must be over before a pass has given what it is for: itself, or the sums behind it."""
+        done = self._parts(pass_)[-1]
+        if pass_.stage not in self.shape.sharded:
+            return [done]
+        sums = Operation(_SUMS_BEHIND[pass_.kind], pass_.stage, pass_.micro_batch)
+        self._needs(sums, done)
+        return [sums]
 
     def _sent_after(self, operation: Operation) -> list[Operation]:
         """What a stage sends when a pass is done."""
@@ -297,16 +321,18 @@ class _Precedence:
             self._needs(arrival)
             self._needs(Operation("forward", stage, micro_batch), arrival)
         if shape.outputs and not shape.generates:
-            self._needs(Operation("output", self.last, micro_batch), Operation("forward", self.last, micro_batch))
+            given = self._given(Operation("forward", self.last, micro_batch))
+            self._needs(Operation("output", self.last, micro_batch), *given)
 
     def _hand_over(self, produced: Operation, transfer: Operation, used: Operation) -> None:
         for part in self._parts(transfer):
-            self._needs(part, self._parts(produced)[-1])
+            self._needs(part, *self._given(produced))
             self._needs(self._parts(used)[0], part)
 
     def _generation(self) -> None:
         """What follows the prompt's passes."""
-        chain = [Operation("forward", self.last, self.shape.micro_batches - 1), *generation(self.shape)]
+        prompt = self._given(Operation("forward", self.last, self.shape.micro_batches - 1))
+        chain = [*prompt, *generation(self.shape)]
         for earlier, later in itertools.pairwise(chain):
             self._needs(later, earlier)
 
@@ -336,10 +362,10 @@ class _Precedence:
 def generation(shape: Shape) -> list[Operation]:
     """What follows the passes of the prompt, one after another; each operation stands for all steps together.
 
-    The tokens chosen go back to the first stage, every stage computes and hands on. Where the whole batch travels as
-    one unit nothing overlaps. Steps take equally long on average, so their sum may be put operation by operation. With
-    several groups the operations are those of one group, and ``follow`` stands for how much longer all of them take
-    (:mod:`dora_nb.costs.token_rounds`).
+    The tokens chosen go back to the first stage, every stage computes, sums what its shards gave, and hands on. Where
+    the whole batch travels as one unit nothing overlaps. Steps take equally long on average, so their sum may be put
+    operation by operation. With several groups the operations are those of one group, and ``follow`` stands for how
+    much longer all of them take (:mod:`dora_nb.costs.token_rounds`).
     """
     last = len(shape.in_flight) - 1
     chain: list[Operation] = []
@@ -348,6 +374,8 @@ def generation(shape: Shape) -> list[Operation]:
             chain.append(Operation("token", last, 0))
         for stage in range(last + 1):
             chain.append(Operation("decode", stage, 0))
+            if stage in shape.sharded:
+                chain.append(Operation("shard-token-sum", stage, 0))
             if stage < last:
                 chain.append(Operation("token", stage, 0))
         if shape.token_groups > 1:

@@ -32,10 +32,19 @@ def unit_bytes(workload: Workload) -> Floats:
 
 
 def held_units(plan: Plan, workload: Workload) -> dict[str, frozenset[int]]:
-    """Units of parameters that each device of a plan holds; see :func:`unit_bytes`."""
+    """Units of parameters that each device of a plan holds; see :func:`unit_bytes`.
+
+    Raises
+    ------
+    InputError
+        If a stage has shards: a device then holds parts of units.
+    """
     layers = len(workload.layers)
     held: dict[str, frozenset[int]] = {}
     for index, stage in enumerate(plan.stages):
+        if stage.shards:
+            allowed = "() in a plan that is switched to or kept beside others: what moves or is shared is whole layers"
+            raise InputError(f"plan.stages[{index}].shards", stage.shards, allowed)
         units = set(range(stage.first_layer, stage.stop_layer))
         if plan.tied == "hosted" and index == len(plan.stages) - 1:
             units.add(0)

@@ -45,13 +45,13 @@ def _ends(plan: Plan, workload: Workload, kind: str, stage: int) -> tuple[tuple[
     following = first if stage in (HOSTED, len(plan.stages) - 1) else plan.stages[stage + 1]
     match kind:
         case "activation" | "token":  # chosen tokens go from the last stage back to the first
-            return own.devices, following.devices
+            return own.senders, following.devices
         case "gradient":
-            return following.devices, own.devices
+            return following.senders, own.devices
         case "input" | "label":
             return (workload.source or "",), own.devices
         case "output":
-            return own.devices, (workload.sink or "",)
+            return own.senders, (workload.sink or "",)
         case "tied-exchange":
             return (first.leader, last.leader), (last.leader, first.leader)
         case "tied-reduce":

@@ -22,12 +22,14 @@ Wait = tuple[int, int, float]
 def waits_within(operations: Operations, timing: Timing, period_s: float) -> list[Wait]:
     """What must wait for what, apart from the media: precedence, and stages that must be free for the next request.
 
-    A stage runs all passes of one request before the first of the next one.
+    A stage runs all passes of one request, and the sums behind them, before the first of the next one.
     """
     seconds = [timing.duration_s[kind] for kind in operations.classes]
     waits = [(each, later, seconds[each]) for later, before in enumerate(operations.predecessors) for each in before]
     stages = passes_by_stage(operations).values()
-    waits.extend((passes[-1], passes[0], seconds[passes[-1]] - period_s) for passes in stages)
+    for passes in stages:
+        last = operations.sums_behind(passes[-1])
+        waits.append((last, passes[0], seconds[last] - period_s))
     return waits
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dora_nb.costs.operations import Kind, Operations, Timing
+from dora_nb.costs.operations import TOKEN_KINDS, Kind, Operations, Timing
 from dora_nb.costs.timing import round_legs, token_chain
 from dora_nb.costs.token_rounds import every_leg
 from dora_nb.domain.plan import Plan
@@ -41,7 +41,7 @@ def timeline_of(
     """Every operation with its times, by start; tokens step by step."""
     entries = []
     for operation, kind, start in zip(operations.operations, operations.classes, start_s, strict=True):
-        if operation.kind in ("decode", "token", "follow"):
+        if operation.kind in (*TOKEN_KINDS, "follow"):
             continue
         stage = plan.stages[operation.stage]  # HOSTED is -1: the last stage's devices run it
         places = tuple(timing.holds[kind].seconds) if kind in timing.holds else stage.devices
@@ -61,5 +61,5 @@ def _steps(
     for going in every_leg(legs, plan.token_groups, workload.decode_steps):
         operation = chain[going.leg]._replace(micro_batch=going.step * plan.token_groups + going.group)
         stage, from_s = plan.stages[operation.stage], begin_s + going.start_s
-        places = tuple(timing.holds[operation.cls].seconds) if operation.kind == "token" else stage.devices
+        places = tuple(timing.holds[operation.cls].seconds) if operation.cls in timing.holds else stage.devices
         yield TimelineEntry(*operation, from_s, from_s + legs[going.leg].duration_s, places)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from dora_nb.costs.compute_times import compute_seconds
 from dora_nb.costs.network import Network
-from dora_nb.costs.operations import Operation, OperationClass, Shape, Timing, generation
+from dora_nb.costs.operations import TOKEN_KINDS, Operation, OperationClass, Shape, Timing, generation
 from dora_nb.costs.table import CostTable
 from dora_nb.costs.token_rounds import Leg, every_leg, rounds_s, slack_s
 from dora_nb.costs.transfers import transfer_holds
@@ -34,7 +34,7 @@ def timing_of(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable
 
 def token_chain(plan: Plan, workload: Workload) -> list[Operation]:
     """What a group does in a round."""
-    return [each for each in generation(Shape.of(plan, workload)) if each.kind in ("decode", "token")]
+    return [each for each in generation(Shape.of(plan, workload)) if each.kind in TOKEN_KINDS]
 
 
 def round_legs(plan: Plan, workload: Workload, timing: Timing) -> list[Leg]:

@@ -12,6 +12,7 @@ from dora_nb.costs.compute_times import bucket_layers
 from dora_nb.costs.memory import MemoryModel
 from dora_nb.costs.network import Flow, Hold, Network
 from dora_nb.costs.operations import OperationClass, Operations, Shape
+from dora_nb.costs.shards import hand_over, sent, shard_holds, shares
 from dora_nb.domain.architecture import INTEGER_BYTES
 from dora_nb.domain.plan import Plan, Stage
 from dora_nb.domain.transfer import HOSTED
@@ -28,26 +29,26 @@ def transfer_holds(plan: Plan, workload: Workload, network: Network) -> Iterable
     for (index, stage), (_, following) in itertools.pairwise(pipeline):
         size = workload.cut_bytes(1 if index == HOSTED else stage.stop_layer)
         size /= plan.chunks
-        out = network.hand_over(_shares(stage, size), _shares(following, size))
-        yield OperationClass("activation", index), out
+        yield OperationClass("activation", index), hand_over(network, stage, following, size)
         if workload.trains:
-            yield OperationClass("gradient", index), network.hand_over(_shares(following, size), _shares(stage, size))
+            yield OperationClass("gradient", index), hand_over(network, following, stage, size)
     shape = Shape.of(plan, workload)
     if shape.inputs and workload.source is not None:
-        into = network.fan_out(workload.source, _shares(first_stage, workload.input_bytes))
+        into = network.fan_out(workload.source, shares(first_stage, workload.input_bytes))
         yield OperationClass("input", first_index), into
     if shape.labels and workload.source is not None:
         yield (
             OperationClass("label", last),
-            network.fan_out(workload.source, _shares(plan.stages[last], workload.label_bytes)),
+            network.fan_out(workload.source, shares(plan.stages[last], workload.label_bytes)),
         )
     if shape.outputs and workload.sink is not None:
         # What is generated leaves together at the end.
         pieces = plan.micro_batches * workload.new_tokens if workload.generates else 1
-        out = network.fan_in(_shares(plan.stages[last], pieces * workload.output_bytes), workload.sink)
+        out = network.fan_in(sent(plan.stages[last], pieces * workload.output_bytes), workload.sink)
         yield OperationClass("output", last), out
     if workload.decode_steps:
         yield from _token_holds(plan, workload, network)
+    yield from shard_holds(plan, workload, network)
     if workload.trains:
         yield from _gradient_sums(plan, workload, network)
 
@@ -86,11 +87,11 @@ def _token_holds(plan: Plan, workload: Workload, network: Network) -> Iterable[t
         size = batches * workload.token_bytes(stage.stop_layer)
         yield (
             OperationClass("token", index),
-            network.hand_over(_shares(stage, size), _shares(following, size)).times(steps),
+            hand_over(network, stage, following, size).times(steps),
         )
     if last:
         size = float(batches * INTEGER_BYTES)
-        back = network.hand_over(_shares(plan.stages[last], size), _shares(plan.stages[0], size))
+        back = hand_over(network, plan.stages[last], plan.stages[0], size)
         yield OperationClass("token", last), back.times(steps)
 
 
@@ -113,7 +114,3 @@ def _gradient_sums(plan: Plan, workload: Workload, network: Network) -> Iterable
             OperationClass("tied-exchange", last),
             network.exchange([Flow(head, tail, tied_bytes), Flow(tail, head, tied_bytes)]),
         )
-
-
-def _shares(stage: Stage, bytes_per_sample: float) -> dict[str, float]:
-    return {replica.device: replica.samples * bytes_per_sample for replica in stage.replicas}

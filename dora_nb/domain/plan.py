@@ -182,6 +182,11 @@ class Stage(Record):
         """The device that speaks for the stage: when tied gradients are summed, and for all that its shards send."""
         return self.devices[0] if self.all_reduce is None else self.all_reduce.leader
 
+    @property
+    def senders(self) -> tuple[str, ...]:
+        """Devices that hand over what leaves the stage: all, but of those with shards the leader."""
+        return (self.leader,) if self.shards else self.devices
+
     def layers_again(self, layers: int) -> range:
         """Layers that are run forward again before their backward pass, of a network of so many layers."""
         return range(self.first_layer, min(self.stop_layer, layers - 1)) if self.recomputes else range(0)

@@ -272,9 +272,8 @@ class _Run:
         if len(key) == 1:
             needed_bytes, memory = np.zeros(len(self.cluster.devices)), MemoryModel(self.workload)
             for index, stage in enumerate(plan.stages):
-                for replica in stage.replicas:
-                    place = self.cluster.device_ids.index(replica.device)
-                    needed_bytes[place] = memory_of(memory, plan, index, replica.samples)
+                for place, name in enumerate(stage.devices):
+                    needed_bytes[self.cluster.device_ids.index(name)] = memory_of(memory, plan, index, place)
         else:
             held = Residents(self.workload, tuple(map(self._predicted, together)), self.cluster.device_ids)
             needed_bytes = held.resident_bytes(range(len(together)))

@@ -118,8 +118,9 @@ class _Placement:
                 return None
             late = False
             for passes in self.passes.values():
-                last_s = self.timing.duration_s[self.operations.classes[passes[-1]]]
-                over_s = start_s[passes[-1]] + last_s - start_s[passes[0]] - self.period_s
+                last = self.operations.sums_behind(passes[-1])
+                last_s = self.timing.duration_s[self.operations.classes[last]]
+                over_s = start_s[last] + last_s - start_s[passes[0]] - self.period_s
                 if over_s > ROUNDING * self.period_s:
                     not_before_s[passes[0]] = start_s[passes[0]] + over_s
                     late = True
