@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple, Protocol
 
 from dora_nb.domain.comparison import Comparison, DeviceComparison, StageComparison, StepComparison, TransferComparison
@@ -16,6 +17,9 @@ from dora_nb.errors import InputError
 
 #: A receiver that waited less than this found its tensor there; handing over what has arrived takes about as long.
 WAITED_S = 2e-4
+
+#: The pass behind which sums over shards come.
+_SUMS_OF: Mapping[str, str] = {"shard-sum": "forward", "shard-gradient-sum": "backward", "shard-token-sum": "decode"}
 
 _TIED = ("tied-reduce", "tied-exchange", "tied-broadcast")
 
@@ -88,7 +92,11 @@ def compare(plan: Plan, run: RunRecord | Running) -> Comparison:
         emulation=record.emulation,
         steps=tuple(steps),
         stages=tuple(_stages(record, predicted)),
-        transfers=tuple(_hand_overs(record, predicted)) + tuple(_sums(record, predicted)),
+        transfers=(
+            *_hand_overs(record, predicted),
+            *_sums_in_passes(record, predicted),
+            *_sums(record, predicted),
+        ),
         devices=tuple(_devices(record, predicted)),
     )
 
@@ -204,6 +212,9 @@ def _expected_hand_overs(plan: Plan, predicted: PredictedTimeline) -> dict[tuple
         produced[key] = max(produced.get(key, 0.0), each.end_s)
     arrived: dict[tuple[str, int, int], float] = {}
     for transfer in predicted.transfers:
+        if transfer.kind in _SUMS_OF:  # what leaves a stage with shards is there when their sums are
+            made = _SUMS_OF[transfer.kind], transfer.stage, transfer.micro_batch
+            produced[made] = max(produced[made], transfer.end_s)
         if transfer.kind in ("activation", "gradient", "token"):
             had = transfer.kind, transfer.stage, transfer.micro_batch
             arrived[had] = max(arrived.get(had, 0.0), transfer.end_s)
@@ -249,6 +260,30 @@ def _sums(record: RunRecord, predicted: PredictedTimeline) -> Iterator[TransferC
             count=len(seconds),
             waited=len(seconds),
             predicted_s=end_s - start_s,
+            measured_s=statistics.median(seconds),
+        )
+
+
+def _sums_in_passes(record: RunRecord, predicted: PredictedTimeline) -> Iterator[TransferComparison]:
+    """The sums over shards, all those of a pass together."""
+    expected: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for each in predicted.transfers:
+        if each.kind in _SUMS_OF:
+            expected[each.kind, each.stage].append(each.end_s - each.start_s)
+    # Who computes faster waits for the others in every sum: the device that waited least was waited for.
+    measured: dict[tuple[str, int], dict[tuple[int, int], float]] = defaultdict(dict)
+    for event in record.compared_events:
+        if event.kind in _SUMS_OF:
+            passes, key = measured[event.kind, event.stage], (event.step, event.micro_batch)
+            passes[key] = min(passes.get(key, math.inf), event.end_s - event.start_s)
+    for kind, stage in sorted(measured.keys() & expected.keys()):
+        seconds = measured[kind, stage].values()
+        yield TransferComparison(
+            kind=kind,
+            stage=stage,
+            count=len(seconds),
+            waited=len(seconds),
+            predicted_s=statistics.median(expected[kind, stage]),
             measured_s=statistics.median(seconds),
         )
 

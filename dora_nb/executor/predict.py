@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from dora_nb.costs import CostTable
 from dora_nb.costs.compute_times import compute_seconds, pass_seconds, step_seconds
 from dora_nb.costs.network import Network
-from dora_nb.costs.operations import COMPUTE_KINDS, Operation, Operations, Shape, operations_of
+from dora_nb.costs.operations import COMPUTE_KINDS, TOKEN_KINDS, Operation, Operations, Shape, operations_of
 from dora_nb.costs.schedule import scheduled_transfers
+from dora_nb.costs.shards import held_share
 from dora_nb.costs.start_times import start_times
 from dora_nb.costs.timeline import TimelineEntry, timeline_of
 from dora_nb.costs.timing import timing_of
@@ -30,9 +31,6 @@ from dora_nb.executor.transit import Turn, as_ready, in_turns
 
 if TYPE_CHECKING:  # a prediction needs no torch
     from dora_nb.executor.measuring.profile import LayerTimes
-
-#: What the operations hold in sums, and a timeline step by step.
-_STEP_BY_STEP = ("decode", "token")
 
 Floats = NDArray[np.float64]
 
@@ -87,9 +85,10 @@ def targets_of(
     last = len(plan.stages) - 1
     index = next(index for index, stage in enumerate(plan.stages) if device_id in stage.devices)
     stage = plan.stages[index]
-    samples = stage.replicas[stage.devices.index(device_id)].samples
+    place = stage.devices.index(device_id)
+    samples, share = stage.replicas[place].samples, held_share(stage, place, workload)
     hosts = plan.tied == "hosted" and index == last
-    passes = {index: pass_seconds(stage, device, samples, table)}
+    passes = {index: pass_seconds(stage, device, samples, table, share)}
     if hosts:
         passes[HOSTED] = float(table.forward_s[0, device, samples]), float(table.backward_s[0, device, samples])
     targets = []
@@ -101,10 +100,13 @@ def targets_of(
         token_table = table.with_weights(stage.weights).token_s
         assert token_table is not None, "tokens were timed"
         own = slice(stage.first_layer, stage.stop_layer)
-        token_s = float(token_table[own, device, plan.micro_batches // plan.token_groups * samples].sum())
+        together = plan.micro_batches // plan.token_groups * samples
+        token_s = float((share * token_table[own, device, together]).sum())
         targets.append(Target(phase="decode", stage=index, seconds=token_s))
     if workload.trains:
-        seconds = step_seconds(table, workload, device, stage.first_layer, stage.stop_layer, hosts_first_layer=hosts)
+        seconds = step_seconds(
+            table, workload, device, stage.first_layer, stage.stop_layer, hosts_first_layer=hosts, share=share
+        )
         targets.append(Target(phase="step", stage=index, seconds=seconds))
     return tuple(targets)
 
@@ -153,7 +155,7 @@ def predict(
         times = in_turns(operations, timing, turns, arrived_s)
     ends_s = dict(zip(operations.operations, times.end_s, strict=True))
     entries = [  # who shares a medium takes longer than alone
-        entry if entry.kind in _STEP_BY_STEP else replace(entry, end_s=ends_s[_operation(entry)])
+        entry if entry.kind in TOKEN_KINDS else replace(entry, end_s=ends_s[_operation(entry)])
         for entry in timeline_of(plan, workload, operations, timing, times.start_s)
     ]
     own_s = dict(compute_seconds(plan, workload, cluster, table))

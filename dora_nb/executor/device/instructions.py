@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dora_nb.domain.plan import Plan, Stage
+from dora_nb.domain.plan import Plan
 from dora_nb.domain.transfer import HOSTED
 from dora_nb.errors import InputError
 
@@ -210,7 +210,7 @@ def compile_plan(plan: Plan, *, trains: bool, decode_steps: int = 0) -> dict[str
             if trains:
                 instructions += [*_sums(plan, index), Step(index)]
             instructions += _tokens(plan, index, interval, decode_steps)
-            speaks = device in senders_of(stage)
+            speaks = device in stage.senders
             programs[device] = tuple(each for each in instructions if speaks or not isinstance(each, Send))
     return programs
 
@@ -253,11 +253,6 @@ def _tokens(plan: Plan, index: int, interval: tuple[int, int], steps: int) -> li
     return program
 
 
-def senders_of(stage: Stage) -> tuple[str, ...]:
-    """Devices that send what leaves a stage: of those that hold shards, each of which has all of it, the leader."""
-    return (stage.leader,) if stage.shards else stage.devices
-
-
 def _before(plan: Plan, stage: int) -> int | None:
     """The stage that hands its output to ``stage``."""
     first = HOSTED if plan.tied == "hosted" else 0
@@ -276,7 +271,7 @@ def _pieces(plan: Plan, peer_stage: int, interval: tuple[int, int], *, coming: b
     return tuple(
         Piece(device, max(start, low), min(stop, high))
         for device, (low, high) in zip(peers.devices, peers.intervals, strict=True)
-        if max(start, low) < min(stop, high) and (not coming or device in senders_of(peers))
+        if max(start, low) < min(stop, high) and (not coming or device in peers.senders)
     )
 
 

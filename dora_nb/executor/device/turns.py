@@ -25,7 +25,6 @@ from dora_nb.domain.plan import Plan, Stage
 from dora_nb.domain.transfer import Transfer
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import ExecutionError
-from dora_nb.executor.device.instructions import senders_of
 
 if TYPE_CHECKING:  # plans are compiled without torch
     from dora_nb.executor.device.transport import Pending, Transport
@@ -192,9 +191,9 @@ def _ends(plan: Plan, transfer: Transfer) -> tuple[Sequence[str], Sequence[str]]
     own = plan.stages[transfer.stage]  # a hosted first layer is stage -1: the last stage's devices, before stage 0
     match transfer.kind:
         case "activation":
-            return senders_of(own), plan.stages[transfer.stage + 1].devices
+            return own.senders, plan.stages[transfer.stage + 1].devices
         case "gradient":
-            return senders_of(plan.stages[transfer.stage + 1]), own.devices
+            return plan.stages[transfer.stage + 1].senders, own.devices
         case "tied-reduce":
             return _others(own), (own.leader,)
         case "tied-broadcast":

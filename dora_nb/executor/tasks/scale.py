@@ -3,7 +3,8 @@
 The structure stays: family, ratio of query to key-value heads, biases and norms, tied or not, and where the plan cuts
 in terms of structure (a stage with only the embedding keeps only the embedding). Width, the depth of transformers,
 vocabulary, sequence and image shrink; of heads as many stay as shards in the plan's proportions need. Samples,
-micro-batches, replicas, in-flight counts, sums and the order of transfers are the plan's own. A stream keeps its rate, and a batch that generates gets fewer tokens.
+micro-batches, replicas, in-flight counts, sums and the order of transfers are the plan's own. A stream keeps its rate,
+and a batch that generates gets fewer tokens.
 """
 
 from __future__ import annotations
