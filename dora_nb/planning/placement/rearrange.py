@@ -17,6 +17,7 @@ from dora_nb.formulation.placement.downsets import Units
 from dora_nb.formulation.placement.program import Assignment, assignment_model
 from dora_nb.planning.placement.device_states import MOST_STATES, States
 from dora_nb.planning.placement.found import Found
+from dora_nb.planning.placement.in_order import place_along_orders
 from dora_nb.planning.placement.work_bound import period_bound
 from dora_nb.solvers import SolverChoice
 
@@ -112,8 +113,6 @@ def _starts(problem: MeasuredProblem, assignment: Assignment) -> list[list[int]]
     starts = [_greedy(assignment)]
     ordered = problem.replace(execution=problem.execution.replace(stages="contiguous"))
     if States.number(ordered) * (len(assignment.units.layers) + 1) <= MOST_STATES // 20:
-        from dora_nb.planning.placement.place import place_along_orders
-
         stages = place_along_orders(ordered)
         if stages is not None:
             starts.insert(0, _homes_of(problem, assignment, stages))

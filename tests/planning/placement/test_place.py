@@ -430,7 +430,7 @@ def test_starting_along_orders_leads_to_the_same_optimum(seed: int) -> None:
     found = []
     for few in (10**6, 0):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("dora_nb.planning.placement.place._FEW_DOWNSETS", few)
+            patch.setattr("dora_nb.planning.placement.in_order._FEW_DOWNSETS", few)
             patch.setattr("dora_nb.planning.placement.downset_search._KEPT_DOWNSETS", few)
             try:
                 found.append(place(problem).value_s)
