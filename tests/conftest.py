@@ -19,6 +19,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 _cache = tempfile.TemporaryDirectory()
 os.environ["XDG_CACHE_HOME"] = _cache.name
 
+# As many processes run tests as there are cores, and their kernels and workers come on top: more threads of a linear
+# algebra library would only wait for each other, which takes longer. Read when numpy is imported.
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
 # The same examples on every machine and no time limit on a single one: a busy machine must not fail a test.
 hypothesis.settings.register_profile("dora", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("dora")

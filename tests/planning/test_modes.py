@@ -83,8 +83,8 @@ def test_no_plan_generates_better_than_a_bound(
 
 
 def test_memory_for_the_cache_rules_a_device_out() -> None:
-    """Qwen3-0.6B in fp32 with 60,000 tokens of context: 28 blocks x 2,048 elements x 4 bytes a token are 13.8 GB."""
-    work = load_workload("qwen3-0.6b", mode="generate", new_tokens=60_000 - 128)
+    """Qwen3-0.6B in fp32, 20 x 3,000 tokens of context: 28 blocks x 2,048 elements x 4 bytes a token are 13.8 GB."""
+    work = load_workload("qwen3-0.6b", mode="generate", new_tokens=3_000 - 128, batch=20)
     place = load_cluster("smart-home")
     cache_bytes = 28 * 2_048 * 4 * 60_000
     room = {device.id: device.usable_memory_bytes for device in place.devices}

@@ -365,10 +365,15 @@ def test_plans_are_no_worse_than_their_baselines() -> None:
         assert predicted(answers.plans[-1])[1] <= predicted(baseline)[1] * (1 + 1.01e-3)
 
 
+@pytest.fixture(scope="module")
+def whole() -> PlanSet:
+    """All that there is to find at home, in as much time as it takes."""
+    return plan(load_workload("qwen3-0.6b", mode="training", batch=16), load_cluster("smart-home"))
+
+
 @pytest.mark.parametrize("time_limit_s", [1e-3, 0.3])
-def test_a_time_limit_returns_the_best_so_far_with_its_true_gap(time_limit_s: float) -> None:
-    question = load_workload("qwen3-0.6b", mode="training", batch=16), load_cluster("smart-home")
-    whole, cut_short = plan(*question), plan(*question, time_limit_s=time_limit_s)
+def test_a_time_limit_returns_the_best_so_far_with_its_true_gap(whole: PlanSet, time_limit_s: float) -> None:
+    cut_short = plan(whole.workload, whole.cluster, time_limit_s=time_limit_s)
     assert {each.certificate.status for each in cut_short.plans} <= {"time limit", "optimal"}
     for objective, at in (("latency", 0), ("energy", -1)):
         best, found = whole.plans[at].certificate, cut_short.plans[at].certificate
@@ -378,16 +383,15 @@ def test_a_time_limit_returns_the_best_so_far_with_its_true_gap(time_limit_s: fl
         assert found.gap == pytest.approx((found.value - found.bound) / found.value)
 
 
-def test_a_plan_set_is_returned_when_somebody_cancels() -> None:
-    question = load_workload("qwen3-0.6b", mode="training", batch=16), load_cluster("smart-home")
+def test_a_plan_set_is_returned_when_somebody_cancels(whole: PlanSet) -> None:
     cancel = threading.Event()
 
     def soon(step: str) -> None:
         if "take less energy" in step:
             cancel.set()
 
-    plans = plan(*question, on_progress=soon, cancel=cancel)
+    plans = plan(whole.workload, whole.cluster, on_progress=soon, cancel=cancel)
     assert plans.plans
     assert {each.certificate.status for each in plans.plans} <= {"cancelled", "optimal"}
-    best = plan(*question).best.certificate
+    best = whole.best.certificate
     assert plans.best.certificate.bound <= best.value * (1 + 1e-9)
