@@ -402,7 +402,8 @@ def every_plan(problem: Problem) -> Iterator[Plan]:
                 start = 1 if tied == "hosted" else 0
                 for inner in itertools.combinations(range(start + 1, layers), count - 1):
                     cuts = (start, *inner, layers)
-                    for groups in groupings(frozenset(place.device_ids), count, min(space.most_replicas, size)):
+                    most = max(min(space.most_replicas, size), space.shards)
+                    for groups in groupings(frozenset(place.device_ids), count, most):
                         for plan in _with_shares(problem, size, batches, tied, cuts, groups):
                             for split in space.token_groups:
                                 if batches % split == 0:
@@ -438,7 +439,8 @@ def _with_shares(
         ]
         for index, group in enumerate(groups)
     ]
-    for shares in itertools.product(*(list(compositions(size, len(group))) for group in groups)):
+    ways_to_share = (_sharings(problem, size, cuts[index : index + 2], group) for index, group in enumerate(groups))
+    for shares in itertools.product(*ways_to_share):
         run = [{}]
         if problem.space.recomputation and work.trains:
             run = [{}, {"recomputes": True}]
@@ -455,14 +457,31 @@ def _with_shares(
                     Stage(
                         first_layer=cuts[index],
                         stop_layer=cuts[index + 1],
-                        replicas=tuple(Replica(device=d, samples=n) for d, n in zip(group, each, strict=True)),
+                        replicas=tuple(Replica(device=d, samples=n) for d, n in each.items()),
                         in_flight=held[index],
                         all_reduce=ways[index],
+                        **sliced,
                         **hows[index],
                     )
-                    for index, (group, each) in enumerate(zip(groups, shares, strict=True))
+                    for index, (each, sliced) in enumerate(shares)
                 ),
             )
+
+
+def _sharings(
+    problem: Problem, size: int, between: tuple[int, ...], group: tuple[str, ...]
+) -> list[tuple[dict[str, int], dict[str, Any]]]:
+    """Samples of every device, and shards where its layers are sliced."""
+    found: list[tuple[dict[str, int], dict[str, Any]]] = []
+    if len(group) <= min(problem.space.most_replicas, size):
+        found = [(dict(zip(group, each, strict=True)), {}) for each in compositions(size, len(group))]
+    parts = {layer.parts for layer in problem.workload.layers[slice(*between)]} - {1}
+    if len(parts) == 1 and 1 < len(group) <= min(problem.space.shards, *parts):
+        leader = problem.network.best_leader(group)
+        everyone = dict.fromkeys((leader, *(name for name in group if name != leader)), size)
+        for shards in compositions(*parts, len(group)):
+            found.extend((everyone, {"shards": shards, "shard_sum": algorithm}) for algorithm in ("ring", "star"))
+    return found
 
 
 def _by_type(problem: Problem, group: tuple[str, ...]) -> tuple[str, ...]:
@@ -575,6 +594,7 @@ def default_space(
     recomputation: bool = False,
     weights: tuple[Weights, ...] = (),
     token_groups: tuple[int, ...] = (1,),
+    shards: int = 1,
 ) -> SearchSpace:
     """The default space with fewer in-flight depths, and layers run in one way unless others are asked for."""
     default = SearchSpace.default(work, Fleet.of(work, place, cost_table(work, place)))
@@ -584,6 +604,7 @@ def default_space(
         recomputation=recomputation,
         weights=weights,
         token_groups=token_groups,
+        shards=shards,
     )
 
 

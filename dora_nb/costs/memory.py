@@ -212,14 +212,18 @@ class MemoryModel:
         share: float | Floats = 1.0,
     ) -> ReplicaBytes:
         """The same before it is known how many samples the replica takes; parameters as above."""
-        workload, element, away = self.workload, self.workload.bytes_inside(weights), np.asarray(1.0 - share)
-        sliced = away * (self._sliced_parameters[stop] - self._sliced_parameters[first])
-        parameters = self.parameters(first, stop, hosts_first_layer) - sliced
+        workload, element = self.workload, self.workload.bytes_inside(weights)
+        parameters = self.parameters(first, stop, hosts_first_layer)
+        away = np.asarray(1.0 - share)  # what others hold of the sliced layers
+        is_sliced = bool(away.any())
+        sliced = away * (self._sliced_parameters[stop] - self._sliced_parameters[first]) if is_sliced else 0.0
+        parameters = parameters - sliced
         per_parameter, stashes, directions = float(element), 0, 1
         fixed = np.zeros(np.shape(parameters))
         if weights == "int8":
             narrow = self._int8_parameters[stop] - self._int8_parameters[first]
-            narrow = narrow - away * (self._sliced_int8_parameters[stop] - self._sliced_int8_parameters[first])
+            if is_sliced:
+                narrow = narrow - away * (self._sliced_int8_parameters[stop] - self._sliced_int8_parameters[first])
             fixed = (1.0 - element) * narrow
         if workload.trains:
             per_parameter += element + ADAMW_STATE_BYTES
@@ -229,7 +233,8 @@ class MemoryModel:
             if replicated:
                 fixed = fixed + summed * element
         per_sample = self._kept_bytes(first, stop, stashes, recomputes)
-        per_sample = per_sample - away * stashes * (self._sliced_stash[stop] - self._sliced_stash[first]) * element
+        if is_sliced:
+            per_sample = per_sample - away * stashes * (self._sliced_stash[stop] - self._sliced_stash[first]) * element
         working_set = self._working_set[first, stop]
         if workload.generates:
             working_set = np.maximum(working_set, micro_batches * self._token_set[first, stop])
@@ -237,7 +242,9 @@ class MemoryModel:
             working_set = np.maximum(working_set, workload.layers[0].traffic_elements)
         per_sample = per_sample + working_set * element
         per_sample = per_sample + directions * micro_batches * (self._cut_bytes[first] + self._cut_bytes[stop])
-        cache = self._cache[stop] - self._cache[first] - away * (self._sliced_cache[stop] - self._sliced_cache[first])
+        cache = self._cache[stop] - self._cache[first]
+        if is_sliced:
+            cache = cache - away * (self._sliced_cache[stop] - self._sliced_cache[first])
         per_sample = per_sample + micro_batches * cache * element
         if hosts_first_layer:
             stash = workload.layers[0].stash_elements * element if workload.trains else 0

@@ -17,7 +17,7 @@ from dora_nb.costs.network import Network
 from dora_nb.costs.table import CostTable, Floats
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.workload import Workload
-from dora_nb.formulation.fleet import Fleet
+from dora_nb.formulation.fleet import Fleet, Ints
 
 #: Stands in for a layer measured to take no time, so that rates stay finite.
 INSTANT_S = 1e-15
@@ -55,9 +55,18 @@ class Completion:
 
 
 def completion_bounds(
-    workload: Workload, cluster: Cluster, table: CostTable, fleet: Fleet, token_groups: Collection[int] = (1,)
+    workload: Workload,
+    cluster: Cluster,
+    table: CostTable,
+    fleet: Fleet,
+    token_groups: Collection[int] = (1,),
+    shards: int = 1,
 ) -> Completion:
-    """The lower bounds for every set of used devices, and these numbers of groups while tokens are generated."""
+    """The lower bounds for every set of used devices, and these numbers of groups while tokens are generated.
+
+    With shards a device computes a part of a layer for some samples in at least that part of its best time for them,
+    so the fractional figures hold as they are; but a sample's own time is shared by up to so many devices.
+    """
     samples = np.arange(1, workload.batch + 1)
     best_forward = np.maximum((table.forward_s[:, :, 1:] / samples).min(axis=2), INSTANT_S)
     best_both = np.maximum(((table.forward_s + table.backward_s)[:, :, 1:] / samples).min(axis=2), INSTANT_S)
@@ -76,6 +85,10 @@ def completion_bounds(
         one_sample = workload.decode_steps * table.token_s[:, :, 1]
         shared = workload.batch * _inverse(left @ (1.0 / best_token[:, members]).T)
         alone = _least(left, one_sample[:, members])
+        if shards > 1:
+            can = np.array([layer.parts > 1 for layer in workload.layers])
+            few = shared_by_few(np.maximum(one_sample[:, members], INSTANT_S), fleet.available - fleet.used, shards)
+            alone = np.where(can[None], few, alone)
         decode = {groups: np.maximum(shared / groups, alone) for groups in token_groups}
     return Completion(
         forward_s=_until_cut(_inverse(forward_rate)),
@@ -108,6 +121,17 @@ def _inverse(rate: Floats) -> Floats:
 def _least(left: Floats, values: Floats) -> Floats:
     """Smallest value among the types left, shape (codes, rows of values); inf where no device is left."""
     return np.asarray(np.where(left[:, None, :] > 0, values[None], np.inf).min(axis=2))
+
+
+def shared_by_few(best_s: Floats, left: Ints, most: int) -> Floats:
+    """Seconds per sample of each layer on the fastest few devices that are left. Shape (codes, layers)."""
+    seconds = np.empty((len(left), len(best_s)))
+    for layer, by_type in enumerate(best_s):
+        order = np.argsort(by_type)
+        counts = left[:, order]
+        before = np.cumsum(counts, axis=1) - counts
+        seconds[:, layer] = _inverse(np.clip(most - before, 0, counts) @ (1.0 / by_type[order]))
+    return seconds
 
 
 def _load(best_s: Floats, available: Floats, left: Floats) -> Floats:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dora_nb.costs.buckets import bucket_count
 from dora_nb.costs.network import Network
 from dora_nb.domain.plan import AllReduce, Plan, Replica, Stage
-from dora_nb.formulation.columns import Columns
+from dora_nb.formulation.columns import Columns, leader_first
 from dora_nb.formulation.problem import Problem
 
 
@@ -43,9 +43,20 @@ def stage_of(columns: Columns, column: int, problem: Problem) -> Stage:
 
 
 def _stage(columns: Columns, column: int, devices: Sequence[int], in_flight: int, problem: Problem) -> Stage:
-    _, shares, algorithm, recomputes, weights = columns.choices[columns.choice[column]]
+    _, shares, algorithm, recomputes, weights, sliced = columns.choices[columns.choice[column]]
     names = [problem.cluster.devices[device].id for device in devices]
     first, stop = int(columns.first[column]), int(columns.stop[column])
+    if sliced:
+        order = leader_first(problem.network, names)
+        return Stage(
+            first_layer=first,
+            stop_layer=stop,
+            replicas=tuple(Replica(device=names[place], samples=sliced) for place in order),
+            in_flight=in_flight,
+            weights=weights,
+            shards=tuple(shares[place] for place in order),
+            shard_sum=algorithm,
+        )
     all_reduce = None
     if problem.workload.trains and len(names) > 1:
         hosts = bool(columns.hosts[column])

@@ -101,7 +101,7 @@ class EnergyLeft:
         found = []
         for kind in np.argsort(self.device_j, kind="stable").tolist():
             some[:, kind] = self.fleet.used[:, kind]
-            found.append((kind, stage_speeds(left.device_speed, some, left.most_replicas, len(left.work) - 1)))
+            found.append((kind, stage_speeds(left.device_speed, some, left.most_devices, len(left.work) - 1)))
         return found
 
     def _of_any_left(self, exactly_j: Floats) -> Floats:

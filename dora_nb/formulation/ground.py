@@ -44,13 +44,15 @@ class Ground:
     @cached_property
     def completion(self) -> Completion:
         """What missing layers cost at least, by used devices; only for fleets whose codes can be listed."""
-        groups = self.space.token_groups
-        return completion_bounds(self.workload, self.cluster, self.table.least, self.fleet, groups)
+        space = self.space
+        return completion_bounds(
+            self.workload, self.cluster, self.table.least, self.fleet, space.token_groups, space.shards
+        )
 
     @cached_property
     def stages_left(self) -> StagesLeft:
         """What missing stages cost at least, given how many devices a stage has at most."""
-        most = min(self.space.most_replicas, max(self.space.micro_batch_sizes))
+        most = max(min(self.space.most_replicas, max(self.space.micro_batch_sizes)), self.space.shards)
         return StagesLeft.of(self.table.least, self.fleet, most, self.workload.trains)
 
     def energy_left(self, all_on: bool) -> EnergyLeft:

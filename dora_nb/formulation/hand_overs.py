@@ -8,6 +8,7 @@ for one byte per sample when a search first meets the pair, for many pairs at on
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from dora_nb.costs.network import Hop, Network
 from dora_nb.costs.operations import Timing
 from dora_nb.costs.table import Floats
 from dora_nb.domain.plan import Plan
-from dora_nb.formulation.columns import Choice
+from dora_nb.formulation.columns import Choice, leader_first
 from dora_nb.formulation.fleet import Fleet, Ints
 from dora_nb.formulation.problem import Problem
 
@@ -58,12 +59,18 @@ class HandOvers:
         self._ways = _Ways.of(problem)
         most = max(len(choice.shares) for choice in choices)
         self._kinds = np.zeros((len(choices), most), dtype=np.int64)
-        self._until = np.zeros((len(choices), most + 1))
+        # Samples [from, to) that each device sends, and those that it needs.
+        self._sent, self._needed = np.zeros((len(choices), most, 2)), np.zeros((len(choices), most, 2))
         for index, choice in enumerate(choices):
             kinds = [kind for kind, count in enumerate(choice.group.counts) for _ in range(count)]
             self._kinds[index, : len(kinds)] = kinds
-            self._until[index, 1:] = sum(choice.shares)
-            self._until[index, 1 : len(kinds) + 1] = np.cumsum(choice.shares)
+            if choice.sliced:
+                ids = [problem.cluster.devices[device].id for device in choice.group.devices]
+                self._sent[index, leader_first(problem.network, ids)[0], 1] = choice.sliced
+                self._needed[index, : len(kinds), 1] = choice.sliced
+            else:
+                intervals = itertools.pairwise([0, *itertools.accumulate(choice.shares)])
+                self._sent[index, : len(kinds)] = self._needed[index, : len(kinds)] = list(intervals)
         self._known: Ints = np.zeros(0, dtype=np.int64)
         self._rows: Floats = np.zeros((0, 4 + self._ways.air.shape[2]))
 
@@ -88,7 +95,7 @@ class HandOvers:
 
     def entering_s(self, behind: Ints, bytes_per_sample: Floats) -> Floats:
         """Seconds that a hand-over to a choice holds each contended resource at least, whoever is ahead."""
-        samples = np.diff(self._until[behind], axis=1)
+        samples = np.diff(self._needed[behind], axis=2)[:, :, 0]
         air_s = np.einsum("cd,cdr->cr", samples, self._ways.own_air[self._kinds[behind]])
         return np.asarray(air_s * bytes_per_sample[:, None])
 
@@ -111,8 +118,8 @@ class HandOvers:
         there, back = (_Loads(np.zeros((len(ahead), resources)), len(ahead), most) for _ in range(2))
         for i in range(most):
             for j in range(most):
-                first = np.maximum(self._until[ahead, i], self._until[behind, j])
-                overlap = np.minimum(self._until[ahead, i + 1], self._until[behind, j + 1]) - first
+                sent, needed = self._sent[ahead, i], self._needed[behind, j]
+                overlap = np.minimum(sent[:, 1], needed[:, 1]) - np.maximum(sent[:, 0], needed[:, 0])
                 some = np.flatnonzero(overlap > 0)
                 size, a, b = overlap[some], self._kinds[ahead[some], i], self._kinds[behind[some], j]
                 there.add(some, size, i, j, ways, a, b)

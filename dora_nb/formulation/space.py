@@ -47,6 +47,10 @@ class SearchSpace:
         Into how many groups of equally many micro-batches the batch may be split while tokens are generated, where its
         micro-batches allow it; see :attr:`~dora_nb.domain.plan.Plan.token_groups`. One group unless more are asked
         for.
+    shards
+        Most devices over which one stage's layers may be sliced; see :attr:`~dora_nb.domain.plan.Stage.shards`. The
+        best-connected of them leads. 1: none, unless asked for; in inference and generation only. The batch then
+        travels as one group, and no stage has both replicas and shards.
     """
 
     micro_batch_sizes: tuple[int, ...]
@@ -56,6 +60,7 @@ class SearchSpace:
     recomputation: bool = True
     weights: tuple[Weights, ...] = ()
     token_groups: tuple[int, ...] = (1,)
+    shards: int = 1
 
     @classmethod
     def of(cls, workload: Workload, cluster: Cluster, **changes: Any) -> SearchSpace:
@@ -108,8 +113,27 @@ class SearchSpace:
         if all((workload.batch // size) % groups for size in self.micro_batch_sizes for groups in self.token_groups):
             allowed = "a number that divides the micro-batches of one of the sizes"
             raise InputError("token_groups", self.token_groups, allowed)
+        self._check_shards(workload)
         if self.most_chunks > 1 and workload.mode == "stream":
             raise InputError("most_chunks", self.most_chunks, "1 in mode 'stream', whose transfers travel whole")
+
+    def _check_shards(self, workload: Workload) -> None:
+        if self.shards < 1:
+            raise InputError("shards", self.shards, "at least 1")
+        if self.shards == 1:
+            return
+        if workload.mode not in ("inference", "generate"):
+            allowed = f"1 in mode {workload.mode!r}: plans with shards are sought for inference and generate"
+            raise InputError("shards", self.shards, allowed)
+        if all(layer.parts == 1 for layer in workload.layers):
+            raise InputError("shards", self.shards, f"1 for {workload.name}, none of whose layers can be sliced")
+        if self.token_groups != (1,):
+            raise InputError("token_groups", self.token_groups, "(1,) together with shards")
+
+    @property
+    def most_devices(self) -> int:
+        """Most devices of one stage, with replicas or with shards."""
+        return max(self.most_replicas, self.shards)
 
     @property
     def chunk_counts(self) -> tuple[int, ...]:
@@ -142,6 +166,7 @@ class SearchSpace:
             f"{self._shares()}, in-flight depth {depths}, transfers in up to {self.most_chunks} chunks"
             f"{', recomputation where memory is short' if self.recomputation else ''}"
             f"{self._weights()}{self._groups()}"
+            f"{f', layers sliced over up to {self.shards} devices' if self.shards > 1 else ''}"
         )
 
     def _weights(self) -> str:

@@ -6,6 +6,8 @@ the k-th group when devices are grouped from the fastest down. What stages may t
 With M micro-batches and t the seconds of one of them, every stage has ``sum of t upstream + M t <= T`` when training,
 and ``sum of all other t + M t <= T`` otherwise; so any k stages together have at most the share ``1 - (1 - 1/M)^k`` of
 T, or ``k / (k + M - 1)``. Work is done fastest when the fastest stages have the largest shares.
+
+A stage whose devices hold shards does not work faster than its devices together either.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dora_nb.costs.table import CostTable, Floats
-from dora_nb.formulation.completion import INSTANT_S
+from dora_nb.formulation.completion import INSTANT_S, shared_by_few
 from dora_nb.formulation.fleet import Fleet, Ints
 
 
@@ -34,7 +36,7 @@ class StagesLeft:
         (codes, stages).
     device_speed
         Work a second of one device of each type. Shape (types,).
-    most_replicas
+    most_devices
         How many devices a stage has at most.
     trains
         Whether there are backward passes.
@@ -45,11 +47,11 @@ class StagesLeft:
     work: Floats
     speed: Floats
     device_speed: Floats
-    most_replicas: int
+    most_devices: int
     trains: bool
 
     @classmethod
-    def of(cls, table: CostTable, fleet: Fleet, most_replicas: int, trains: bool) -> StagesLeft:
+    def of(cls, table: CostTable, fleet: Fleet, most_devices: int, trains: bool) -> StagesLeft:
         """The lower bounds for every set of used devices, with so many devices a stage at most."""
         samples = np.arange(1, table.forward_s.shape[2])
         members = np.array([same[0] for same in fleet.types])
@@ -62,12 +64,12 @@ class StagesLeft:
         weight = 1.0 / ((1.0 / best_both_s) @ fleet.available)
         device_speed = (weight[:, None] / best_both_s).max(axis=0)
         return cls(
-            forward_s=_until_cut(_shared_by_few(best_forward_s, left, most_replicas)),
-            path_s=_until_cut(_shared_by_few(best_both_s, left, most_replicas)),
+            forward_s=_until_cut(shared_by_few(best_forward_s, left, most_devices)),
+            path_s=_until_cut(shared_by_few(best_both_s, left, most_devices)),
             work=np.concatenate([[0.0], np.cumsum(weight)]),
-            speed=stage_speeds(device_speed, left, most_replicas, len(weight)),
+            speed=stage_speeds(device_speed, left, most_devices, len(weight)),
             device_speed=device_speed,
-            most_replicas=most_replicas,
+            most_devices=most_devices,
             trains=trains,
         )
 
@@ -110,17 +112,6 @@ class StagesLeft:
             missing -= done
         beyond = missing > 1e-9 * micro_batch * self.work[-1]
         return np.where(beyond, np.inf, path_s)
-
-
-def _shared_by_few(best_s: Floats, left: Ints, most: int) -> Floats:
-    """Seconds per sample of each layer on the fastest few devices that are left. Shape (codes, layers)."""
-    seconds = np.empty((len(left), len(best_s)))
-    for layer, by_type in enumerate(best_s):
-        order = np.argsort(by_type)
-        counts = left[:, order]
-        before = np.cumsum(counts, axis=1) - counts
-        seconds[:, layer] = _divided(1.0, np.clip(most - before, 0, counts) @ (1.0 / by_type[order]))
-    return seconds
 
 
 def stage_speeds(speed: Floats, counts: Ints, most: int, most_stages: int) -> Floats:

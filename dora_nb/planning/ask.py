@@ -116,7 +116,7 @@ def feasible(question: Question, deadline: Deadline) -> Answer:
     _search(question, targets, 1, FEW, until_found)
     if targets.latency_plan is None:
         targets.forget_bounds()
-        search = _search(question, targets, problem.space.most_replicas, MANY, until_found)
+        search = _search(question, targets, problem.space.most_devices, MANY, until_found)
         settle_all(problem, targets, search.open, solver=question.solver, deadline=until_found)
     if targets.latency_plan is None:
         return Answer(np.inf, targets.latency_bound_s, None)

@@ -75,6 +75,8 @@ class Hunt:
             )
         if self.monolithic and self.problem.space.token_groups != (1,):
             raise InputError("algorithm", "monolithic", "'decomposed' or 'auto' with several token_groups")
+        if self.monolithic and self.problem.space.shards > 1:
+            raise InputError("algorithm", "monolithic", "'decomposed' or 'auto' where stages may have shards")
 
     def _targets(self, limits_s: Floats, new: bool = True) -> Targets:
         """Questions after the least energy within limits and, if ``new``, the fastest plan and the best value."""
@@ -371,12 +373,12 @@ class Hunt:
         self._settle(self.ties)
 
     def _search_all(self, targets: Targets) -> None:
-        self._search(targets, self.problem.space.most_replicas, MANY)
+        self._search(targets, self.problem.space.most_devices, MANY)
 
-    def _search(self, targets: Targets, most_replicas: int, size: tuple[int, int]) -> None:
+    def _search(self, targets: Targets, most_devices: int, size: tuple[int, int]) -> None:
         # The first search is quick and finds the plan to return when there is no time for more.
         deadline = self.deadline if targets.plans else None
-        self._search_among(self.case.columns(self.problem, most_replicas, targets, deadline), targets, size)
+        self._search_among(self.case.columns(self.problem, most_devices, targets, deadline), targets, size)
 
     def _search_among(self, columns: Columns, targets: Targets, size: tuple[int, int]) -> None:
         most_labels, schedules = size

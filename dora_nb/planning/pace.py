@@ -150,7 +150,7 @@ def _keeping_up(unhurried: Problem, period_s: float, deadline: Deadline) -> tupl
     workload = unhurried.workload.replace(requests_per_s=1.0 / period_s)
     problem = Problem.of(workload, unhurried.cluster, "participating", table=unhurried.table, space=unhurried.space)
     targets = Targets(np.zeros(0), tolerance=_ANY)
-    for most_replicas in dict.fromkeys((1, problem.space.most_replicas)):
+    for most_replicas in dict.fromkeys((1, problem.space.most_devices)):
         targets.forget_bounds()
         columns = build_columns(problem, most_replicas, screen(problem, targets, deadline))
         search = Search(problem, columns, targets, _MOST_LABELS, deadline, _SCHEDULES)

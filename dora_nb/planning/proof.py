@@ -112,7 +112,7 @@ class Proof:
         (own,) = window.asked
         own.best[:] = self.ladder.best  # a plan beyond the limit is still what has to be beaten
         own.plans[:] = self.ladder.plans
-        search = self._search(window, self.question.problem.space.most_replicas, MANY)
+        search = self._search(window, self.question.problem.space.most_devices, MANY)
         settle_all(self.question.problem, window, search.open, solver=self.question.solver, deadline=self.deadline)
         self.ladder.best[:], self.ladder.plans[:] = own.best, own.plans
         reached = float(own.bounds[0])

@@ -24,7 +24,7 @@ from dora_nb.formulation.columns import Columns, build_columns
 from dora_nb.formulation.fleet import Ints
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.reuse import columns_left
-from dora_nb.formulation.space import share_vectors
+from dora_nb.formulation.space import share_vectors, share_vectors_in_steps
 from dora_nb.planning.bounding.nearby import Near, places_of, places_of_plans
 from dora_nb.planning.bounding.partitions import Candidates
 from dora_nb.planning.bounding.pool import Pool
@@ -79,14 +79,14 @@ class Case:
         """What is proven for the accounting and the limits of single devices that a QoE has."""
         return self._proven.setdefault((qoe.energy_accounting, *own_limits(qoe)), Proven())
 
-    def columns(self, problem: Problem, most_replicas: int, targets: Targets, deadline: Deadline | None) -> Columns:
+    def columns(self, problem: Problem, most_devices: int, targets: Targets, deadline: Deadline | None) -> Columns:
         """The columns that may matter, from all of them where these are few enough to be kept."""
         if self._size > MOST_COLUMNS:
-            return self._pool(problem).columns(problem, most_replicas, targets, deadline)
+            return self._pool(problem).columns(problem, most_devices, targets, deadline)
         kept = screened(self._all_columns(problem), problem, targets)
-        if most_replicas >= problem.space.most_replicas:
+        if most_devices >= problem.space.most_devices:
             return kept
-        return kept.take(problem.fleet.used[kept.code].sum(axis=1) <= most_replicas)
+        return kept.take(problem.fleet.used[kept.code].sum(axis=1) <= most_devices)
 
     def columns_near(self, problem: Problem, places: Ints, targets: Targets, deadline: Deadline | None) -> Columns:
         """Those of the columns that may matter which are close to some places; no bound on the others is kept."""
@@ -98,7 +98,7 @@ class Case:
     def _all_columns(self, problem: Problem) -> Columns:
         key = own_limits(problem.terms.qoe)
         if key not in self._columns:
-            self._columns[key] = build_columns(problem, problem.space.most_replicas)
+            self._columns[key] = build_columns(problem, problem.space.most_devices)
         return self._columns[key]
 
     def _pool(self, problem: Problem) -> Pool:
@@ -120,16 +120,21 @@ class Case:
         """
         space = self.problem.space
         if self._size <= MOST_COLUMNS:
-            return [space.most_replicas]
-        return [n for n in range(1, space.most_replicas + 1) if n & (n - 1) == 0 or n == space.most_replicas]
+            return [space.most_devices]
+        return [n for n in range(1, space.most_devices + 1) if n & (n - 1) == 0 or n == space.most_devices]
 
     @cached_property
     def _size(self) -> int:
         """About how many columns there are before any is left out."""
         problem, layers = self.problem, len(self.problem.workload.layers)
-        sharings = 0
-        for group in problem.fleet.groups(problem.space.most_replicas):
-            sharings += sum(share_vectors(size, len(group.devices)) for size in problem.space.micro_batch_sizes)
+        sharings, parts = 0, {layer.parts for layer in problem.workload.layers} - {1}
+        for group in problem.fleet.groups(problem.space.most_devices):
+            size = len(group.devices)
+            if size <= problem.space.most_replicas:
+                sharings += sum(share_vectors(samples, size) for samples in problem.space.micro_batch_sizes)
+            if 1 < size <= problem.space.shards:
+                sizes = len(problem.space.micro_batch_sizes)
+                sharings += sizes * sum(share_vectors_in_steps(count, size) for count in parts)
             if sharings * layers * (layers + 1) // 2 > MOST_COLUMNS:
                 break
         return sharings * layers * (layers + 1) // 2

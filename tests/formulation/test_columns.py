@@ -259,13 +259,13 @@ def test_a_column_recomputes_exactly_where_more_fit_in_flight_than_without(
         for again in (True, False)
     )
     keys = {asked.key(index): index for index in range(len(asked))}
-    assert {key for key in keys if not key[-2]} == {plain.key(index) for index in range(len(plain))}
+    assert {key for key in keys if not key[-3]} == {plain.key(index) for index in range(len(plain))}
     for key, index in keys.items():
         assert 1 <= asked.least_in_flight[index] <= asked.most_in_flight[index]
-        if not key[-2]:
+        if not key[-3]:
             assert asked.least_in_flight[index] == 1
             continue
-        without = keys.get((*key[:-2], False, key[-1]))
+        without = keys.get((*key[:-3], False, *key[-2:]))
         if without is None:  # does not fit without at all
             assert asked.least_in_flight[index] == 1
         elif headroom_price is None:

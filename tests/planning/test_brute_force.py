@@ -63,7 +63,7 @@ def search(
     schedules: int = 1_000_000,
 ) -> Targets:
     targets = Targets(np.array(limits_s, dtype=float), energy_limit_j=energy_limit_j, tolerance=tolerance)
-    columns = build_columns(problem, problem.space.most_replicas, screen(problem, targets))
+    columns = build_columns(problem, problem.space.most_devices, screen(problem, targets))
     deadline = Deadline(time.monotonic() + seconds)
     hunt = Search(problem, columns, targets, most_labels, deadline, schedules)
     hunt.run()
@@ -211,6 +211,81 @@ def test_no_plan_refutes_the_bounds_where_weights_may_be_held_in_fewer_bits(
     targets = search(problem, (latency_s, np.inf), energy_j if scarce else np.inf)
     check_bounds(targets, plans)
     check_answers(targets, plans)
+
+
+def _sliceable(dice: Dice) -> Question:
+    """Layers some of which can be sliced, short messages and slow devices, so that slicing them may pay."""
+    work, place = random_question(
+        dice,
+        layers=(2, 3),
+        batches=(1, 2),
+        modes=("inference", "generate"),
+        kinds=("shared", "switch", *NETWORKS),
+        device_count=(2, 3),
+    )
+    parts = dice.pick((2, 3))
+    layers = tuple(each.replace(parts=dice.pick((1, parts, parts))) for each in work.layers)
+    lighter = dice.pick((1, 30, 300))
+    layers = tuple(
+        each.replace(
+            output_elements=max(each.output_elements // lighter, 1),
+            next_token=each.next_token
+            and each.next_token.replace(output_elements=max(each.next_token.output_elements // lighter, 1)),
+        )
+        for each in (layers[0].replace(parts=parts), *layers[1:])
+    )
+    latency_s = dice.pick((None, 0.0, 1e-4))
+    if latency_s is not None:
+        place = place.replace(domains=tuple(domain.replace(latency_s=latency_s) for domain in place.domains))
+    if dice.pick((True, False)):  # on some of which a whole layer does not fit
+        kept = sum(each.parameters for each in layers) * 4
+        devices = [each.replace(memory_bytes=1e6 + kept * dice.pick((0.4, 1.5))) for each in place.devices]
+        place = place.replace(devices=tuple(devices))
+    return work.replace(layers=layers), place
+
+
+@settings(max_examples=examples(30), **QUICK)
+@given(seeded(_sliceable), ACCOUNTINGS, st.sampled_from((0.0, 0.3, 0.7)), st.integers(2, 3), st.booleans())
+def test_no_plan_refutes_the_bounds_where_stages_may_have_shards(
+    question: Question, accounting: EnergyAccounting, share: float, shards: int, scarce: bool
+) -> None:
+    problem = Problem.of(*question, accounting, space=default_space(*question, shards=shards))
+    plans = rated_plans(problem)
+    if not plans:
+        return
+    latency_s, energy_j = limits_of(plans, share)
+    targets = search(problem, (latency_s, np.inf), energy_j if scarce else np.inf)
+    check_bounds(targets, plans)
+    check_answers(targets, plans)
+    assert targets.best_latency_s >= min(rated.makespan_s for rated in plans) * (1 - ROUNDING)
+
+
+@settings(max_examples=examples(15), **QUICK)
+@given(seeded(_sliceable), ACCOUNTINGS, st.sampled_from(("latency", "energy")))
+def test_plans_with_shards_are_within_their_gap_of_the_best_of_all(
+    question: Question, accounting: EnergyAccounting, objective: str
+) -> None:
+    """Through the planner: partition program, schedules, ties and evaluation included."""
+    space = default_space(*question, shards=3)
+    plans = rated_plans(Problem.of(*question, accounting, space=space))
+    qoe = QoE(objective=objective, energy_accounting=accounting)
+    if not plans:
+        with pytest.raises(InfeasibleError):
+            plan(*question, qoe, space=space)
+        return
+    best = plan(*question, qoe, most_plans=2, gap=1e-6, space=space).best
+    certificate = best.certificate
+    assert certificate is not None
+    assert "layers sliced over up to 3 devices" in certificate.scope
+    below = certificate.bound * (1 - ROUNDING)
+    if objective == "latency":
+        assert not [rated for rated in plans if rated.reaches_latency(below)]
+        least = min(rated.makespan_s for rated in plans)
+    else:
+        assert not [rated for rated in plans if rated.reaches_energy(below)]
+        least = min(rated.energy_j for rated in plans)
+    if certificate.gap <= 1e-6:
+        assert certificate.value <= least * (1 + 2e-6)
 
 
 @settings(max_examples=examples(15), **QUICK)

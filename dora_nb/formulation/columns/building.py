@@ -13,9 +13,10 @@ from dora_nb.domain.plan import Algorithm, Weights, checked_weights
 from dora_nb.domain.qoe import ROUNDING
 from dora_nb.formulation.columns.computing import Computing
 from dora_nb.formulation.columns.dominance import TELLING, not_dominated
-from dora_nb.formulation.columns.held import Held, share_vectors
+from dora_nb.formulation.columns.held import Held, part_vectors, share_vectors
 from dora_nb.formulation.columns.memory import Memory
 from dora_nb.formulation.columns.record import Choice, Columns, Counts, Screen
+from dora_nb.formulation.columns.shard_sums import ShardSums
 from dora_nb.formulation.columns.sums import Sums
 from dora_nb.formulation.columns.transfers import Transfers
 from dora_nb.formulation.fleet import Group, Ints
@@ -24,11 +25,11 @@ from dora_nb.formulation.problem import Problem
 
 def build_columns(
     problem: Problem,
-    most_replicas: int,
+    most_devices: int,
     screen: Screen | None = None,
     *,
     beaten: bool = False,
-    least_replicas: int = 1,
+    least_devices: int = 1,
 ) -> Columns:
     """All columns of a problem whose memory suffices for at least one micro-batch in flight.
 
@@ -42,6 +43,9 @@ def build_columns(
     less by it, or if they do not fit otherwise (or only beyond a priced headroom), than with more bits of every kind:
     elsewhere the same column with more bits is as good in every figure.
 
+    Where layers may be sliced, a group is also in columns whose devices hold parts of them, by every way to share the
+    parts out; layers that cannot be sliced are whole on each.
+
     Columns over (interval, device group) follow the pipeline-partition models of the literature; uneven integer
     shares and hosted tied layers are our own.
 
@@ -49,23 +53,24 @@ def build_columns(
     ----------
     problem
         What is planned.
-    most_replicas
-        Devices of a stage; at most the space's own limit.
+    most_devices
+        Devices of a stage; at most the space's own limits.
     screen
         Leaves out columns that cannot matter; it is asked with lower bounds before share vectors are looked at, and
         again with the columns' own figures.
     beaten
         Keep share vectors that others beat as well: on other durations they may beat those.
-    least_replicas
-        Fewest devices of a stage; at most what a micro-batch of the space can be shared out on.
+    least_devices
+        Fewest devices of a stage; at most what a micro-batch, or a layer, of the space can be shared out on.
     """
     builder = _Builder(problem, screen or _everything, beaten)
     workload = problem.workload
     choices: list[Choice] = []
     parts: list[dict[str, NDArray[np.generic]]] = []  # the first may be empty: it says which figures there are
     for micro_batch, token_groups in problem.space.families(workload.batch):
-        for group in problem.fleet.groups(min(most_replicas, problem.space.most_replicas, micro_batch)):
-            if len(group.devices) < least_replicas:
+        most = max(min(problem.space.most_replicas, micro_batch), problem.space.shards)
+        for group in problem.fleet.groups(min(most_devices, most)):
+            if len(group.devices) < least_devices:
                 continue
             for hosts in (False, True) if workload.trains and workload.tied_parameters else (False,):
                 found = builder.columns(micro_batch, token_groups, group, hosts, skip_empty=bool(parts))
@@ -103,6 +108,10 @@ def _everything(
     return np.ones(both_s.shape, dtype=bool)
 
 
+#: How a group runs a stage: algorithm, whether it recomputes, weights, ``sliced``; see :class:`Choice`.
+_Way = tuple[Algorithm, bool, Weights | None, int]
+
+
 class _Found(NamedTuple):
     """Columns of a group run in one way.
 
@@ -131,6 +140,11 @@ def _left(held: Held, sought: NDArray[np.bool_], least: Floats) -> tuple[Held, N
     return left, _some(sought, rows, ranges), _some(least, rows, ranges)
 
 
+def _count_until(where: NDArray[np.bool_]) -> Ints:
+    """How many layers before each cut are some of those."""
+    return np.concatenate([[0], np.cumsum(where)])
+
+
 def _needed(sought: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Share vectors, and ranges, of which any pair is sought."""
     return np.asarray(sought.any(axis=1)), np.asarray(sought.any(axis=0))
@@ -152,11 +166,11 @@ class _Builder:
         ranges = [(i, j) for i in range(self.layers) for j in range(i + 1, self.layers + 1)]
         self.first, self.stop = (np.array(side, dtype=np.int64) for side in zip(*ranges, strict=True))
         self.computing, self.transfers, self.memory = Computing(problem), Transfers(problem), Memory(problem)
-        self.sums = Sums(problem, self.computing)
+        self.sums, self.shard_sums = Sums(problem, self.computing), ShardSums(problem)
 
     def columns(
         self, micro_batch: int, token_groups: int, group: Group, hosts: bool, *, skip_empty: bool
-    ) -> Iterator[tuple[tuple[Algorithm, bool, Weights | None], dict[str, NDArray[np.generic]], Ints]]:
+    ) -> Iterator[tuple[_Way, dict[str, NDArray[np.generic]], Ints]]:
         """Columns of one group by algorithm and way to run them, and the share vectors that their ``choice`` counts.
 
         With ``skip_empty`` nothing comes of a group that is in no column.
@@ -168,28 +182,54 @@ class _Builder:
         shares = np.zeros((0, len(group.devices)), dtype=np.int64)
         if skip_empty and not len(first):
             return
-        if len(first):
+        if len(first) and len(group.devices) <= self.problem.space.most_replicas:
             shares = share_vectors(group, micro_batch, ordered=self._is_separable(group))
         micro_batches = self.workload.batch // micro_batch
         whole = Held(group, shares, first, stop, micro_batches, token_groups, hosts, recomputes=False, weights=None)
+        whole = whole._replace(micro_batch=micro_batch)
         sought, least = np.ones((len(shares), len(first)), dtype=bool), np.ones((len(shares), len(first)))
         found = self._held_so(micro_batch, whole, sought, least, skip_empty=skip_empty)
         for algorithm, part in found.parts:
-            yield (algorithm, False, None), part, found.held.shares
+            yield (algorithm, False, None, 0), part, found.held.shares
         if self.problem.space.recomputation and self.workload.trains:
             deeper = found.sought & (found.enough < self._deepest(group, found.held.stop, micro_batches))
             again = found.held._replace(recomputes=True)
             recomputed = self._held_so(micro_batch, again, deeper, 1 + found.enough, skip_empty=True)
             for algorithm, part in recomputed.parts:
-                yield (algorithm, True, None), part, recomputed.held.shares
-        wider = [whole]
+                yield (algorithm, True, None, 0), part, recomputed.held.shares
+        yield from self._in_fewer_bits(whole)
+        if 1 < len(group.devices) <= self.problem.space.shards:
+            yield from self._sliced(whole)
+
+    def _in_fewer_bits(self, whole: Held) -> Iterator[tuple[_Way, dict[str, NDArray[np.generic]], Ints]]:
+        """The same in every kind of weights that is allowed, where one gains by it."""
+        wider, least = [whole], np.ones((len(whole.shares), len(whole.first)))
         for weights in checked_weights(self.problem.space.weights, trains=self.workload.trains):
             smaller = whole._replace(weights=weights)
             gains = np.logical_and.reduce([self._gains(smaller, than) for than in wider])
-            made = self._held_so(micro_batch, smaller, gains, least, skip_empty=True)
+            made = self._held_so(whole.micro_batch, smaller, gains, least, skip_empty=True)
             for algorithm, part in made.parts:
-                yield (algorithm, False, weights), part, made.held.shares
+                yield (algorithm, False, weights, whole.micro_batch if whole.parts else 0), part, made.held.shares
             wider.append(smaller)
+
+    def _sliced(self, whole: Held) -> Iterator[tuple[_Way, dict[str, NDArray[np.generic]], Ints]]:
+        """Columns whose devices hold parts of layers, of ranges whose layers can all be sliced alike or not at all."""
+        for parts in sorted({layer.parts for layer in self.workload.layers} - {1}):
+            if parts < len(whole.group.devices):
+                continue
+            by_layer = np.array([layer.parts for layer in self.workload.layers])
+            alike, other = (_count_until(where) for where in (by_layer == parts, ~np.isin(by_layer, (1, parts))))
+            can = (alike[whole.stop] > alike[whole.first]) & (other[whole.stop] == other[whole.first])
+            first, stop = whole.first[can], whole.stop[can]
+            if not len(first):
+                continue
+            shares = part_vectors(whole.group, parts, ordered=self._is_separable(whole.group))
+            held = whole._replace(shares=shares, first=first, stop=stop, parts=parts)
+            every = np.ones((len(shares), len(first)))
+            found = self._held_so(whole.micro_batch, held, every.astype(bool), every, skip_empty=True)
+            for algorithm, part in found.parts:
+                yield (algorithm, False, None, held.micro_batch), part, found.held.shares
+            yield from self._in_fewer_bits(held)
 
     def _held_so(
         self, micro_batch: int, held: Held, sought: NDArray[np.bool_], least: Floats, *, skip_empty: bool
@@ -249,7 +289,11 @@ class _Builder:
     def _by_algorithm(
         self, micro_batch: int, held: Held, figures: dict[str, Floats], kept: NDArray[np.bool_]
     ) -> Iterator[tuple[Algorithm, dict[str, NDArray[np.generic]]]]:
-        """The columns of every all-reduce algorithm."""
+        """The columns of every algorithm by which gradients, or outputs of shards, are summed."""
+        if held.parts:
+            for algorithm, own in self.shard_sums.figures(held, figures).items():
+                yield algorithm, self._part(micro_batch, held, figures | own, kept)
+            return
         shortest_tail_s: Floats | None = None
         for algorithm, own in self.sums.figures(held, figures["backward_s"]).items():
             useful = kept
@@ -291,6 +335,7 @@ class _Builder:
             "hosts": np.full(len(choice), held.hosts),
             "choice": choice,
             "code": np.full(len(choice), group.code),
+            "copies": np.full(len(choice), len(group.devices) if held.parts else 1),
             "idle_w": np.full(len(choice), sum(self.cluster.devices[d].idle_w for d in group.devices)),
         }
         return part

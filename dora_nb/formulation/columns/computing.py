@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,13 @@ from dora_nb.domain.plan import Weights
 from dora_nb.formulation.columns.held import Held, is_whole
 from dora_nb.formulation.fleet import Ints
 from dora_nb.formulation.problem import Problem
+
+
+class Sliced(NamedTuple):
+    """Seconds before each cut of the layers that can be sliced, by weights, each (cuts, devices, samples)."""
+
+    forward_until: dict[Weights | None, Floats]
+    token_until: dict[Weights | None, Floats]
 
 
 class Computing:
@@ -29,6 +37,19 @@ class Computing:
         }
 
     @cached_property
+    def sliced(self) -> Sliced:
+        """The same seconds of the layers that can be sliced alone."""
+        can = np.array([layer.parts > 1 for layer in self.workload.layers])
+        tables: list[tuple[Weights | None, CostTable]] = [(None, self.table), *self.table.narrower.items()]
+        forward = {weights: _until_cut(table.forward_s * can[:, None, None]) for weights, table in tables}
+        tokens = {
+            weights: _until_cut(table.token_s * can[:, None, None])
+            for weights, table in tables
+            if table.token_s is not None
+        }
+        return Sliced(forward, tokens)
+
+    @cached_property
     def again_until(self) -> Floats:
         """Seconds of backward passes before each cut where layers are run again, each right before its own."""
         again_s = (
@@ -42,7 +63,7 @@ class Computing:
 
     def figures(self, held: Held) -> dict[str, Floats]:
         """Of a micro-batch's passes, of the steps, and of the batteries that they draw on."""
-        group, shares, first, stop, micro_batches, token_groups, hosts, recomputes, weights = held
+        group, shares, first, stop, micro_batches, token_groups, hosts, recomputes, weights, *_ = held
         forward_until = self.forward_until[weights]
         backward_until = self.backward_until_s(recomputes)
         shape = (len(shares), len(first))
@@ -51,8 +72,11 @@ class Computing:
         cap = np.full((1, 1), np.inf)
         batteries = {f"battery_j {d}": np.zeros((1, 1)) for d in self.terms.priced}
         for place, d in enumerate(group.devices):
-            device, samples = self.cluster.devices[d], shares[:, place]
-            own_forward = (forward_until[stop, d][:, samples] - forward_until[first, d][:, samples]).T
+            device, samples = self.cluster.devices[d], held.samples[:, place]
+            own_forward = _between(forward_until, d, samples, first, stop)
+            if held.parts:
+                sliced_s = _between(self.sliced.forward_until[weights], d, samples, first, stop)
+                own_forward = own_forward - (1.0 - held.share(place)) * sliced_s
             own_backward = (backward_until[stop, d][:, samples] - backward_until[first, d][:, samples]).T
             busy = own_forward + own_backward
             if hosts:
@@ -65,7 +89,7 @@ class Computing:
             own_step = self._step_s(d, first, stop, hosts)
             forward, backward = np.maximum(forward, own_forward), np.maximum(backward, own_backward)
             step = np.maximum(step, own_step)
-            own_decode = self._decode_s(d, micro_batches // token_groups * samples, first, stop, weights)
+            own_decode = self._decode_s(held, place, micro_batches // token_groups * samples)
             decode = np.maximum(decode, own_decode)
             own_j = (micro_batches * busy + own_step + token_groups * own_decode) * (device.active_w - device.idle_w)
             energy += own_j
@@ -86,12 +110,16 @@ class Computing:
             **batteries,
         }
 
-    def _decode_s(self, device: int, samples: Ints, first: Ints, stop: Ints, weights: Weights | None) -> Floats:
+    def _decode_s(self, held: Held, place: int, samples: Ints) -> Floats:
         """Seconds of all steps after the first token on one device, shape (share vectors, ranges) or (1, 1)."""
-        if weights not in self.token_until:
+        if held.weights not in self.token_until:
             return np.zeros((1, 1))
-        until_s = self.token_until[weights][:, device]
-        return np.asarray(self.workload.decode_steps * (until_s[stop][:, samples] - until_s[first][:, samples]).T)
+        device = held.group.devices[place]
+        step_s = _between(self.token_until[held.weights], device, samples, held.first, held.stop)
+        if held.parts:
+            sliced_s = _between(self.sliced.token_until[held.weights], device, samples, held.first, held.stop)
+            step_s = step_s - (1.0 - held.share(place)) * sliced_s
+        return np.asarray(self.workload.decode_steps * step_s)
 
     def _step_s(self, device: int, first: Ints, stop: Ints, hosts: bool) -> Floats:
         """Optimizer seconds on one device, parameters held twice counted once."""
@@ -106,3 +134,8 @@ class Computing:
 
 def _until_cut(by_layer: Floats) -> Floats:
     return np.concatenate([np.zeros((1, *by_layer.shape[1:])), np.cumsum(by_layer, axis=0)])
+
+
+def _between(until_s: Floats, device: int, samples: Ints, first: Ints, stop: Ints) -> Floats:
+    """Seconds of layers [first, stop) on a device, shape (share vectors, ranges)."""
+    return np.asarray((until_s[stop, device][:, samples] - until_s[first, device][:, samples]).T)

@@ -8,13 +8,29 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dora_nb.costs.table import Floats
 from dora_nb.domain.plan import Weights
 from dora_nb.formulation.fleet import Group, Ints
 from dora_nb.formulation.space import share_step
 
 
 class Held(NamedTuple):
-    """What a group holds: share vectors of layer ranges, and how they are run."""
+    """What a group holds: share vectors of layer ranges, and how they are run.
+
+    Attributes
+    ----------
+    group
+        Its devices.
+    shares
+        Samples of each device, or parts of each layer where ``parts`` is not 0. Shape (share vectors, devices).
+    first, stop
+        Layer ranges.
+    micro_batches, token_groups, hosts, recomputes, weights
+        How they are run.
+    parts, micro_batch
+        Into how many parts layers are sliced (0: they are not), and samples of a micro-batch, all of which every device
+        that holds parts takes.
+    """
 
     group: Group
     shares: Ints
@@ -25,6 +41,18 @@ class Held(NamedTuple):
     hosts: bool
     recomputes: bool
     weights: Weights | None
+    parts: int = 0
+    micro_batch: int = 0
+
+    @property
+    def samples(self) -> Ints:
+        """Samples of each device, shape (share vectors, devices)."""
+        return np.full_like(self.shares, self.micro_batch) if self.parts else self.shares
+
+    def share(self, place: int) -> Floats:
+        """Share that a device holds of every layer that can be sliced, shape (share vectors, 1)."""
+        own = self.shares[:, place, None]
+        return np.asarray(own / self.parts if self.parts else np.ones(own.shape))
 
 
 def is_whole(first: Ints, stop: Ints, layers: int) -> NDArray[np.bool_]:
@@ -37,12 +65,21 @@ def share_vectors(group: Group, micro_batch: int, ordered: bool = True) -> Ints:
 
     Equal devices take theirs in descending order, unless the order matters.
     """
-    size = len(group.devices)
-    step = share_step(micro_batch, size)
+    step = share_step(micro_batch, len(group.devices))
     if step is None:
-        return np.zeros((0, size), dtype=np.int64)
-    inner = range(step, micro_batch, step)
-    vectors = [np.diff([0, *bounds, micro_batch]) for bounds in itertools.combinations(inner, size - 1)]
+        return np.zeros((0, len(group.devices)), dtype=np.int64)
+    return _sharings(group, micro_batch, step, ordered)
+
+
+def part_vectors(group: Group, parts: int, ordered: bool = True) -> Ints:
+    """All ways to give each device at least one of a layer's parts, equal devices in descending order likewise."""
+    return _sharings(group, parts, 1, ordered)
+
+
+def _sharings(group: Group, total: int, step: int, ordered: bool) -> Ints:
+    size = len(group.devices)
+    inner = range(step, total, step)
+    vectors = [np.diff([0, *bounds, total]) for bounds in itertools.combinations(inner, size - 1)]
     shares = np.array(vectors, dtype=np.int64).reshape(-1, size)
     place = 0
     for count in group.counts if ordered else ():

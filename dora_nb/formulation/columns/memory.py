@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from dora_nb.costs.memory import MemoryModel, ReplicaBytes
@@ -17,6 +19,7 @@ class Memory:
         self.workload, self.cluster = problem.workload, problem.cluster
         self.terms, self.space = problem.terms, problem.space
         self.model = MemoryModel(self.workload)
+        self._known: tuple[Held, dict[int, ReplicaBytes]] | None = None
 
     def most_in_flight(self, held: Held) -> Floats:
         """Micro-batches in flight that fit."""
@@ -25,9 +28,8 @@ class Memory:
     def _fitting(self, held: Held, most_bytes: Floats) -> Floats:
         """Micro-batches in flight that fit into so many bytes of each device."""
         fits = np.full((len(held.shares), len(held.first)), float(held.micro_batches))
-        replicas = [self._replica(held, count) for count in (1, 2)]
         for place, d in enumerate(held.group.devices):
-            needed = [each.of(held.shares[:, place, None]) for each in replicas]
+            needed = [each.of(held.samples[:, place, None]) for each in self._replicas(held, place, (1, 2))]
             room = most_bytes[d] - needed[0]
             per_extra = needed[1] - needed[0]
             extra = np.divide(room, per_extra, out=np.full_like(room, np.inf), where=per_extra > 0)
@@ -50,21 +52,33 @@ class Memory:
         figures = {}
         for count in range(1, (min(self.workload.batch, deepest) if self.workload.trains else 1) + 1):
             over = np.zeros((len(held.shares), len(held.first)))
-            replica = self._replica(held, count)
             for place, d in enumerate(held.group.devices):
-                over += np.maximum(replica.of(held.shares[:, place, None]) - room_bytes[d], 0.0)
+                (replica,) = self._replicas(held, place, (count,))
+                over += np.maximum(replica.of(held.samples[:, place, None]) - room_bytes[d], 0.0)
             figures[f"over_bytes {count}"] = over
         return figures
 
-    def _replica(self, held: Held, in_flight: int) -> ReplicaBytes:
-        """Bytes that each of the replicas needs, by range."""
+    def _replicas(self, held: Held, place: int, in_flight: Sequence[int]) -> list[ReplicaBytes]:
+        """Bytes that a device of the group needs, by range, for each of some in-flight counts."""
+        if held.parts:
+            return [self._replica(held, count, held.share(place)) for count in in_flight]
+        if self._known is None or self._known[0] is not held:
+            self._known = held, {}
+        whole = self._known[1]  # the same for all devices
+        for count in in_flight:
+            if count not in whole:
+                whole[count] = self._replica(held, count, 1.0)
+        return [whole[count] for count in in_flight]
+
+    def _replica(self, held: Held, in_flight: int, share: Floats | float) -> ReplicaBytes:
         return self.model.replica_parts(
             held.first,
             held.stop,
             in_flight=in_flight,
             micro_batches=held.micro_batches,
-            replicated=len(held.group.devices) > 1,
+            replicated=len(held.group.devices) > 1 and not held.parts,
             hosts_first_layer=held.hosts,
             recomputes=held.recomputes,
             weights=held.weights,
+            share=share,
         )

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dora_nb.costs.network import Network
 from dora_nb.costs.table import Floats
 from dora_nb.domain.plan import Algorithm, Weights
 from dora_nb.formulation.fleet import Fleet, Group, Ints
@@ -31,13 +32,16 @@ class Choice(NamedTuple):
     group
         Its devices.
     shares
-        Samples of each, in the order of the group's devices.
+        Samples of each, in the order of the group's devices; or, where layers are sliced, parts of each.
     algorithm
-        How they sum gradients; ``star`` too where there is nothing to sum.
+        How they sum gradients, or the outputs of their shards; ``star`` too where there is nothing to sum.
     recomputes
         Whether they run layers forward again before their backward pass.
     weights
         In what they hold them, see :attr:`~dora_nb.domain.plan.Stage.weights`.
+    sliced
+        Where each holds shards of the layers (:attr:`~dora_nb.domain.plan.Stage.shards`): the samples of a micro-batch,
+        all of which it takes. 0 elsewhere.
     """
 
     group: Group
@@ -45,6 +49,13 @@ class Choice(NamedTuple):
     algorithm: Algorithm
     recomputes: bool = False
     weights: Weights | None = None
+    sliced: int = 0
+
+
+def leader_first(network: Network, ids: Sequence[str]) -> list[int]:
+    """Places of a group's devices in the order of a stage with shards: the best-connected, then the others."""
+    leader = list(ids).index(network.best_leader(ids))
+    return [leader, *(place for place in range(len(ids)) if place != leader)]
 
 
 @dataclass(frozen=True)
@@ -61,8 +72,10 @@ class Columns:
         Index into ``choices``.
     code
         The group's code.
+    copies
+        How many devices of the stage each need all that enters: those that hold shards; 1 where they take samples.
     forward_s, backward_s
-        Seconds of one micro-batch on the slowest replica.
+        Seconds of one micro-batch on the slowest replica; of shards, with the sums behind it.
     step_s
         Seconds of the optimizer step on the slowest replica.
     receive_s, send_s
@@ -80,7 +93,7 @@ class Columns:
         Seconds of all steps after the first token of one group on the slowest replica; of a last stage, also of the
         outputs' way to the sink, which follows.
     steps_s
-        Seconds of all groups' steps after the first token on the slowest replica.
+        Seconds of all groups' steps after the first token on the slowest replica; sums of shards count in both.
     token_receive_s, token_send_s
         The stage's part of the airtime of one group's steps across its first and its last cut; across the two ends of
         the network the tokens chosen go back. 0 of a stage that is the whole network.
@@ -127,6 +140,7 @@ class Columns:
     hosts: NDArray[np.bool_]
     choice: Ints
     code: Ints
+    copies: Ints
     forward_s: Floats
     backward_s: Floats
     step_s: Floats
@@ -230,7 +244,7 @@ class Columns:
         first_of = {joined.key(index): index for index in reversed(range(len(joined)))}
         return joined.take(np.array(sorted(first_of.values()), dtype=np.int64))
 
-    def key(self, column: int) -> tuple[int, int, int, bool, int, tuple[int, ...], int, str, bool, Weights | None]:
+    def key(self, column: int) -> tuple[object, ...]:
         """What tells a column from others of the same problem."""
         group, shares, *how = self.choices[self.choice[column]]
         place = int(self.micro_batch[column]), int(self.first[column]), int(self.stop[column])

@@ -19,8 +19,8 @@ from dora_nb.formulation.columns.transfers import airtimes
 from dora_nb.formulation.fleet import Ints
 from dora_nb.formulation.problem import Problem
 
-#: Figures of the sums of gradients.
-_SUMS = (
+#: Figures of the sums of gradients, all 0 where there are none.
+NO_SUMS = (
     *("sum_hold_s", "sum_left_s", "sum_tail_s", "tied_gather_s", "tied_part_s", "tied_spread_s"),
     *("sum_port_s", "sum_j"),
 )
@@ -41,7 +41,7 @@ class Sums:
         """Sums of gradients by all-reduce algorithm, the one that holds the medium least first."""
         group, first, stop, hosts = held.group, held.first, held.stop, held.hosts
         none = np.zeros((1, len(first)))
-        figures = dict.fromkeys(_SUMS, none) | {"sum_air_s": np.zeros((1, len(first), len(self.resources)))}
+        figures = dict.fromkeys(NO_SUMS, none) | {"sum_air_s": np.zeros((1, len(first), len(self.resources)))}
         if not self.cluster.domains or not self.workload.trains:
             return {"star": figures}
         ids = [self.cluster.devices[d].id for d in group.devices]

@@ -12,6 +12,7 @@ from dora_nb.costs.table import Floats
 from dora_nb.domain.architecture import INTEGER_BYTES
 from dora_nb.formulation.columns.dominance import AIRTIMES, TELLING
 from dora_nb.formulation.columns.held import Held, is_whole
+from dora_nb.formulation.columns.record import leader_first
 from dora_nb.formulation.fleet import Ints
 from dora_nb.formulation.problem import Problem
 
@@ -36,7 +37,8 @@ class Transfers:
 
     def figures(self, held: Held) -> dict[str, Floats]:
         """Of hand-overs across the stage's two cuts, of inputs, labels and outputs, and of tokens."""
-        group, shares, first, stop, micro_batches, token_groups, hosts, *_ = held
+        group, shares, first, stop = held.group, held.samples, held.first, held.stop
+        micro_batches, token_groups, hosts = held.micro_batches, held.token_groups, held.hosts
         none = np.zeros((1, 1))
         figures = dict.fromkeys(_TRANSFERS, none) | dict.fromkeys(AIRTIMES, self.no_air)
         if not self.cluster.domains:
@@ -46,35 +48,48 @@ class Transfers:
         parts = shares * per_byte  # seconds for one byte per sample
         media = [self.network.medium(name) for name in ids]
         taking_turns = [parts[:, [each == medium for each in media]].sum(axis=1) for medium in dict.fromkeys(media)]
-        airtime = np.maximum.reduce(taking_turns)[:, None]
+        airtime = sending = np.maximum.reduce(taking_turns)[:, None]
+        if held.parts:  # each device needs all that enters, and the leader sends what leaves
+            shares = shares[:1]
+            leader = leader_first(self.network, ids)[0]
+            airtime, sending = airtime[:1], parts[:1, leader, None]
         entering, leaving = self.cut_bytes[first][None], self.cut_bytes[stop][None]
         batch = self.workload.batch
-        network_bytes = self.directions * batch * leaving
-        figures |= {"receive_s": airtime * entering, "send_s": airtime * leaving}
+        again = len(ids) - 1 if held.parts else 0
+        network_bytes = self.directions * batch * leaving + again * batch * entering
+        figures |= {"receive_s": airtime * entering, "send_s": sending * leaving}
         if hosts:
             figures["host_send_s"] = airtime * self.cut_bytes[1]
             network_bytes = network_bytes + self.directions * batch * self.cut_bytes[1]
-        figures |= self._ends(ids, shares, first, stop, hosts) | self._directions(ids, shares)
+        figures |= self._ends(ids, shares, held)
+        if not held.parts:
+            figures |= self._directions(ids, shares)
         if not self.network.one_medium:
-            both = entering + leaving if self.workload.trains else np.maximum(entering, leaving)
-            figures["port_s"] = micro_batches * airtime * both
+            into, out = airtime * entering, sending * leaving
+            figures["port_s"] = micro_batches * (into + out if self.workload.trains else np.maximum(into, out))
         if self.workload.generates:
-            tokens, sent_bytes = self._tokens(airtime, first, stop, micro_batches // token_groups)
+            ways = airtime, sending, again
+            tokens, sent_bytes = self._tokens(ways, first, stop, micro_batches // token_groups)
             figures |= tokens
             network_bytes = network_bytes + sent_bytes
         ends_j = [figures.pop(f"{end}_j", none) for end in ("input", "label", "output")]
         figures["network_j"] = self.byte_j * network_bytes + micro_batches * sum(ends_j)
         return figures
 
-    def _tokens(self, airtime: Floats, first: Ints, stop: Ints, batches: int) -> tuple[dict[str, Floats], Floats]:
-        """What follows the prompt's passes: a stage's part of a group's airtime, and the bytes it sends of all."""
-        workload = self.workload
+    def _tokens(
+        self, ways: tuple[Floats, Floats, int], first: Ints, stop: Ints, batches: int
+    ) -> tuple[dict[str, Floats], Floats]:
+        """What follows the prompt's passes: a stage's part of a group's airtime, and the bytes it sends of all.
+
+        ``ways``: airtime of a byte per sample into the stage and out of it, and how often more than once it enters.
+        """
+        workload, (airtime, sending, again) = self.workload, ways
         ends = float(INTEGER_BYTES)
         token_bytes = np.array([ends, *(workload.token_bytes(cut) for cut in range(1, self.layers)), ends])
         times = workload.decode_steps * ~is_whole(first, stop, self.layers)
         entering, leaving = times * token_bytes[first], times * token_bytes[stop]
-        figures = {"token_receive_s": batches * airtime * entering, "token_send_s": batches * airtime * leaving}
-        return figures, workload.batch * leaving
+        figures = {"token_receive_s": batches * airtime * entering, "token_send_s": batches * sending * leaving}
+        return figures, workload.batch * (leaving + again * entering)
 
     def without_outputs(self, figures: dict[str, Floats], batches: int) -> dict[str, Floats]:
         """The figures with all that was generated leaving together, after the last step."""
@@ -92,12 +107,12 @@ class Transfers:
         per_byte = 1.0 / np.array([[hop.bytes_per_s for hop in pair] for pair in hops])
         return {f"{TELLING}{way}": (shares @ per_byte[:, way])[:, None] for way in range(2)}
 
-    def _ends(self, ids: Sequence[str], shares: Ints, first: Ints, stop: Ints, hosts: bool) -> dict[str, Floats]:
+    def _ends(self, ids: Sequence[str], shares: Ints, held: Held) -> dict[str, Floats]:
         """Transfers from the source and to the sink, for stages that may be first or last."""
         figures: dict[str, Floats] = {}
         workload = self.workload
-        is_first = np.full(len(first), hosts) | (first == 0)
-        is_last = stop == self.layers
+        is_first = np.full(len(held.first), held.hosts) | (held.first == 0)
+        is_last = held.stop == self.layers
 
         def add(end: str, where: NDArray[np.bool_], holds: list[Hold]) -> None:
             longest = [max(hold.seconds.values(), default=0.0) for hold in holds]
@@ -118,7 +133,9 @@ class Transfers:
             add("label", is_last, holds)
         if workload.sink is not None and not workload.trains and workload.output_bytes:
             size = workload.output_bytes * (workload.new_tokens if workload.generates else 1)
-            holds = [self.network.fan_in(sized(row, size), workload.sink) for row in shares]
+            if held.parts:
+                ids = [ids[leader_first(self.network, ids)[0]]]
+            holds = [self.network.fan_in(sized(row[: len(ids)], size), workload.sink) for row in shares]
             add("output", is_last, holds)
         return figures
 

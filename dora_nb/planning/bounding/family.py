@@ -78,12 +78,13 @@ class Family:
         if self.hand_overs is not None:
             moved_bytes = self.micro_batches // self.token_groups * self._token_bytes[c.stop[ahead]]
             return steps * self.hand_overs.between(c.choice[ahead], c.choice[behind], moved_bytes).there_s
-        return self.hold_s(c.token_send_s[ahead], c.token_receive_s[behind]) + steps * self.problem.message_s
+        send_s = self._to_all(c.token_send_s[ahead], behind)
+        return self.hold_s(send_s, c.token_receive_s[behind]) + steps * self.problem.message_s
 
     def token_air_s(self, ahead: Ints, behind: Ints) -> Floats:
         """Airtime of all groups' hand-overs between two columns, on one shared medium; 0 elsewhere."""
         c = self.columns
-        held_s = self.token_groups * (c.token_send_s[ahead] + c.token_receive_s[behind])
+        held_s = self.token_groups * (self._to_all(c.token_send_s[ahead], behind) + c.token_receive_s[behind])
         return held_s if self.problem.shared and self.hand_overs is None else np.zeros(len(ahead))
 
     def move(self, ahead: Ints, behind: Ints, *, hosted: bool = False) -> HandOver:
@@ -92,9 +93,14 @@ class Family:
         if self.hand_overs is not None:
             entering = self.cut_bytes[c.first[behind]]
             return self.hand_overs.between(c.choice[ahead], c.choice[behind], entering)
-        hold_s = self.hold_s((c.host_send_s if hosted else c.send_s)[ahead], c.receive_s[behind])
+        send_s = self._to_all((c.host_send_s if hosted else c.send_s)[ahead], behind)
+        hold_s = self.hold_s(send_s, c.receive_s[behind])
         transfer_s = hold_s + self.problem.message_s
         return HandOver(transfer_s, transfer_s, self.one_medium_s(hold_s), np.zeros_like(hold_s))
+
+    def _to_all(self, send_s: Floats, behind: Ints) -> Floats:
+        """Seconds of sending to columns each of whose devices may need all of it, given those of sending it once."""
+        return send_s * self.columns.copies[behind] if self.problem.space.shards > 1 else send_s
 
     def one_medium_s(self, hold_s: Floats) -> Floats:
         """Airtime of hand-overs, both directions in training: on a shared medium only, and none of a device alone."""

@@ -102,33 +102,33 @@ class Pool:
 
     _made: dict[int, list[Made]] = field(default_factory=dict)
 
-    def columns(self, problem: Problem, most_replicas: int, targets: Targets, deadline: Deadline | None) -> Columns:
+    def columns(self, problem: Problem, most_devices: int, targets: Targets, deadline: Deadline | None) -> Columns:
         """The columns that may matter to some questions; what is left out is in the questions' bounds.
 
         Parameters
         ----------
         problem
             With the limits of single devices for which the pool is.
-        most_replicas
+        most_devices
             Devices of a stage.
         targets
             The questions.
         deadline
             After it nothing more is made; None: all is.
         """
-        sizes = _sizes(problem, most_replicas)
+        sizes = _sizes(problem, most_devices)
         return Columns.beside([self._of_size(problem, size, targets, deadline) for size in sizes])
 
     def columns_near(self, problem: Problem, near: Near, targets: Targets, deadline: Deadline | None) -> Columns:
         """Those that are close to known places: made for themselves where the others are not there yet."""
         parts = []
-        for size in _sizes(problem, problem.space.most_replicas):
+        for size in _sizes(problem, problem.space.most_devices):
             made = self._covering(size, targets)
             if made is not None:
                 parts.append(screened(near.columns(made.columns), problem, targets))
             else:
                 few = near.screen(screen(problem, targets, deadline))
-                parts.append(build_columns(problem, size, few, least_replicas=size))
+                parts.append(build_columns(problem, size, few, least_devices=size))
         return Columns.beside(parts)
 
     def _covering(self, size: int, targets: Targets) -> Made | None:
@@ -144,7 +144,7 @@ class Pool:
         if known is not None:
             return known.serve(problem, targets)
         region = _region(targets)
-        columns = build_columns(problem, size, screen(problem, region, deadline), least_replicas=size)
+        columns = build_columns(problem, size, screen(problem, region, deadline), least_devices=size)
         boxes = (box(region, ladder, place) for ladder in region.asked for place in range(len(ladder.limits)))
         late = deadline is not None and deadline.passed
         made = Made(columns, region, () if late else tuple(boxes))
@@ -153,9 +153,10 @@ class Pool:
         return made.serve(problem, targets)
 
 
-def _sizes(problem: Problem, most_replicas: int) -> range:
+def _sizes(problem: Problem, most_devices: int) -> range:
     """Of groups that may run a stage."""
-    return range(1, min(most_replicas, len(problem.cluster.devices), max(problem.space.micro_batch_sizes)) + 1)
+    shared_out = max(max(problem.space.micro_batch_sizes), problem.space.shards)
+    return range(1, min(most_devices, len(problem.cluster.devices), shared_out) + 1)
 
 
 def _region(targets: Targets) -> Targets:

@@ -87,7 +87,7 @@ def cheapest(
     if not targets.plans:
         _search(problem, targets, 1, *_QUICK, deadline)
         targets.forget_bounds()  # those of this search hold for one device a stage only
-    still_open = _search(problem, targets, problem.space.most_replicas, *_THOROUGH, deadline)
+    still_open = _search(problem, targets, problem.space.most_devices, *_THOROUGH, deadline)
     settle_all(problem, targets, still_open, solver=solver, deadline=deadline)
     return Cheapest(ladder.plans[0], unit * float(ladder.bounds[0]))
 

@@ -117,7 +117,7 @@ def plans_below(
         seek_latency=False,
         further=(ladder,),
     )
-    columns = build_columns(problem, problem.space.most_replicas, screen(problem, targets, deadline), beaten=True)
+    columns = build_columns(problem, problem.space.most_devices, screen(problem, targets, deadline), beaten=True)
     if len(columns) > MOST_LABELS:
         return None
     search = Search(problem, columns, targets, MOST_LABELS, deadline, schedules_left=0, insists=False)

@@ -69,7 +69,7 @@ def all_columns(problem: Problem) -> Columns:
     InputError
         If there are too many for a program to be solved as it stands.
     """
-    columns = build_columns(problem, problem.space.most_replicas)
+    columns = build_columns(problem, problem.space.most_devices)
     operations = 2 * problem.workload.batch * min(len(problem.cluster.devices), len(problem.workload.layers))
     if len(columns) * operations > MOST_SIZE:
         raise InputError(

@@ -223,7 +223,7 @@ def _columns(problem: Problem, plan: Plan) -> Columns:
     )
     makespan_s, energy_j, value = _figures(problem, plan)
     targets.offer(makespan_s * (1 + _AS_GOOD), energy_j * (1 + _AS_GOOD), plan, value * (1 + _AS_GOOD))
-    return build_columns(problem, problem.space.most_replicas, screen(problem, targets))
+    return build_columns(problem, problem.space.most_devices, screen(problem, targets))
 
 
 # ------------------------------------------------------------------ names

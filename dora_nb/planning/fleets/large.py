@@ -62,7 +62,7 @@ METHOD = "annealing and chains of stages with priced device types"
 def is_large(problem: Problem) -> bool:
     """Whether the label search is not worth trying: its arrays or its columns would be too many."""
     fleet, layers = problem.fleet, len(problem.workload.layers)
-    groups = sum(fleet.groups_by_size[1 : problem.space.most_replicas + 1])
+    groups = sum(fleet.groups_by_size[1 : problem.space.most_devices + 1])
     return fleet.codes > MOST_CODES or groups * layers * (layers + 1) / 2 > MOST_PAIRS
 
 
@@ -104,7 +104,7 @@ class LargeHunt(LatencyHunt):
     def run(self) -> None:
         """Find plans, then prove how good they are; both are in ``best``, ``best_s`` and ``bound_s``."""
         sizes = self.problem.space.micro_batch_sizes
-        self.say(f"pricing {sum(self.problem.fleet.groups_by_size[1 : self.problem.space.most_replicas + 1]):,} groups")
+        self.say(f"pricing {sum(self.problem.fleet.groups_by_size[1 : self.problem.space.most_devices + 1]):,} groups")
         times = self._times = {size: GroupTimes.of(self.problem, size) for size in sizes}
         self._look(times)
         if self.best is None:
