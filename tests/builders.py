@@ -335,6 +335,37 @@ def random_plan(dice: Dice, work: Workload, place: Cluster) -> Plan:
     )
 
 
+def sliceable_question(dice: Dice) -> tuple[Workload, Cluster]:
+    """Layers some of which can be sliced, short messages and slow devices, so that slicing them may pay."""
+    work, place = random_question(
+        dice,
+        layers=(2, 3),
+        batches=(1, 2),
+        modes=("inference", "generate"),
+        kinds=("shared", "switch", "links", "cell", "mixed", "mixed"),
+        device_count=(2, 3),
+    )
+    parts = dice.pick((2, 3))
+    layers = tuple(each.replace(parts=dice.pick((1, parts, parts))) for each in work.layers)
+    lighter = dice.pick((1, 30, 300))
+    layers = tuple(
+        each.replace(
+            output_elements=max(each.output_elements // lighter, 1),
+            next_token=each.next_token
+            and each.next_token.replace(output_elements=max(each.next_token.output_elements // lighter, 1)),
+        )
+        for each in (layers[0].replace(parts=parts), *layers[1:])
+    )
+    latency_s = dice.pick((None, 0.0, 1e-4))
+    if latency_s is not None:
+        place = place.replace(domains=tuple(domain.replace(latency_s=latency_s) for domain in place.domains))
+    if dice.pick((True, False)):  # on some of which a whole layer does not fit
+        kept = sum(each.parameters for each in layers) * 4
+        devices = [each.replace(memory_bytes=1e6 + kept * dice.pick((0.4, 1.5))) for each in place.devices]
+        place = place.replace(devices=tuple(devices))
+    return work.replace(layers=layers), place
+
+
 def randomly_sliced(dice: Dice, work: Workload, place: Cluster) -> tuple[Workload, Plan]:
     """The workload with some layers that can be sliced, and a plan that slices at least one stage of it.
 

@@ -90,6 +90,9 @@ def plan(
         list[str] | None,
         typer.Option(help="fp16, bf16 or int8: what stages may hold weights in where it helps, once for each."),
     ] = None,
+    shards: Annotated[
+        int, typer.Option(help="Over how many devices a stage's layers may be sliced (inference and generate).")
+    ] = 1,
     most_plans: Annotated[
         int, typer.Option(help="How many plans to show; they cover the trade-offs as well as so many can.")
     ] = 5,
@@ -150,7 +153,9 @@ def plan(
             algorithm=algorithm,
             overlap=overlap,
             table=table,
-            space=SearchSpace.of(job, devices, weights=tuple(weights)) if weights else None,
+            space=SearchSpace.of(job, devices, weights=tuple(weights or ()), shards=shards)
+            if weights or shards != 1
+            else None,
             on_progress=update,
         )
     say.plans(plans)

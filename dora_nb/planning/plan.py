@@ -136,6 +136,9 @@ def plan_question(
     say = on_progress or (lambda _: None)
     deadline = Deadline(started + time_limit_s, cancel)
     if is_large(question.problem):
+        if question.problem.space.shards > 1:
+            allowed = f"1 on {len(question.cluster.devices)} devices, too many for the exact search; or fewer of them"
+            raise InputError("shards", question.problem.space.shards, allowed)
         answer = plan_sites if are_sites(question.problem) else plan_large
         best = answer(question.problem, gap, deadline, say, on_event)
         return _answer(question, (best,), Coverage(None, most_plans), gap, started)

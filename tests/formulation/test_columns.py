@@ -19,6 +19,7 @@ from builders import (
     questions,
     random_question,
     seeded,
+    sliceable_question,
     workload,
 )
 from hypothesis import HealthCheck, given, settings
@@ -36,8 +37,10 @@ from dora_nb.domain.workload import Workload
 from dora_nb.formulation.columns import Columns, build_columns, building
 from dora_nb.formulation.columns.held import share_vectors
 from dora_nb.formulation.decode import decode
+from dora_nb.formulation.hand_overs import beyond_columns_j
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.schedules.list_schedule import list_schedule
+from dora_nb.planning.exact.certify import check_energy
 
 Question = tuple[Workload, Cluster]
 ACCOUNTINGS = st.sampled_from(("participating", "all-on"))
@@ -228,6 +231,37 @@ def scarce(dice: Dice) -> Question:
     whole = work.parameters * 16 + sum(each.stash_elements for each in work.layers) * 4 * work.batch + 4e6
     devices = [each.replace(memory_bytes=whole * dice.pick((0.3, 0.6, 1.2))) for each in place.devices]
     return work, place.replace(devices=tuple(devices))
+
+
+@settings(max_examples=examples(20), **QUICK)
+@given(seeded(sliceable_question), st.integers(0, 10**6))
+def test_every_figure_is_that_of_the_plan_where_stages_have_shards(question: Question, seed: int) -> None:
+    work, place = question
+    problem = Problem.of(*question, "participating", space=default_space(*question, shards=3))
+    columns = build_columns(problem, problem.space.most_devices)
+    for chain in chains(columns, problem, Dice(seed), 5):
+        plan = decode(columns, chain, [1] * len(chain), problem)
+        timing = timing_of(plan, work, place, problem.table)
+        seconds = timing.duration_s
+        for stage, column in enumerate(chain):
+            own = {name: float(getattr(columns, f"{name}_s")[column]) for name in ("forward", "decode", "receive")}
+            sums_s = seconds.get(OperationClass("shard-sum", stage), 0.0)
+            assert own["forward"] == pytest.approx(seconds[OperationClass("forward", stage)] + sums_s)
+            if work.decode_steps and stage < len(chain) - 1:  # of the last one the outputs' way counts as well
+                sums_s = seconds.get(OperationClass("shard-token-sum", stage), 0.0)
+                assert own["decode"] == pytest.approx(seconds[OperationClass("decode", stage)] + sums_s)
+            if stage and problem.network.single is not None and not problem.shared:
+                activation = timing.holds[OperationClass("activation", stage - 1)]
+                assert own["receive"] == pytest.approx(ways(activation)[1])
+        order = list_schedule(operations_of(Shape.of(plan, work)), timing).transfers()
+        prediction = evaluate(plan.replace(transfer_order=order), work, place, problem.table).prediction
+        check_energy(
+            plan.replace(prediction=prediction),
+            problem,
+            float(columns.energy_j[chain].sum()) + beyond_columns_j(plan, timing, problem),
+            float(columns.idle_w[chain].sum()),
+        )
+        assert all(each.memory_bytes <= each.usable_memory_bytes * (1 + 1e-9) for each in prediction.devices)
 
 
 @settings(max_examples=examples(20), **QUICK)

@@ -24,6 +24,7 @@ from builders import (
     random_workload,
     rated_plans,
     seeded,
+    sliceable_question,
     workload,
 )
 from hypothesis import HealthCheck, given, settings
@@ -213,39 +214,8 @@ def test_no_plan_refutes_the_bounds_where_weights_may_be_held_in_fewer_bits(
     check_answers(targets, plans)
 
 
-def _sliceable(dice: Dice) -> Question:
-    """Layers some of which can be sliced, short messages and slow devices, so that slicing them may pay."""
-    work, place = random_question(
-        dice,
-        layers=(2, 3),
-        batches=(1, 2),
-        modes=("inference", "generate"),
-        kinds=("shared", "switch", *NETWORKS),
-        device_count=(2, 3),
-    )
-    parts = dice.pick((2, 3))
-    layers = tuple(each.replace(parts=dice.pick((1, parts, parts))) for each in work.layers)
-    lighter = dice.pick((1, 30, 300))
-    layers = tuple(
-        each.replace(
-            output_elements=max(each.output_elements // lighter, 1),
-            next_token=each.next_token
-            and each.next_token.replace(output_elements=max(each.next_token.output_elements // lighter, 1)),
-        )
-        for each in (layers[0].replace(parts=parts), *layers[1:])
-    )
-    latency_s = dice.pick((None, 0.0, 1e-4))
-    if latency_s is not None:
-        place = place.replace(domains=tuple(domain.replace(latency_s=latency_s) for domain in place.domains))
-    if dice.pick((True, False)):  # on some of which a whole layer does not fit
-        kept = sum(each.parameters for each in layers) * 4
-        devices = [each.replace(memory_bytes=1e6 + kept * dice.pick((0.4, 1.5))) for each in place.devices]
-        place = place.replace(devices=tuple(devices))
-    return work.replace(layers=layers), place
-
-
 @settings(max_examples=examples(30), **QUICK)
-@given(seeded(_sliceable), ACCOUNTINGS, st.sampled_from((0.0, 0.3, 0.7)), st.integers(2, 3), st.booleans())
+@given(seeded(sliceable_question), ACCOUNTINGS, st.sampled_from((0.0, 0.3, 0.7)), st.integers(2, 3), st.booleans())
 def test_no_plan_refutes_the_bounds_where_stages_may_have_shards(
     question: Question, accounting: EnergyAccounting, share: float, shards: int, scarce: bool
 ) -> None:
@@ -261,7 +231,7 @@ def test_no_plan_refutes_the_bounds_where_stages_may_have_shards(
 
 
 @settings(max_examples=examples(15), **QUICK)
-@given(seeded(_sliceable), ACCOUNTINGS, st.sampled_from(("latency", "energy")))
+@given(seeded(sliceable_question), ACCOUNTINGS, st.sampled_from(("latency", "energy")))
 def test_plans_with_shards_are_within_their_gap_of_the_best_of_all(
     question: Question, accounting: EnergyAccounting, objective: str
 ) -> None:

@@ -113,6 +113,8 @@ def compose(
     _check_promise(qoe)
     _check(workload, cluster, conditions, given, most_plans, window, keep, missed_share, requests_per_s)
     check_effort(gap, time_limit_s, solver)
+    if space is not None and space.shards > 1:
+        raise InputError("space.shards", space.shards, "1: plans of a composition share whole layers, not parts")
     table = cost_table(workload, cluster) if table is None else table
     deadline, say = Deadline(started + time_limit_s, cancel), on_progress or (lambda _: None)
     palette = Palette(workload, cluster, table, conditions, qoe.energy_accounting, space, requests_per_s)
