@@ -47,9 +47,17 @@ class Mixing:
 
     def add(self, used: NDArray[np.int64], values: NDArray[np.float64]) -> None:
         """One more column."""
-        every = np.concatenate([used, values, [1.0]])
-        rows = np.flatnonzero(every)
-        self._column(0.0, rows, every[rows])
+        self.add_all(used[None], values[None])
+
+    def add_all(self, used: NDArray[np.int64], values: NDArray[np.float64]) -> None:
+        """Several more columns, shapes (columns, n) and (columns, m)."""
+        every = np.column_stack([used, values, np.ones(len(used))])
+        column, row = np.nonzero(every)
+        begin = np.searchsorted(column, np.arange(len(every)))
+        zeros, most = np.zeros(len(every)), np.full(len(every), self._solver.inf)
+        self._solver.addCols(
+            len(every), zeros, zeros, most, len(row), begin.astype(np.int32), row.astype(np.int32), every[column, row]
+        )
 
     def solve(self) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
         """``z`` with the price of each capacity and of each other row, none negative; at least one column is there.

@@ -173,6 +173,36 @@ class Pipelines:
         return len(self.in_flight) - 1
 
 
+class KnownChains:
+    """Chains met so far, as far as rows look at them: sums and extremes over stages with as many stages behind.
+
+    Parameters
+    ----------
+    deepest
+        R: more stages behind are not told apart.
+    """
+
+    def __init__(self, deepest: int) -> None:
+        self.deepest = deepest
+        self._chains: list[tuple[Ints | Floats, ...]] = []
+
+    def __len__(self) -> int:
+        return len(self._chains)
+
+    def add(self, chain: Chain) -> None:
+        """Learn one more."""
+        behind = np.minimum(np.arange(len(chain.seconds)), self.deepest)
+        sums = [np.bincount(behind, each, self.deepest + 1) for each in (chain.seconds + chain.hops_s, chain.seconds)]
+        slowest_s, fastest_s = np.full(self.deepest + 1, -np.inf), np.full(self.deepest + 1, np.inf)
+        np.maximum.at(slowest_s, behind, chain.seconds)
+        np.minimum.at(fastest_s, behind, chain.seconds)
+        self._chains.append((chain.used, *sums, slowest_s, fastest_s))
+
+    def latest(self, most: int) -> tuple[Ints | Floats, ...]:
+        """Devices used, round trips, seconds, the slowest and the fastest stage of the latest ones, a row a chain."""
+        return tuple(np.stack(each) for each in zip(*self._chains[-most:], strict=True))
+
+
 class ClassRows:
     """The rows of a class for one makespan.
 
@@ -217,6 +247,15 @@ class ClassRows:
             self.trips[row, :until] = trip
             self.seconds[row, at] = second
         self.limits_s = np.array([limit for *_, limit in rows])
+
+    def of_known(self, known: KnownChains, most: int) -> tuple[Ints, Floats]:
+        """Devices and left-hand sides of the latest known chains, without those that a stage's own limits rule out.
+
+        Shapes (chains, types) and (chains, rows).
+        """
+        used, trips_s, seconds, slowest_s, fastest_s = known.latest(most)
+        within = ((slowest_s <= self.most_s) & (fastest_s >= self.least_s)).all(axis=1)
+        return used[within], trips_s[within] @ self.trips.T + seconds[within] @ self.seconds.T
 
     def of(self, chain: Chain) -> Floats | None:
         """Left-hand sides of a chain; None if a stage's own limits rule it out."""

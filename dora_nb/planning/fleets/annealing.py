@@ -17,8 +17,8 @@ from dora_nb.costs.operations import Shape, operations_of
 from dora_nb.formulation.fleets.group_times import GroupTimes
 from dora_nb.planning.deadline import Deadline
 
-#: Temperature at the start, as a part of the figure.
-HOT = 0.01
+#: Temperatures at the start, as parts of the figure: of states that are far from good, and of those that are good.
+HOT, COLD = 0.01, 0.002
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,8 @@ class Annealing:
     start
         Stages to begin with, which may use devices more than once: (first layer, stop layer, group) each. None:
         equally many layers a stage, the fastest devices spread evenly.
+    hot
+        Temperature at the start, as a part of the figure.
     """
 
     times: GroupTimes
@@ -120,6 +122,7 @@ class Annealing:
     stages: int
     seed: int
     start: Sequence[tuple[int, int, int]] | None = None
+    hot: float = HOT
     best: Partition = field(init=False)
 
     def __post_init__(self) -> None:
@@ -180,7 +183,7 @@ class Annealing:
         """The best state of so many steps, or until time is up; cools down to nothing."""
         now = self._value(self.cuts, self.kinds, math.inf)
         self.best = Partition(tuple(self.cuts), tuple(self.kinds), now)
-        hot = HOT * now if math.isfinite(now) else 1.0
+        hot = self.hot * now if math.isfinite(now) else 1.0
         for step in range(steps):
             if step % 64 == 0 and deadline.passed:
                 break

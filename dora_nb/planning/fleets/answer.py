@@ -64,7 +64,7 @@ class LatencyHunt:
         for chunks in self.problem.space.chunk_counts:
             split = plan.replace(chunks=chunks)
             makespan_s, order = quick_schedule(split, self.problem)
-            if math.isinf(makespan_s):  # of a stream that it does not keep up with
+            if math.isinf(makespan_s) or (fits and makespan_s >= self.best_s):  # a stream may not keep up
                 continue
             done = predicted(split.replace(transfer_order=order), self.problem)
             assert done.prediction is not None, "a predicted plan carries its prediction"

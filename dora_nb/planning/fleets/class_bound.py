@@ -12,9 +12,9 @@ from dora_nb.costs.table import Floats
 from dora_nb.formulation.fleets.group_times import GroupTimes
 from dora_nb.formulation.fleets.priced_chains import (
     ROUNDING,
-    Chain,
     Cheapest,
     ClassRows,
+    KnownChains,
     Pipelines,
     PlanClass,
     Prices,
@@ -32,6 +32,12 @@ STEPS, LAST_STEPS = 12, 30
 
 #: Part of a makespan in hand that is tried first; then from the gap that is good enough downwards in growing steps.
 FIRST, STEP, LONGER = 0.65, 0.03, 1.5
+
+#: Part of what is enough that is asked once on the way: what cannot be refuted there leads to better plans.
+DEEPER = 0.94
+
+#: What is enough is asked instead of what is that close to it.
+CLOSE = 1.03
 
 #: Chains of earlier classes that a class starts from.
 KNOWN = 150
@@ -67,10 +73,13 @@ class ClassBound:
     pipelines: Pipelines
     deadline: Deadline
     weights: Floats
-    chains: list[Chain] = field(default_factory=list)
+    chains: KnownChains = field(init=False)
     left: Cheapest | None = field(default=None, init=False)
     _hardest: PlanClass | None = field(default=None, init=False)
     looked_at: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.chains = KnownChains(self.pipelines.deepest)
 
     def refuted(self, makespan_s: float) -> bool:
         """Whether no plan keeps a makespan; without a proof by the deadline, False."""
@@ -135,13 +144,7 @@ class ClassBound:
         available = self.pipelines.times.available.astype(float)
         unit_s = np.maximum(np.abs(rows.limits_s), ROUNDING)
         prices = left.prices or Prices(self.weights, np.zeros(len(rows.limits_s)))
-        mixing = Mixing(available, rows.limits_s / unit_s)
-        mixed = False
-        for chain in self.chains[-KNOWN:]:
-            values = rows.of(chain)
-            if values is not None:
-                mixing.add(chain.used, values / unit_s)
-                mixed = True
+        mixing: Mixing | None = None
         best: Cheapest | None = None
         best_prices = prices
         for _ in range(steps):
@@ -156,16 +159,19 @@ class ClassBound:
             chain = found.chain()
             values = rows.of(chain)
             assert values is not None, "a chain of ways within the limits of the class"
-            self.chains.append(chain)
+            if mixing is None:
+                mixing = Mixing(available, rows.limits_s / unit_s)
+                if len(self.chains):
+                    known, sides = rows.of_known(self.chains, KNOWN)
+                    mixing.add_all(known, sides / unit_s)
+            self.chains.add(chain)
             mixing.add(chain.used, values / unit_s)
-            mixed = True
             least, types, others = mixing.solve()
             if least <= 1 or least - best.excess < 1e-4:  # a mix of chains that no prices refute
                 break
             types, others = (types + best_prices.types) / 2, (others / unit_s + best_prices.rows) / 2
             total = types @ available
             prices = Prices(types / total, others / total)
-        assert mixed
         return best, best_prices
 
 
@@ -225,8 +231,8 @@ class _Bracket:
     asked: int = 0
 
     def ask(self, enough_s: float) -> bool:
-        """Ask once; more than enough is not asked."""
-        if enough_s < self.next_s:
+        """Ask once; more than enough is not asked, nor a little less."""
+        if enough_s < self.next_s * CLOSE:
             self.next_s = enough_s
         asked_s, self.asked = self.next_s, self.asked + 1
         refuted = self.bound.refuted(asked_s)
@@ -235,7 +241,7 @@ class _Bracket:
         else:
             self.high_s = asked_s
         if math.isinf(self.high_s):
-            self.next_s = enough_s
+            self.next_s = enough_s * (DEEPER if self.asked == 1 else 1)
         elif refuted:
             self.next_s = (self.low_s + self.high_s) / 2
         else:

@@ -25,7 +25,7 @@ from dora_nb.formulation.decode import decode
 from dora_nb.formulation.fleets.group_times import GroupTimes
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.fleets.annealing import Annealing, Figure, Partition, longest_path
+from dora_nb.planning.fleets.annealing import COLD, HOT, Annealing, Figure, Partition, longest_path
 from dora_nb.planning.fleets.answer import LatencyHunt, tell_bounds
 from dora_nb.planning.fleets.box_bound import BoxBound, boxes_proven_s, filled_stages
 from dora_nb.planning.fleets.chain_packing import packed_chains
@@ -44,8 +44,8 @@ PROMISING = 3
 #: Part of the time that may be spent on good plans; the rest is for the proof.
 LOOKING = 0.2
 
-#: Chains packed for a class of plans that could not be refuted.
-PACKED = 30
+#: Chains packed for a class of plans that could not be refuted, and how many unlike ones are annealed how often.
+PACKED, UNLIKE, SEEDS = 30, 6, 3
 
 #: Partitions up to this many times the best makespan are scheduled; their figures are estimates.
 NEAR = 1.02
@@ -121,7 +121,7 @@ class LargeHunt(LatencyHunt):
         def on_bound(bound_s: float) -> None:
             self.on_bound(self.best_s, bound_s)
 
-        if max(filled_stages(each) for each in times) > FEW_STAGES:
+        if self._many_stages:
             classes = [bound for each in times for bound in class_bounds(each, depths, trains, self.deadline)]
             return proven_s(classes, self.gap, lambda: self.best_s, self._pack, on_bound)
         boxes = [BoxBound(each, depths, trains, self.deadline, partial(self._keep, each)) for each in times]
@@ -145,14 +145,16 @@ class LargeHunt(LatencyHunt):
         if bound.left is None:
             return
         pipelines = bound.pipelines
-        found: list[tuple[float, int, Annealing]] = []
+        starts: dict[Partition, Callable[[int], Annealing]] = {}
         for stages in packed_chains(bound.left, PACKED):
             figure = self._figure(pipelines.times, len(stages), pipelines.depth)
-            hunt = Annealing(pipelines.times, figure, len(stages), 0, stages)
-            found.append((hunt.best.figure_s, len(found), hunt))
-        for _, _, hunt in sorted(found)[:PROMISING]:
-            self._finish(hunt.best, pipelines.times.micro_batch, pipelines.depth)
-            self._finish(hunt.run(PACKED_STEPS, self.deadline), pipelines.times.micro_batch, pipelines.depth)
+            begun = partial(Annealing, pipelines.times, figure, len(stages), start=stages, hot=COLD)
+            starts.setdefault(begun(0).best, begun)
+        promising = sorted(starts, key=lambda part: part.figure_s)[:UNLIKE]
+        found = [starts[part](seed).run(PACKED_STEPS, self.deadline) for part in promising for seed in range(SEEDS)]
+        best = min((*promising, *found), key=lambda part: part.figure_s, default=None)
+        if best is not None:
+            self._finish(best, pipelines.times.micro_batch, pipelines.depth)
 
     # ------------------------------------------------------------------ good plans
 
@@ -165,17 +167,28 @@ class LargeHunt(LatencyHunt):
         middle = sorted(self.problem.space.in_flight_depths)[len(self.problem.space.in_flight_depths) // 2]
         found = []
         for size, stages in kinds:
-            found.append((self._tried(times[size], stages, middle, SHORT_STEPS, deadline), size, stages))
+            part = self._annealed(times[size], stages, middle, SHORT_STEPS, deadline)
+            found.append((part.figure_s, size, stages, part))
             if deadline.passed:
                 break
+        for _, size, _, part in sorted(found, key=lambda each: each[:3]):
+            if self.best is None:  # memory may lack for the fastest
+                self._finish(part, size, middle)
         self.say(f"{len(found)} kinds of pipelines looked at, the best takes {format_seconds(self.best_s)}")
+        if self._many_stages:
+            return  # what classes of plans lead to is better than what more annealing finds
         longer = []
-        for _, size, stages in sorted(found)[:PROMISING]:
+        for _, size, stages, _ in sorted(found, key=lambda each: each[:3])[:PROMISING]:
             for depth in self._depths:
                 longer.append((self._tried(times[size], stages, depth, MORE_STEPS, deadline), size, stages, depth))
                 self.on_bound(self.best_s, 0.0)
         _, size, stages, depth = min(longer)
         self._tried(times[size], stages, depth, LONG_STEPS, deadline)
+
+    @property
+    def _many_stages(self) -> bool:
+        """Whether classes of plans prove more than boxes of seconds."""
+        return max(filled_stages(each) for each in self._times.values()) > FEW_STAGES
 
     @property
     def _depths(self) -> tuple[int, ...]:
@@ -185,9 +198,13 @@ class LargeHunt(LatencyHunt):
 
     def _tried(self, times: GroupTimes, stages: int, depth: int, steps: int, deadline: Deadline) -> float:
         """The estimated figure of the best pipeline that annealing finds, which is finished."""
-        part = Annealing(times, self._figure(times, stages, depth), stages, steps).run(steps, deadline)
+        part = self._annealed(times, stages, depth, steps, deadline)
         self._finish(part, times.micro_batch, depth)
         return part.figure_s
+
+    def _annealed(self, times: GroupTimes, stages: int, depth: int, steps: int, deadline: Deadline) -> Partition:
+        hot = COLD if self._many_stages else HOT
+        return Annealing(times, self._figure(times, stages, depth), stages, steps, hot=hot).run(steps, deadline)
 
     def _numbers_of_stages(self, times: GroupTimes) -> list[int]:
         """From one stage to some more than all devices fill; beyond eight in growing steps."""

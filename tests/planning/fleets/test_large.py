@@ -30,7 +30,7 @@ from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InfeasibleError, InputError
 from dora_nb.formulation.fleets.group_times import GroupTimes
-from dora_nb.formulation.fleets.priced_chains import Chain, ClassRows, Pipelines, PlanClass
+from dora_nb.formulation.fleets.priced_chains import Chain, ClassRows, KnownChains, Pipelines, PlanClass
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning import pace
@@ -220,4 +220,22 @@ def test_every_pipeline_meets_the_rows_of_its_class(seed: int) -> None:
     values = rows.of(chain)
     assert values is not None, "within the limits of every stage"
     assert (values <= rows.limits_s + 1e-6 * makespan_s).all()
-    assert ClassRows(pipelines, makespan_s * 0.2, mine).of(chain) is None
+    known = KnownChains(pipelines.deepest)
+    known.add(chain)
+    known.add(chain)
+    used, sides = rows.of_known(known, 2)
+    assert used.tolist() == [chain.used.tolist()] * 2
+    assert sides == pytest.approx(np.stack([values, values]))
+    too_short = ClassRows(pipelines, makespan_s * 0.2, mine)
+    assert too_short.of(chain) is None
+    assert too_short.of_known(known, 2)[1].shape == (0, len(values))
+
+
+def test_classes_without_disjoint_chains_lead_to_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large, "FEW_STAGES", 0)
+    monkeypatch.setattr(large, "packed_chains", lambda *_: [])
+    monkeypatch.setattr("dora_nb.planning.plan.is_large", lambda _: True)
+    work, place = fleet_question(6, 4, 2, mode="training")
+    found = plan(work, place, gap=0.01, space=SearchSpace((4,), 2, (1, 2))).best
+    assert found.certificate is not None
+    assert 0 < found.certificate.bound <= found.certificate.value
