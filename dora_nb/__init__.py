@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from dora_nb.domain.qoe import QoE
     from dora_nb.domain.run_file import load_run, save_run
     from dora_nb.domain.run_record import RunRecord
+    from dora_nb.domain.serving import Serving, ServingGoal
     from dora_nb.domain.sharing import Sharing
     from dora_nb.domain.sharing_file import load_sharing, save_sharing
     from dora_nb.domain.solver_comparison import SolverComparison
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from dora_nb.planning.placement.place import place
     from dora_nb.planning.plan import plan
     from dora_nb.planning.planner import Planner
+    from dora_nb.planning.serving.serve import serve
     from dora_nb.planning.sharing.share import share
     from dora_nb.render.timeline import timeline_svg
     from dora_nb.reproduction import reproduce
@@ -111,6 +113,8 @@ _HOMES = {
     "SolverComparison": "domain.solver_comparison",
     "SolverOptions": "solvers",
     "Source": "executor.tasks.task",
+    "Serving": "domain.serving",
+    "ServingGoal": "domain.serving",
     "Sharing": "domain.sharing",
     "Stream": "domain.stream",
     "Tls": "executor.control.tls",
@@ -159,6 +163,7 @@ _HOMES = {
     "save_run": "domain.run_file",
     "save_sharing": "domain.sharing_file",
     "save_trace": "simulation",
+    "serve": "planning.serving.serve",
     "share": "planning.sharing.share",
     "simulate": "simulation",
     "sweep": "sweeps",
@@ -192,6 +197,8 @@ __all__ = [
     "QoE",
     "RunRecord",
     "SearchSpace",
+    "Serving",
+    "ServingGoal",
     "Sharing",
     "SolverComparison",
     "SolverOptions",
@@ -243,6 +250,7 @@ __all__ = [
     "save_run",
     "save_sharing",
     "save_trace",
+    "serve",
     "share",
     "simulate",
     "sweep",

@@ -55,6 +55,7 @@ LAZY_UPWARDS = {
     "domain/qoe.py": {"render"},
     "domain/run_record.py": {"render", "costs"},
     "domain/solver_comparison.py": {"render"},
+    "domain/serving.py": {"render"},
     "domain/sharing.py": {"render"},
     "domain/workload.py": {"render"},
     "errors.py": {"render"},

@@ -14,6 +14,7 @@ from dora_nb.cli.measuring import probe, profile
 from dora_nb.cli.planning import compose, explain, plan, share
 from dora_nb.cli.results import compare, doctor, reproduce
 from dora_nb.cli.running import demo, execute, worker
+from dora_nb.cli.serving import serve
 from dora_nb.cli.sweeping import report, sweep
 
 app = typer.Typer(
@@ -34,6 +35,7 @@ for command in (
     demo,
     plan,
     share,
+    serve,
     compose,
     explain,
     profile,

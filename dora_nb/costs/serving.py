@@ -81,8 +81,33 @@ class Hop:
         """Bytes of so many that have just joined, and so many others."""
         return joining * self.prompt_bytes + going * self.token_bytes
 
+    def alone_s(self, joining: int, going: int) -> float:
+        """Seconds of carrying them, from start to end."""
+        return self.size_bytes(joining, going) * self.slowest_s_per_byte + self.latency_s
+
 
 _NOWHERE = Hop(0.0, 0.0, {}, 0.0, 0.0)
+
+
+def hop_between(
+    network: Network, sender: str | None, receiver: str | None, prompt_bytes: float, token_bytes: float
+) -> Hop:
+    """What carrying so many bytes takes; nothing within a device, or where there is no such end."""
+    if sender is None or receiver is None or sender == receiver or not prompt_bytes + token_bytes:
+        return _NOWHERE
+    one = network.exchange([Flow(sender, receiver, 1.0)])
+    latency_s = one.duration_s - max(one.seconds.values())
+    return Hop(prompt_bytes, token_bytes, one.seconds, latency_s, one.energy_j)
+
+
+def least_s(seconds: Floats) -> Floats:
+    """The fewest seconds of a pass, whoever goes along; the last axis is how many do, from 0."""
+    return np.asarray(seconds[..., 1:].min(axis=-1))
+
+
+def least_share_s(seconds: Floats) -> Floats:
+    """The fewest seconds of a pass for each who goes along: n take at least n times as many."""
+    return np.asarray((seconds[..., 1:] / np.arange(1, seconds.shape[-1])).min(axis=-1))
 
 
 class Service:
@@ -119,23 +144,17 @@ class Service:
         columns = [_columns(stage, cluster, table, self.slots) for stage in plan.stages]
         self.prompt_s: Floats = np.array([prompt for prompt, _ in columns])
         self.token_s: Floats = np.array([token for _, token in columns])
-        self._network = Network.of(cluster)
+        network = Network.of(cluster)
         cuts = [stage.stop_layer for stage in plan.stages[:-1]]
         self.hops = tuple(
-            self._hop(*pair, workload.cut_bytes(cut), workload.token_bytes(cut))
+            hop_between(network, *pair, workload.cut_bytes(cut), workload.token_bytes(cut))
             for pair, cut in zip(itertools.pairwise(self.devices), cuts, strict=True)
         )
-        self.back = self._hop(self.devices[-1], self.devices[0], 0.0, float(INTEGER_BYTES))
-        self.input = self._hop(workload.source, self.devices[0], workload.input_bytes, 0.0)
-        self.output = self._hop(self.devices[-1], workload.sink, workload.new_tokens * workload.output_bytes, 0.0)
+        first, last = self.devices[0], self.devices[-1]
+        self.back = hop_between(network, last, first, 0.0, float(INTEGER_BYTES))
+        self.input = hop_between(network, workload.source, first, workload.input_bytes, 0.0)
+        self.output = hop_between(network, last, workload.sink, self.tokens * workload.output_bytes, 0.0)
         self._legs: dict[tuple[object, ...], Leg] = {}
-
-    def _hop(self, sender: str | None, receiver: str | None, prompt_bytes: float, token_bytes: float) -> Hop:
-        if sender is None or receiver is None or sender == receiver or not prompt_bytes + token_bytes:
-            return _NOWHERE
-        one = self._network.exchange([Flow(sender, receiver, 1.0)])
-        latency_s = one.duration_s - max(one.seconds.values())
-        return Hop(prompt_bytes, token_bytes, one.seconds, latency_s, one.energy_j)
 
     # ------------------------------------------------------------------ legs
 
@@ -159,8 +178,7 @@ class Service:
         if key not in self._legs:
             size = hop.size_bytes(joining, going)
             held = {name: round(size * each / self.tick_s) for name, each in hop.seconds_per_byte.items()}
-            longest_s = size * hop.slowest_s_per_byte + hop.latency_s
-            self._legs[key] = Leg(round(longest_s / self.tick_s), held)
+            self._legs[key] = Leg(round(hop.alone_s(joining, going) / self.tick_s), held)
         return self._legs[key]
 
     # ------------------------------------------------------------------ bounds
@@ -172,22 +190,19 @@ class Service:
         Others in its round only add to what a stage computes and to what is handed over; the fewest seconds over all
         numbers that join together are taken, should a table have more for fewer.
         """
-        carried_s = sum(hop.prompt_bytes * hop.slowest_s_per_byte + hop.latency_s for hop in (self.input, *self.hops))
-        return float(self.prompt_s[:, 1:].min(axis=1).sum()) + carried_s
+        return float(least_s(self.prompt_s).sum()) + sum(hop.alone_s(1, 0) for hop in (self.input, *self.hops))
 
     @cached_property
     def token_alone_s(self) -> float:
         """No token follows another sooner; by the same reasoning, and 0 where there is but one token."""
         if self.tokens == 1:
             return 0.0
-        carried_s = sum(hop.token_bytes * hop.slowest_s_per_byte + hop.latency_s for hop in (*self.hops, self.back))
-        return float(self.token_s[:, 1:].min(axis=1).sum()) + carried_s
+        return float(least_s(self.token_s).sum()) + sum(hop.alone_s(0, 1) for hop in (*self.hops, self.back))
 
     @cached_property
     def alone_s(self) -> float:
         """No request has all its tokens sooner."""
-        output_s = self.output.prompt_bytes * self.output.slowest_s_per_byte + self.output.latency_s
-        return self.first_token_alone_s + (self.tokens - 1) * self.token_alone_s + output_s
+        return self.first_token_alone_s + (self.tokens - 1) * self.token_alone_s + self.output.alone_s(1, 0)
 
     @cached_property
     def stage_s(self) -> Floats:
@@ -197,10 +212,7 @@ class Service:
         over j up to the slots; likewise each of the ``tokens - 1`` further ones. A round's seconds are those of its
         prompts and its tokens, so they add up.
         """
-        per = np.arange(1, self.slots + 1)
-        return np.asarray(
-            (self.prompt_s[:, 1:] / per).min(axis=1) + (self.tokens - 1) * (self.token_s[:, 1:] / per).min(axis=1)
-        )
+        return np.asarray(least_share_s(self.prompt_s) + (self.tokens - 1) * least_share_s(self.token_s))
 
     @cached_property
     def held_s(self) -> dict[str, float]:
@@ -257,7 +269,9 @@ def check_request(workload: Workload) -> None:
     if not workload.generates:
         raise InputError("workload.mode", workload.mode, "generate, to serve requests for tokens")
     if workload.batch != 1:
-        raise InputError("workload.batch", workload.batch, "1: a request is one sample; how many go together is planned")
+        raise InputError(
+            "workload.batch", workload.batch, "1: a request is one sample; how many go together is planned"
+        )
 
 
 def serving_plan(stages: list[tuple[int, int, str]], slots: int, groups: int) -> Plan:

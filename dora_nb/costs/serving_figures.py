@@ -39,9 +39,12 @@ def serving_figures(
     first_s, latency_s = played.first_token_s - played.arrival_s, played.end_s - played.arrival_s
     each_s = (played.last_token_s - played.first_token_s) / max(service.tokens - 1, 1)
     before, after = _waiting(played)
-    busy_s = np.array(played.busy_s) / requests
-    devices = _devices(service, busy_s, requests_per_s)
-    participating_j = sum(each.power_w for each in devices) / requests_per_s + service.carried_j
+    over_s = max(requests / requests_per_s, float(played.end_s.max()))
+    used = [service.cluster.device(name) for name in service.devices]
+    participating_j = service.carried_j + sum(
+        device.idle_w / requests_per_s + (device.active_w - device.idle_w) * busy_s / requests
+        for device, busy_s in zip(used, played.busy_s, strict=True)
+    )
     unused_w = sum(each.idle_w for each in service.cluster.devices if each.id not in service.devices)
     several = service.tokens > 1
     return ServingFigures(
@@ -59,11 +62,8 @@ def serving_figures(
         energy_participating_j=participating_j,
         energy_all_on_j=participating_j + unused_w / requests_per_s,
         network_bytes=service.carried_bytes,
-        devices=devices,
-        media=tuple(
-            MediumShare(medium=name, load=seconds * requests_per_s / requests)
-            for name, seconds in sorted(played.held_s.items())
-        ),
+        devices=_devices(service, np.array(played.busy_s) / over_s),
+        media=tuple(MediumShare(medium=name, load=seconds / over_s) for name, seconds in sorted(played.held_s.items())),
     )
 
 
@@ -84,12 +84,12 @@ def _waiting(played: Played) -> tuple[float, float]:
     return float(waiting[-2 * third : -third].mean()) if len(arrived) > third else 0.0, float(waiting[-third:].mean())
 
 
-def _devices(service: Service, busy_s: Floats, requests_per_s: float) -> tuple[DeviceShare, ...]:
+def _devices(service: Service, loads: Floats) -> tuple[DeviceShare, ...]:
     needed, by_device = needed_bytes(service), {name: place for place, name in enumerate(service.devices)}
     shares = []
     for device in service.cluster.devices:
         place = by_device.get(device.id)
-        load = 0.0 if place is None else float(busy_s[place]) * requests_per_s
+        load = 0.0 if place is None else float(loads[place])
         shares.append(
             DeviceShare(
                 device=device.id,

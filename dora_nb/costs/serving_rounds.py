@@ -198,9 +198,14 @@ class _Rounds:
 
     def _told(self) -> Played:
         tick_s, stages = self.service.tick_s, [f"stage {each}" for each in range(len(self.service.devices))]
-        seconds = (
-            tick_s * np.array(each, dtype=float)
-            for each in (self.arrivals, self.joined, self.first, self.last, self.over)
-        )
         held_s = {name: ticks * tick_s for name, ticks in self.held.items()}
-        return Played(*seconds, tuple(held_s.pop(name, 0.0) for name in stages), held_s, self.rounds)
+        return Played(
+            arrival_s=tick_s * np.array(self.arrivals, dtype=float),
+            joined_s=tick_s * np.array(self.joined, dtype=float),
+            first_token_s=tick_s * np.array(self.first, dtype=float),
+            last_token_s=tick_s * np.array(self.last, dtype=float),
+            end_s=tick_s * np.array(self.over, dtype=float),
+            busy_s=tuple(held_s.pop(name, 0.0) for name in stages),
+            held_s=held_s,
+            rounds=self.rounds,
+        )

@@ -1,8 +1,8 @@
 """Plays requests that want tokens event by event: groups as processes that ask for stages and media, in turn.
 
-The same rules as :mod:`dora_nb.costs.serving_rounds`, worked out in another way: nothing is known ahead of time. A place
-is given to who has asked first, once it is free; a process goes on when all it holds has been given and its time is
-over. Requests may arrive whenever they like.
+The same rules as :mod:`dora_nb.costs.serving_rounds`, worked out in another way: nothing is known ahead of time. A
+place is given to who has asked first, once it is free; a process goes on when all it holds has been given and its time
+is over. Requests may arrive whenever they like.
 """
 
 from __future__ import annotations
@@ -149,8 +149,8 @@ class _Cluster:
         self.groups: dict[int, Process] = {}
         self.resting = list(range(service.groups))
         ticks = [round(each / service.tick_s) for each in arrivals_s]
-        self.arrived = np.array(ticks)
-        self.first, self.last, self.ended = (np.zeros(len(ticks), dtype=np.int64) for _ in range(3))
+        self.arrived = np.array(ticks, dtype=float)
+        self.first, self.last, self.ended = (np.zeros(len(ticks), dtype=float) for _ in range(3))
         self.outputs = self.frees = 0
         for number, at in enumerate(ticks):
             is_sent = bool(service.input.seconds_per_byte)
@@ -165,8 +165,8 @@ class _Cluster:
                 self._serve(what)
             else:
                 self._go_on(what, (kind, number))
-        times = (self.service.tick_s * each for each in (self.arrived, self.first, self.last, self.ended))
-        return ServedRequests(*times)
+        tick_s = self.service.tick_s
+        return ServedRequests(tick_s * self.arrived, tick_s * self.first, tick_s * self.last, tick_s * self.ended)
 
     def _at(self, when: int, name: tuple[int, int], what: Process | _Place) -> None:
         heapq.heappush(self.events, (when, *name, what))

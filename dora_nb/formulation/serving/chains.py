@@ -1,0 +1,306 @@
+"""All chains of stages with so many slots and groups, from the one whose requests take least at least.
+
+What a request takes at least of a chain (:mod:`dora_nb.costs.serving`) is a sum, or a largest, over its stages and
+hand-overs. So the least that any completion of a beginning can add is known from a recursion over the devices that are
+left (Held and Karp's, 1962), and chains come in the order of the whole (A*; Hart, Nilsson and Raphael, 1968).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dora_nb.costs.memory import MemoryModel
+from dora_nb.costs.network import Network
+from dora_nb.costs.serving import Hop, Service, hop_between, least_s, least_share_s, serving_plan
+from dora_nb.costs.table import CostTable
+from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.serving import ServingGoal
+from dora_nb.domain.workload import Workload
+
+Floats = NDArray[np.float64]
+
+#: What is counted, in this order: of the objective, and what is limited.
+_KEY, _FIRST, _TOKEN, _LATENCY, _GROUP = range(5)
+
+#: A limit is broken by more than this part of it; sums in another order differ by less.
+_ROUNDING = 1e-9
+
+
+class Chain(NamedTuple):
+    """A plan to serve with.
+
+    Attributes
+    ----------
+    least
+        Of the objective no request takes less: seconds, joules, or for a rate the seconds between requests.
+    plan, service
+        The plan, and what it takes.
+    """
+
+    least: float
+    plan: Plan
+    service: Service
+
+
+class _Begun(NamedTuple):
+    """A beginning of a chain: layers before ``layer`` are placed, the last of them on ``last``."""
+
+    layer: int
+    used: int
+    last: int
+    stages: tuple[tuple[int, int, str], ...]
+    taken: Floats
+
+
+#: By what is taken at least, by how few layers are left, and by a number that tells equals apart.
+_Heap = list[tuple[float, int, int, "_Begun | Chain"]]
+
+
+@dataclass(frozen=True)
+class Chains:
+    """Chains with so many slots and groups that fit in memory and may keep the limits.
+
+    Attributes
+    ----------
+    workload, cluster, table
+        One request, what serves it, and compute times of up to as many samples as there are slots.
+    goal
+        Objective and limits.
+    slots, groups
+        Of every plan.
+    """
+
+    workload: Workload
+    cluster: Cluster
+    table: CostTable
+    goal: ServingGoal
+    slots: int
+    groups: int
+
+    def in_order(self, most_stages: int | None = None) -> Iterator[tuple[float, Chain | None]]:
+        """What no chain from here on takes less than, and the next chain; None where none was completed yet.
+
+        Parameters
+        ----------
+        most_stages
+            Chains of more are left out; None: as many as there are devices.
+        """
+        ticket = itertools.count()
+        heap: _Heap = []
+        for begun in self._first():
+            self._push(heap, begun, next(ticket))
+        while heap:
+            least, _, _, top = heapq.heappop(heap)
+            if isinstance(top, Chain):
+                yield least, top
+                continue
+            yield least, None
+            if top.layer < len(self.workload.layers):
+                if most_stages is None or len(top.stages) < most_stages:
+                    for begun in self._next(top):
+                        self._push(heap, begun, next(ticket))
+            elif (chain := self._chain(top)) is not None:
+                heapq.heappush(heap, (max(chain.least, least), 0, next(ticket), chain))
+
+    def _push(self, heap: _Heap, begun: _Begun, ticket: int) -> None:
+        """Keep a beginning that may keep the limits; of equally good ones the longest has its turn first."""
+        whole = self._joined(begun.taken, self._left[:, begun.used, begun.last, begun.layer])
+        if np.all(whole <= self._limits):
+            least = float(whole[_KEY])
+            if self.goal.objective == "rate":  # all groups together are as busy as stages and media may be
+                least = max(least, float(whole[_GROUP]) / self.groups)
+            heapq.heappush(heap, (least, -begun.layer, ticket, begun))
+
+    def _first(self) -> Iterator[_Begun]:
+        for device in range(len(self.cluster.devices)):
+            yield from self._grown(self._starts[:, device], 0, 0, device, ())
+
+    def _next(self, begun: _Begun) -> Iterator[_Begun]:
+        for device in range(len(self.cluster.devices)):
+            if not begun.used >> device & 1:
+                handed = self._joined(begun.taken, self._hops[:, begun.last, device, begun.layer])
+                yield from self._grown(handed, begun.layer, begun.used, device, begun.stages)
+
+    def _grown(
+        self, taken: Floats, layer: int, used: int, device: int, stages: tuple[tuple[int, int, str], ...]
+    ) -> Iterator[_Begun]:
+        used, name = used | 1 << device, self.cluster.device_ids[device]
+        whole = self._joined(taken[:, None], self._stages[:, device, layer])
+        for stop in range(layer + 1, len(self.workload.layers) + 1):
+            if whole[_KEY, stop] < math.inf:
+                yield _Begun(stop, used, device, (*stages, (layer, stop, name)), whole[:, stop])
+
+    def _chain(self, begun: _Begun) -> Chain | None:
+        """A completed chain with what is only known at its end: the way back of tokens, and every medium's load."""
+        plan, goal = serving_plan(list(begun.stages), self.slots, self.groups), self.goal
+        service = Service(plan, self.workload, self.cluster, self.table)
+        rate = goal.requests_per_s
+        limits = (
+            (service.first_token_alone_s, goal.first_token_s),
+            (service.token_alone_s, goal.token_s),
+            (service.alone_s, goal.latency_s),
+            (1.0 / service.capacity_per_s, None if rate is None else 1.0 / rate),
+        )
+        if any(limit is not None and value > limit * (1 + _ROUNDING) for value, limit in limits):
+            return None
+        if goal.objective == "latency":
+            return Chain(service.alone_s, plan, service)
+        if goal.objective == "rate":
+            return Chain(1.0 / service.capacity_per_s, plan, service)
+        end = self._joined(begun.taken, self._ends[:, begun.last])
+        return Chain(float(end[_KEY]) + self._sent_j(service.back), plan, service)
+
+    # ------------------------------------------------------------------ what is taken
+
+    @cached_property
+    def _limits(self) -> Floats:
+        goal = self.goal
+        group_s = None if goal.requests_per_s is None else self.groups / goal.requests_per_s
+        limits = (None, goal.first_token_s, goal.token_s, goal.latency_s, group_s)
+        return np.array([math.inf if each is None else each * (1 + _ROUNDING) for each in limits])
+
+    @cached_property
+    def together(self) -> int:
+        """Requests of a group that are in its slots at once, at most.
+
+        No more than there are slots. Where every request ends within a limit, at any moment only those are there that
+        have arrived within that time: of evenly spaced ones the limit times the rate, rounded down, and one.
+        """
+        goal = self.goal
+        if goal.requests_per_s is None or goal.latency_s is None:
+            return self.slots
+        return min(self.slots, math.floor(goal.latency_s * goal.requests_per_s * (1 + _ROUNDING)) + 1)
+
+    def _joined(self, one: Floats, other: Floats) -> Floats:
+        """Taken by both; rates are limited by what is busiest."""
+        both = one + other
+        if self.goal.objective == "rate":
+            both[_KEY] = np.maximum(one[_KEY], other[_KEY])
+        return np.asarray(both)
+
+    def _of_hop(self, hop: Hop) -> list[float]:
+        """What a hand-over takes."""
+        further, tokens = self.workload.decode_steps, self.workload.new_tokens
+        size = hop.size_bytes(1, further)
+        first_s, token_s = hop.alone_s(1, 0), hop.alone_s(0, 1) if further else 0.0
+        held_s, latency_s = size * hop.slowest_s_per_byte, first_s + further * token_s
+        key = {"latency": latency_s, "rate": held_s, "energy": self._sent_j(hop)}[self.goal.objective]
+        return [key, first_s, token_s, latency_s, held_s + tokens * hop.latency_s / self.slots]
+
+    def _sent_j(self, hop: Hop) -> float:
+        return hop.size_bytes(1, self.workload.decode_steps) * hop.energy_j_per_byte
+
+    @cached_property
+    def _network(self) -> Network:
+        return Network.of(self.cluster)
+
+    @cached_property
+    def _starts(self) -> Floats:
+        """What a request's input takes, by device: shape (counted, devices)."""
+        goal, rows = self.goal, []
+        for name in self.cluster.device_ids:
+            hop = hop_between(self._network, self.workload.source, name, self.workload.input_bytes, 0.0)
+            key, first_s, *_ = self._of_hop(hop)
+            rows.append([first_s if goal.objective == "latency" else key, first_s, 0.0, first_s, 0.0])
+        starts = np.array(rows).T
+        if goal.objective == "energy" and goal.energy_accounting == "all-on":
+            assert goal.requests_per_s is not None, "joules of a request depend on how often one arrives"
+            starts[_KEY] += sum(each.idle_w for each in self.cluster.devices) / goal.requests_per_s
+        return starts
+
+    @cached_property
+    def _ends(self) -> Floats:
+        """What a request's output takes, by device."""
+        size, rows = self.workload.new_tokens * self.workload.output_bytes, []
+        for name in self.cluster.device_ids:
+            hop = hop_between(self._network, name, self.workload.sink, size, 0.0)
+            key, sent_s, *_ = self._of_hop(hop)
+            rows.append([sent_s if self.goal.objective == "latency" else key, 0.0, 0.0, sent_s, 0.0])
+        return np.array(rows).T
+
+    @cached_property
+    def _hops(self) -> Floats:
+        """What a hand-over takes, from device to device at every cut: shape (counted, devices, devices, layers + 1)."""
+        names, layers = self.cluster.device_ids, len(self.workload.layers)
+        taken = np.zeros((5, len(names), len(names), layers + 1))
+        for (a, one), (b, other) in itertools.permutations(enumerate(names), 2):
+            for cut in range(1, layers):
+                size, token = self.workload.cut_bytes(cut), self.workload.token_bytes(cut)
+                taken[:, a, b, cut] = self._of_hop(hop_between(self._network, one, other, size, token))
+        return taken
+
+    @cached_property
+    def _stages(self) -> Floats:
+        """What a stage takes, by device and layers [first, stop): shape (counted, devices, layers + 1, layers + 1)."""
+        goal, further = self.goal, self.workload.decode_steps
+        samples = slice(0, self.together + 1)
+        assert self.table.token_s is not None, "a workload that generates has times of further tokens"
+        prompt_s, token_s = (_of_stages(each[..., samples]) for each in (self.table.forward_s, self.table.token_s))
+        first_s, each_s = least_s(prompt_s), least_s(token_s) * (further > 0)
+        busy_s = least_share_s(prompt_s) + further * least_share_s(token_s)
+        latency_s = first_s + further * each_s
+        key = {"latency": latency_s, "rate": busy_s, "energy": self._joules(busy_s)}[goal.objective]
+        taken = np.array([key, first_s, each_s, latency_s, busy_s])
+        possible = self._fits
+        if goal.requests_per_s is not None:
+            possible = possible & (busy_s * goal.requests_per_s <= 1 + _ROUNDING)
+        return np.where(possible, taken, math.inf)
+
+    def _joules(self, busy_s: Floats) -> Floats:
+        goal, devices = self.goal, self.cluster.devices
+        extra_w = np.array([each.active_w - each.idle_w for each in devices])[:, None, None]
+        if goal.requests_per_s is None or goal.energy_accounting == "all-on":
+            return extra_w * busy_s
+        idle_w = np.array([each.idle_w for each in devices])[:, None, None]
+        return np.asarray(extra_w * busy_s + idle_w / goal.requests_per_s)
+
+    @cached_property
+    def _fits(self) -> NDArray[np.bool_]:
+        """Whether layers [first, stop) fit on each device, with all its slots."""
+        layers = len(self.workload.layers)
+        first, stop = np.meshgrid(np.arange(layers + 1), np.arange(layers + 1), indexing="ij")
+        some = stop > first
+        needed = np.full(first.shape, math.inf)
+        needed[some] = MemoryModel(self.workload).replica_bytes(
+            first[some],
+            stop[some],
+            samples=float(self.slots),
+            in_flight=self.groups,
+            micro_batches=self.groups,
+            replicated=False,
+        )
+        usable = np.array([each.usable_memory_bytes for each in self.cluster.devices])
+        return np.asarray(needed <= usable[:, None, None])
+
+    @cached_property
+    def _left(self) -> Floats:
+        """The least that is still to be taken: shape (counted, sets of used devices, last device, layers + 1)."""
+        devices, layers = len(self.cluster.devices), len(self.workload.layers)
+        left = np.full((5, 1 << devices, devices, layers + 1), math.inf)
+        left[:, :, :, layers] = self._ends[:, None, :]
+        for used in range((1 << devices) - 2, 0, -1):
+            following = np.full((5, devices, layers + 1), math.inf)
+            for device in (each for each in range(devices) if not used >> each & 1):
+                rest = left[:, used | 1 << device, device]
+                whole = self._joined(self._stages[:, device], rest[:, None, :])
+                following[:, device] = whole.min(axis=-1)
+            for last in (each for each in range(devices) if used >> each & 1):
+                least = self._joined(self._hops[:, last], following).min(axis=1)
+                left[:, used, last, 1:layers] = least[:, 1:layers]
+        return left
+
+
+def _of_stages(seconds: Floats) -> Floats:
+    """Seconds of layers [first, stop), from those of each: shape (devices, layers + 1, layers + 1, samples)."""
+    until = np.concatenate([np.zeros((1, *seconds.shape[1:])), np.cumsum(seconds, axis=0)])
+    return np.moveaxis(until[None, :] - until[:, None], 2, 0)

@@ -1,0 +1,1 @@
+"""Plans to serve requests that want tokens."""

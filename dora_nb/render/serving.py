@@ -1,0 +1,88 @@
+"""A plan with slots for requests that want tokens, as text and as HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dora_nb.domain.serving import Serving
+from dora_nb.render import words
+from dora_nb.render.html import fragment
+from dora_nb.render.markup import details, head, items, table
+from dora_nb.render.sharing import stages_words
+from dora_nb.units import format_bytes, format_joules, format_seconds
+
+_HEADING = ("of a request", "mean", "worst", "limit")
+
+
+def serving_lines(serving: Serving) -> list[str]:
+    """The value and what is proven of it, what a request is predicted to see, and a line a device."""
+    rows = [_HEADING, *_rows(serving)]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(_HEADING))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [_headline(serving), *_proof(serving), *lines, *_place_lines(serving)]
+
+
+def serving_text(serving: Serving) -> str:
+    """The same as one text."""
+    return "\n".join(serving_lines(serving))
+
+
+def serving_html(serving: Serving) -> str:
+    """The same as a fragment of HTML."""
+    return fragment(
+        [
+            head(_headline(serving), *_proof(serving)),
+            table(_HEADING, _rows(serving)),
+            details("devices and media", items(_place_lines(serving))),
+        ]
+    )
+
+
+def _headline(serving: Serving) -> str:
+    slots = f"{words.count(serving.groups, 'group')} of {words.count(serving.slots, 'slot')}"
+    return (
+        f"{serving.figures.requests_per_s:.3g} requests/s on {serving.cluster}, {slots}, {serving.batching} batching: "
+        f"{stages_words(serving.plan)}"
+    )
+
+
+def _proof(serving: Serving) -> Iterator[str]:
+    def said(value: float) -> str:
+        return format_seconds(value) if serving.unit == "s" else f"{value:.4g} {serving.unit}"
+
+    tried = words.count(serving.played, "plan")
+    yield (
+        f"objective {serving.goal.objective}: {said(serving.value)}, bound {said(serving.bound)}, "
+        f"gap {serving.gap:.2%} ({serving.status}), {tried} played, {serving.wall_s:.1f} s"
+    )
+    yield f"over: {serving.scope}"
+
+
+def _rows(serving: Serving) -> list[tuple[str, ...]]:
+    figures, goal = serving.figures, serving.goal
+    rows = (
+        ("time to first token", figures.first_token_s, figures.worst_first_token_s, goal.first_token_s),
+        ("time per token", figures.token_s, figures.worst_token_s, goal.token_s),
+        ("latency", figures.latency_s, figures.worst_latency_s, goal.latency_s),
+    )
+    return [
+        (name, *(words.NOTHING if each is None else format_seconds(each) for each in seconds))
+        for name, *seconds in rows
+    ]
+
+
+def _place_lines(serving: Serving) -> Iterator[str]:
+    figures, accounting = serving.figures, serving.goal.energy_accounting
+    yield (
+        f"{format_joules(figures.energy_j(accounting))} a request ({accounting}), "
+        f"{format_bytes(figures.network_bytes)} carried; capacity {figures.capacity_per_s:.3g} requests/s"
+    )
+    for each in figures.devices:
+        if each.memory_bytes > 0:
+            yield (
+                f"{each.device}: computes {each.load:.0%} of the time, {format_bytes(each.memory_bytes)} of "
+                f"{format_bytes(each.usable_memory_bytes)}, {each.power_w:.3g} W"
+            )
+    busiest = max(figures.media, key=lambda each: each.load, default=None)
+    if busiest is not None:
+        yield f"busiest on the network: {busiest.medium}, held {busiest.load:.1%} of the time"
