@@ -406,3 +406,16 @@ def test_cameras_share_a_cluster(tmp_path):
     for camera in answer["cameras"]:
         assert max(camera["latencies_s"]) <= camera["deadline_s"]
     refused(run("share", "--cluster", "traffic-analytics", "--streams", "no-such"), "traffic-cameras")
+
+
+def test_requests_for_tokens_are_served(tmp_path):
+    asked = ("serve", "--cluster", "smart-home", "--workload", "qwen3-0.6b", "--new-tokens", "4", "--rate", "0.5 /s")
+    few = ("--slots", "1", "--slots", "2", "--groups", "1", "--requests", "12", "--first-token", "2 s")
+    status, out, err = run(*asked, *few, "--out", str(tmp_path / "serving.json"), "--json")
+    assert status == 0, err
+    answer = json.loads(out)
+    assert 0 < answer["bound"] <= answer["value"]
+    assert answer["figures"]["worst_first_token_s"] <= 2
+    assert answer["plan"]["micro_batch"] in (1, 2)
+    assert json.loads((tmp_path / "serving.json").read_text()) == answer
+    refused(run(*asked[:-2]), "requests_per_s", "a rate")

@@ -73,7 +73,7 @@ def needed_bytes(service: Service) -> list[float]:
     As many prompts as there are slots may be on their way at once, each with its activations.
     """
     memory = MemoryModel(service.workload)
-    return [memory_of(memory, service.plan, index, service.slots) for index in range(len(service.devices))]
+    return [memory_of(memory, service.plan, index, 0) for index in range(len(service.devices))]
 
 
 def _waiting(played: Played) -> tuple[float, float]:

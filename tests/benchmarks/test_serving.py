@@ -1,0 +1,57 @@
+"""Requests that want tokens: what joining at token boundaries gains, and how long planning takes.
+
+``pytest tests/benchmarks/test_serving.py -o addopts='--import-mode=importlib' -s``
+
+64 tokens of Qwen3-0.6B after prompts of 128, in the smart home. The first figures are of one plan each, the laptop with
+eight slots, under either batching; requests arrive evenly spaced, or at random (Poisson, seed 0), 400 of them.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+import dora_nb as dora
+from dora_nb.costs.serving import serving_plan
+from dora_nb.costs.serving_rounds import evenly_spaced
+from dora_nb.domain.serving import Batching
+from dora_nb.simulation.serving import play, poisson_arrivals
+
+REQUEST = dora.load_workload("qwen3-0.6b", mode="generate", batch=1, new_tokens=64)
+HOME = dora.load_cluster("smart-home")
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.2, 0.4, 0.6])
+@pytest.mark.parametrize("arrivals", [evenly_spaced, poisson_arrivals])
+def test_continuous_and_static_batching(rate: float, arrivals: object) -> None:
+    assert callable(arrivals)
+    plan, mean_s = serving_plan([(0, len(REQUEST.layers), "laptop")], 8, 1), {}
+    batchings: tuple[Batching, ...] = ("continuous", "static")
+    for batching in batchings:
+        run = play(plan, REQUEST, HOME, arrivals(rate, 400), batching=batching)
+        mean_s[batching] = float(run.latency_s.mean())
+        print(f"\n{rate:g} requests/s, {arrivals.__name__}, {batching}: {run}, mean {mean_s[batching]:.3g} s", end="")
+    assert mean_s["continuous"] < mean_s["static"]
+
+
+@pytest.mark.parametrize(
+    "goal",
+    [
+        dora.ServingGoal(requests_per_s=0.2),
+        dora.ServingGoal(requests_per_s=0.4),
+        dora.ServingGoal(objective="energy", requests_per_s=0.4, latency_s=10.0),
+        dora.ServingGoal(objective="rate"),
+        dora.ServingGoal(objective="rate", first_token_s=2.0, latency_s=10.0),
+    ],
+    ids=["latency at 0.2", "latency at 0.4", "energy at 0.4", "rate", "rate within limits"],
+)
+@pytest.mark.parametrize("batching", ["continuous", "static"])
+def test_planning(goal: dora.ServingGoal, batching: Batching) -> None:
+    started = time.process_time()
+    try:
+        answer = dora.serve(REQUEST, HOME, goal, batching=batching, time_limit_s=30.0)
+    except dora.errors.InfeasibleError as error:
+        print(f"\n{batching}: {error}; {time.process_time() - started:.1f} s of CPU")
+        return
+    print(f"\n{answer}\n{time.process_time() - started:.1f} s of CPU")

@@ -1,0 +1,183 @@
+"""Plans to serve requests that want tokens: against all plans of tiny cases, and what is refused."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import numpy as np
+import pytest
+from builders import Dice, cluster, device, examples, seeded
+from hypothesis import given, settings
+from served import Case, every_plan, random_case, service_of, two_layers
+
+import dora_nb as dora
+from dora_nb.costs.serving import Service, serving_plan
+from dora_nb.costs.serving_figures import needed_bytes, serving_figures
+from dora_nb.domain.serving import Batching, Serving, ServingFigures, ServingGoal, ServingObjective
+from dora_nb.errors import InfeasibleError, InputError
+from dora_nb.simulation.serving import play
+
+SLOTS, GROUPS, REQUESTS = (1, 3), (1, 2), 12
+
+
+def served(case: Case, goal: ServingGoal, batching: Batching = "continuous", gap: float = 1e-6) -> Serving:
+    return dora.serve(
+        case.work,
+        case.place,
+        goal,
+        slots=SLOTS,
+        groups=GROUPS,
+        requests=REQUESTS,
+        batching=batching,
+        gap=gap,
+        table=case.table,
+    )
+
+
+def that_fit(case: Case) -> list[Service]:
+    """What every plan takes that fits in memory."""
+    services = [service_of(case, plan) for plan in every_plan(case, SLOTS, GROUPS)]
+    return [
+        each
+        for each in services
+        if all(
+            needed <= case.place.device(name).usable_memory_bytes
+            for needed, name in zip(needed_bytes(each), each.devices, strict=True)
+        )
+    ]
+
+
+def random_goal(dice: Dice, case: Case, objective: ServingObjective) -> ServingGoal:
+    """A rate and limits of the order of what the devices can do, so that they may bind."""
+    alone = [service_of(case, plan).alone_s for plan in every_plan(case, (1,), (1,))]
+    limit = dice.pick((None, 1.2, 2.0, 5.0))
+    first = dice.pick((None, None, 1.5))
+    return ServingGoal(
+        objective=objective,
+        requests_per_s=None if objective == "rate" else dice.pick((0.3, 0.7, 1.2)) / min(alone),
+        latency_s=limit and limit * min(alone),
+        first_token_s=first and first * min(alone),
+        token_s=dice.pick((None, None, min(alone))),
+        energy_accounting=dice.pick(("participating", "all-on")),
+    )
+
+
+def value_of(figures: ServingFigures, goal: ServingGoal) -> float:
+    return figures.latency_s if goal.objective == "latency" else figures.energy_j(goal.energy_accounting)
+
+
+@settings(max_examples=examples(40))
+@given(seeded(random_case), seeded(lambda dice: dice))
+def test_no_plan_of_all_is_better(case: Case, dice: Dice) -> None:
+    goal = random_goal(dice, case, dice.pick(("latency", "energy")))
+    batching: Batching = dice.pick(("continuous", "continuous", "static"))
+    assert goal.requests_per_s is not None
+    best = math.inf
+    for service in that_fit(case):
+        figures = serving_figures(service, goal.requests_per_s, requests=REQUESTS, batching=batching)
+        # Beyond its capacity a plan keeps up with so few requests only as long as they fill its slots.
+        if goal.keeps(figures) and goal.requests_per_s <= service.capacity_per_s * (1 + 1e-9):
+            best = min(best, value_of(figures, goal))
+    if math.isinf(best):
+        with pytest.raises(InfeasibleError, match="no plan fits"):
+            served(case, goal, batching)
+        return
+    answer = served(case, goal, batching)
+    assert answer.status == "optimal"
+    assert answer.value == pytest.approx(best, rel=2e-6)
+    assert answer.bound <= best * (1 + 1e-9)
+    assert goal.keeps(answer.figures)
+    (again,) = [each for each in that_fit(case) if each.plan == answer.plan]
+    assert serving_figures(again, goal.requests_per_s, requests=REQUESTS, batching=batching) == answer.figures
+
+
+@settings(max_examples=examples(15))
+@given(seeded(random_case), seeded(lambda dice: dice))
+def test_no_plan_serves_more_than_the_bound(case: Case, dice: Dice) -> None:
+    """Whenever requests come: here all at once, so that slots are never empty before the last have come."""
+    goal = random_goal(dice, case, "rate")
+    fitting = that_fit(case)
+    try:
+        answer = served(case, goal)
+    except InfeasibleError:
+        return
+    assert answer.value <= answer.bound * (1 + 1e-9)
+    assert answer.value == pytest.approx(answer.figures.requests_per_s)
+    assert goal.keeps(answer.figures)
+    for service in fitting:
+        ended = play(service.plan, case.work, case.place, [0.0] * REQUESTS, table=case.table).end_s
+        within = goal.latency_s is None or service.alone_s <= goal.latency_s
+        within &= goal.first_token_s is None or service.first_token_alone_s <= goal.first_token_s
+        within &= goal.token_s is None or service.token_alone_s <= goal.token_s
+        if within:
+            assert REQUESTS / float(ended.max()) <= answer.bound * (1 + 1e-9)
+
+
+def test_slots_are_added_where_requests_would_wait() -> None:
+    """One slot serves 1 / 2.4 s; of 0.45 a second, two in a slot each have tokens together at no more cost."""
+    case = two_layers()
+    flat = case.table.token_s
+    assert flat is not None
+    together = np.where(np.arange(flat.shape[2]) > 0, flat[:, :, 1:2], 0.0)
+    table = dora.CostTable(case.table.forward_s, case.table.backward_s, case.table.step_s, "measured", together)
+    case = Case(case.work, cluster(1), table.of_devices(np.array([0])))
+    answer = served(case, ServingGoal(requests_per_s=0.45))
+    assert (answer.slots, answer.groups) == (3, 1)
+    assert not serving_figures(service_of(case, serving_plan([(0, 2, "a")], 1, 1)), 0.45).keeps_up
+
+
+def test_the_best_so_far_comes_with_its_bound_when_time_is_up() -> None:
+    stop, heard = threading.Event(), []
+
+    def say(text: str) -> None:
+        heard.append(text)
+        stop.set()
+
+    case, goal = two_layers(), ServingGoal(objective="rate")
+    answer = dora.serve(
+        case.work,
+        case.place,
+        goal,
+        slots=(2,),
+        table=case.table,
+        on_progress=say,
+        cancel=stop,
+    )
+    assert answer.status == "cancelled"
+    assert answer.bound > answer.value
+    assert len(heard) == 1
+    assert "slots on" in heard[0]
+    stop.set()
+    with pytest.raises(InfeasibleError, match="none is proven impossible"):
+        dora.serve(case.work, case.place, goal, table=case.table, slots=(2,), cancel=stop)
+
+
+def test_without_a_goal_the_largest_rate_is_found() -> None:
+    case = two_layers()
+    answer = dora.serve(case.work, case.place, slots=(1,), groups=(1,), table=case.table)
+    assert answer.unit == "requests/s"
+    assert 0.9 * answer.bound < answer.value <= answer.bound
+
+
+@pytest.mark.parametrize(
+    ("option", "field"),
+    [
+        ({"slots": ()}, "slots"),
+        ({"groups": (0,)}, "groups"),
+        ({"requests": 3}, "requests"),
+        ({"batching": "none"}, "batching"),
+        ({"gap": 2.0}, "gap"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(option: dict[str, object], field: str) -> None:
+    case = two_layers()
+    with pytest.raises(InputError) as refused:
+        dora.serve(case.work, case.place, ServingGoal(requests_per_s=0.1), **option)  # type: ignore[arg-type]
+    assert refused.value.field == field
+
+
+def test_more_devices_than_sets_can_be_listed_of_are_refused() -> None:
+    many = cluster([device(f"d{number}") for number in range(11)])
+    with pytest.raises(InputError, match="leave some out"):
+        dora.serve(two_layers().work, many, ServingGoal(requests_per_s=0.1))
