@@ -16,10 +16,15 @@ from dora_nb.costs.sharing import Camera, Tasks, memory_bytes
 from dora_nb.costs.table import cost_table
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan, Replica, Stage
+from dora_nb.domain.qoe import EnergyAccounting
 from dora_nb.domain.sharing import Sharing
 from dora_nb.domain.stream import Stream, common_round
-from dora_nb.errors import InfeasibleError, InputError
+from dora_nb.errors import InfeasibleError, InputError, UnknownNameError
+from dora_nb.formulation.sharing.paths import Step
 from dora_nb.formulation.sharing.timetable import order_of
+from dora_nb.planning.deadline import Deadline
+from dora_nb.planning.sharing import search
+from dora_nb.planning.sharing.search import Objective
 from dora_nb.planning.sharing.share import share
 from dora_nb.simulation.shared import play
 
@@ -154,7 +159,7 @@ def best_mean_latency(
     return best, nodes <= most_nodes
 
 
-def best_of_all(case: Case, objective: str) -> tuple[float, bool]:
+def best_of_all(case: Case, objective: str, accounting: EnergyAccounting) -> tuple[float, bool]:
     """The best value over all plans of all cameras and all timetables; infinity: none. And whether all were seen."""
     round_s, requests = common_round(case.streams)
     cameras = [(stream, requests[i], n) for i, stream in enumerate(case.streams) for n in range(stream.count)]
@@ -173,7 +178,7 @@ def best_of_all(case: Case, objective: str) -> tuple[float, bool]:
         tasks = Tasks(own, case.place, float(round_s))
         figures = tasks.figures([[1.0]])
         if all(share.load <= 1 + 1e-9 for share in (*figures.devices, *figures.media)):
-            choices.append((figures.power_participating_w, tasks))
+            choices.append((figures.power_w(accounting), tasks))
     best, seen = math.inf, True
     for power_w, tasks in sorted(choices, key=lambda each: each[0]):
         below_s = best if objective == "latency" else math.inf
@@ -185,13 +190,10 @@ def best_of_all(case: Case, objective: str) -> tuple[float, bool]:
     return best, seen
 
 
-@pytest.mark.parametrize("objective", ["energy", "latency"])
-@settings(max_examples=examples(4))
-@given(case=seeded(shared_case))
-def test_the_best_of_all_plans_and_timetables(objective: str, case: Case) -> None:
-    expected, seen = best_of_all(case, objective)
+def check(case: Case, objective: Objective, accounting: EnergyAccounting = "participating") -> None:
+    expected, seen = best_of_all(case, objective, accounting)
     try:
-        found = share(case.streams, case.place, objective=objective)  # type: ignore[arg-type]
+        found = share(case.streams, case.place, objective=objective, energy_accounting=accounting)
     except InfeasibleError:
         found = None
     if found is None:
@@ -211,6 +213,38 @@ def test_the_best_of_all_plans_and_timetables(objective: str, case: Case) -> Non
         assert own_s[5 * requests : 6 * requests] == pytest.approx(camera.latencies_s, rel=1e-9)
         for place, seconds in enumerate(own_s):  # from an empty cluster on none takes longer
             assert seconds <= camera.latencies_s[place % requests] * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("objective", ["energy", "latency"])
+@settings(max_examples=examples(4))
+@given(case=seeded(shared_case))
+def test_the_best_of_all_plans_and_timetables(objective: Objective, case: Case) -> None:
+    check(case, objective)
+
+
+@pytest.mark.parametrize(
+    ("objective", "accounting", "seed"),
+    [
+        ("latency", "participating", 1),  # the best choice has no timetable
+        ("energy", "all-on", 2),  # nor has the thriftiest one
+        ("latency", "participating", 13),  # not even requests that never wait are in time
+        ("energy", "participating", 60),  # no choice has a timetable
+        ("energy", "all-on", 190),  # found where loads are kept low
+        ("energy", "participating", 456),  # a second look at every camera's place pays
+    ],
+)
+def test_cases_that_few_draws_meet(objective: Objective, accounting: EnergyAccounting, seed: int) -> None:
+    check(shared_case(Dice(seed)), objective, accounting)
+
+
+def test_timetables_too_large_for_a_program_leave_a_true_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "MOST_PAIRS", 0)
+    case = shared_case(Dice(1))
+    expected, seen = best_of_all(case, "latency", "participating")
+    assert seen
+    found = share(case.streams, case.place, objective="latency")
+    assert found.bound <= expected * (1 + 1e-6)
+    assert found.value >= expected * (1 - 1e-6)
 
 
 @settings(max_examples=examples(3))
@@ -332,6 +366,34 @@ def test_what_cannot_be_asked_is_refused() -> None:
         many("x", 1, 1.0, phases_s=(1.0,))
     with pytest.raises(InputError, match="mode"):
         Stream(name="x", workload=work.replace(mode="inference", requests_per_s=None))
+
+
+def test_paths_that_cannot_be_taken_have_no_timetable() -> None:
+    """A path that comes back to a device, and paths whose models do not fit together."""
+    work, place = two_halves()
+    heavy = workload([layer("h0", 1e8, parameters=1_500_000_000)], mode="stream", batch=1, requests_per_s=0.5)
+    streams = (Stream(name="x", workload=work), Stream(name="y", workload=heavy))
+    seats = search.SharingSearch(
+        streams, place, "latency", "participating", 1e-3, "highs", Deadline(), None, None
+    ).seats
+    there, light = Step(0, 1, 0), Step(0, 2, 1)
+    fits = seats.along([(light,), (there,)])
+    assert fits is not None
+    assert [placed.total_s for placed in fits.placed] == pytest.approx([0.8, 0.1])
+    assert seats.along([(Step(0, 1, 1), Step(1, 2, 1)), (there,)]) is None
+    crowded = place.replace(devices=tuple(each.replace(memory_bytes=5e9) for each in place.devices))
+    full = search.SharingSearch(
+        streams, crowded, "latency", "participating", 1e-3, "highs", Deadline(), None, None
+    ).seats
+    assert full.along([(light,), (there,)]) is None
+
+
+def test_tables_of_streams_there_are_not_are_refused() -> None:
+    work, place = two_halves()
+    with pytest.raises(UnknownNameError, match="tables"):
+        share([Stream(name="x", workload=work)], place, tables={"y": cost_table(work, place)})
+    measured = share([Stream(name="x", workload=work)], place, tables={"x": cost_table(work, place)})
+    assert measured.value == share([Stream(name="x", workload=work)], place).value
 
 
 def test_what_is_impossible_is_said_with_a_figure() -> None:
