@@ -33,6 +33,9 @@ LEVELS = 256
 #: Heavier than all devices by this much counts as too heavy; what is less may be rounding.
 TOO_HEAVY = 1 + 1e-5
 
+#: Rounding of a weight in 32 bits.
+SINGLE = 1e-6
+
 #: Prices of a second of the stages in front, as multiples of all devices' weight over the makespan.
 PRICES = (0.0, *np.geomspace(0.3, 12.0, 8).tolist())
 
@@ -65,6 +68,11 @@ class Levels:
         order = np.argsort(key, kind="stable")
         self._group, self._seconds = group[order].astype(np.int32), times.seconds[held][order].astype(np.float32)
         self._key, self._begin = np.unique(key[order], return_index=True)
+
+    @cached_property
+    def by_range(self) -> Ints:
+        """The levels, a row a range of layers, shape (ranges, groups)."""
+        return np.ascontiguousarray(self.of.T)
 
     def lightest(self, weights: Floats, price: float = 0.0) -> Singles:
         """Least weight plus priced seconds by level and range, shape (levels + 1, widest, cuts).
@@ -99,6 +107,13 @@ class Weighed:
     def table(self) -> Singles:
         """Least weight of a stage, see :meth:`Levels.lightest`."""
         return self.levels.lightest(self.weights)
+
+    def of_ranges(self, level: int) -> Floats:
+        """Least weight of a stage within a level by range, shape (ranges,); infinite where there is none."""
+        times, wide = self.levels.times, self.levels.widest
+        widths = times.stop - times.first
+        weight = self.table[level, np.maximum(wide - widths, 0), times.stop]
+        return np.where(widths <= wide, weight, np.inf)
 
     @cached_property
     def by_first(self) -> Singles:
@@ -159,8 +174,8 @@ class Weighed:
         wide, cuts = self.levels.widest, len(self.levels.times.hop_s)
         found = [np.where(np.arange(cuts) == cuts - 1, np.float32(0.0), np.float32(np.inf))[None].repeat(len(most), 0)]
         for at in range(most.shape[1] - 1, -1, -1):
-            padded = np.pad(found[-1], ((0, 0), (0, wide)), constant_values=np.inf)
-            behind = np.lib.stride_tricks.sliding_window_view(padded, cuts, axis=1)[:, :0:-1]
+            nothing = np.full((len(most), wide), np.inf, dtype=np.float32)
+            behind = _windows(np.concatenate([found[-1], nothing], axis=1), wide + 1, cuts)[:, :0:-1]
             found.append((behind + self.by_first[most[:, at]]).min(axis=1))
         return found[::-1]
 
@@ -193,8 +208,14 @@ class Weighed:
     def _windows(self, beginning: Singles) -> Singles:
         """What is in front of the last stage, by its first layer and stop as in the table: (boxes, widest, cuts)."""
         wide, cuts = self.levels.widest, beginning.shape[1]
-        padded = np.pad(beginning, ((0, 0), (wide, 0)), constant_values=np.inf)
-        return np.lib.stride_tricks.sliding_window_view(padded, cuts, axis=1)[:, :wide]
+        nothing = np.full((len(beginning), wide), np.inf, dtype=np.float32)
+        return _windows(np.concatenate([nothing, beginning], axis=1), wide, cuts)
 
     def _extended(self, beginning: Singles, stage: Singles) -> Singles:
         return np.asarray((self._windows(beginning) + stage).min(axis=1))
+
+
+def _windows(rows: Singles, count: int, width: int) -> Singles:
+    """Of each row the first windows of some width, one behind the other: (rows, count, width)."""
+    along, across = rows.strides
+    return np.lib.stride_tricks.as_strided(rows, (len(rows), count, width), (along, across, across), writeable=False)

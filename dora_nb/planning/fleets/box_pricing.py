@@ -14,23 +14,24 @@ import numpy as np
 
 from dora_nb.costs.table import Floats
 from dora_nb.formulation.fleet import Ints
-from dora_nb.formulation.fleets.boxed_chains import TOO_HEAVY, Weighed
+from dora_nb.formulation.fleets.boxed_chains import SINGLE, TOO_HEAVY, Weighed
 from dora_nb.formulation.fleets.pipeline_rows import Kind
 from dora_nb.planning.fleets.period_bound import scaled
 from dora_nb.solvers.mixing import Mixing
 
-#: How much heavier than the lightest chain those are whose groups are looked at, and how many of these for a stage.
-SLACK, MOST_WAYS = 0.3, 4_000
+#: How much heavier than the lightest chain those are whose groups are looked at, more only where these are few; and
+#: how many of them for a stage.
+SLACKS, MOST_WAYS = (0.08, 0.3), 4_000
 
 #: Searches for such groups, and chains mixed after each.
 SEARCHES, MIXED = 3, 30
 
 
 class _Ways(NamedTuple):
-    """Groups on ranges that one stage may be."""
+    """Groups on ranges that one stage may be, sorted by their stop."""
 
-    first: Ints
     stop: Ints
+    first: Ints
     group: Ints
 
 
@@ -85,18 +86,25 @@ def _near(weighed: Weighed, most: Ints) -> list[_Ways] | None:
     found = []
     for stage, level in enumerate(most):
         rest = ahead[stage, times.first] + behind[stage + 1, times.stop]
-        ranges = np.flatnonzero(rest <= least + SLACK)
-        group, at = np.nonzero((levels.of[:, ranges] <= level) & (weight[:, None] + rest[ranges] <= least + SLACK))
+        whole = rest + weighed.of_ranges(int(level))
+        for slack in SLACKS:
+            ranges = np.flatnonzero(whole <= least + slack + SINGLE)
+            near = weight + rest[ranges][:, None] <= least + slack
+            at, group = np.nonzero((levels.by_range[ranges] <= level) & near)
+            if len(at) > MOST_WAYS:
+                break
         if len(at) > MOST_WAYS:
             total = weight[group] + rest[ranges[at]]
             lightest = np.argpartition(total, MOST_WAYS)[:MOST_WAYS]
             group, at = group[lightest], at[lightest]
-        found.append(_Ways(times.first[ranges[at]], times.stop[ranges[at]], group))
+        order = np.argsort(times.stop[ranges[at]], kind="stable")
+        range_ = ranges[at[order]]
+        found.append(_Ways(times.stop[range_], times.first[range_], group[order]))
     return found
 
 
 def _joined(one: _Ways, other: _Ways) -> _Ways:
-    rows = np.unique(np.stack([np.concatenate(each) for each in zip(one, other, strict=True)]), axis=1)
+    rows = np.unique(np.stack([np.concatenate(each) for each in zip(one, other, strict=True)]), axis=1)  # by stop first
     return _Ways(*rows)
 
 
@@ -105,10 +113,11 @@ def _lightest(weight: Floats, ways: list[_Ways], cuts: int) -> tuple[float, list
     ahead, came = np.where(np.arange(cuts) == 0, 0.0, np.inf), []
     for some in ways:
         total = ahead[some.first] + weight[some.group]
-        order = np.argsort(total)
-        stops, at = np.unique(some.stop[order], return_index=True)
+        begin = np.flatnonzero(np.diff(some.stop, prepend=-1))
+        least = np.minimum.reduceat(total, begin)
+        place = np.flatnonzero(total == np.repeat(least, np.diff(begin, append=len(total))))
         ahead, from_ = np.full(cuts, np.inf), np.full(cuts, -1)
-        ahead[stops], from_[stops] = total[order[at]], order[at]
+        ahead[some.stop[begin]], from_[some.stop[place[::-1]]] = least, place[::-1]
         came.append(from_)
     groups, stop = [], cuts - 1
     for some, from_ in zip(reversed(ways), reversed(came), strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dora_nb.formulation.fleet import Ints
-from dora_nb.formulation.fleets.boxed_chains import TOO_HEAVY, Weighed
+from dora_nb.formulation.fleets.boxed_chains import SINGLE, TOO_HEAVY, Weighed
 
 #: Beginnings and their next stages looked at together, above which the list is given up.
 MOST = 20_000
@@ -22,19 +22,20 @@ def listed_chains(weighed: Weighed, most: Ints) -> list[list[tuple[int, int, int
     used, carried = np.zeros((1, times.used.shape[1]), dtype=np.int64), np.zeros(1)
     at, came = np.zeros(1, dtype=np.int64), np.zeros((1, 0, 3), dtype=np.int64)
     for stage, level in enumerate(most):
-        parts = []
+        parts, lightest = [], weighed.of_ranges(int(level))
         for first in np.unique(at):
             labels = np.flatnonzero(at == first)
             stops = np.flatnonzero(np.isfinite(behind[stage + 1]) & (np.arange(layers + 1) > first))
-            stops = stops[stops <= first + levels.widest]
+            most_left, ranges = TOO_HEAVY - carried[labels].min(), times.range_of[first, stops]
+            stops = stops[lightest[ranges] + behind[stage + 1, stops] <= most_left + SINGLE]
             if not len(stops):
                 continue
-            rest = weight[:, None] + behind[stage + 1, stops]
-            able = levels.of[:, times.range_of[first, stops]] <= level
-            group, stop = np.nonzero(able & (rest <= TOO_HEAVY - carried[labels].min()))
+            rest = weight + behind[stage + 1, stops][:, None]
+            able = levels.by_range[times.range_of[first, stops]] <= level
+            stop, group = np.nonzero(able & (rest <= most_left))
             if len(labels) * len(group) > MOST:
                 return None
-            label, way = np.nonzero(carried[labels][:, None] + rest[group, stop][None] <= TOO_HEAVY)
+            label, way = np.nonzero(carried[labels][:, None] + rest[stop, group][None] <= TOO_HEAVY)
             label = labels[label]
             total = used[label] + times.used[group[way]]
             there = np.flatnonzero((total <= times.available).all(axis=1))

@@ -23,6 +23,7 @@ from dora_nb.errors import InputError
 from dora_nb.formulation.columns import Columns, stage_columns
 from dora_nb.formulation.decode import decode
 from dora_nb.formulation.fleets.group_times import GroupTimes
+from dora_nb.formulation.fleets.pipeline_rows import Kind, PipelineRows
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.fleets.annealing import COLD, HOT, Annealing, Figure, Partition, longest_path
@@ -30,16 +31,20 @@ from dora_nb.planning.fleets.answer import LatencyHunt, tell_bounds
 from dora_nb.planning.fleets.box_bound import BoxBound, boxes_proven_s, filled_stages
 from dora_nb.planning.fleets.chain_packing import packed_chains
 from dora_nb.planning.fleets.class_bound import ClassBound, class_bounds, proven_s
+from dora_nb.planning.fleets.descent import Descent
 from dora_nb.units import format_seconds
 
 #: Sets of devices, and pairs of a group and a range of layers, up to which the label search is asked.
 MOST_CODES, MOST_PAIRS = 50_000, 500_000
 
-#: Steps of annealing: to compare numbers of stages, then depths, then for the best of them; after chains are packed.
-SHORT_STEPS, MORE_STEPS, LONG_STEPS, PACKED_STEPS = 1_500, 8_000, 30_000, 2_500
+#: Steps of annealing: to compare numbers of stages; after chains are packed.
+SHORT_STEPS, PACKED_STEPS = 1_500, 2_500
 
-#: Numbers of stages that are annealed for longer, and chains that annealing starts from.
+#: Numbers of stages, and of these with depths, that descents begin from.
 PROMISING = 3
+
+#: Random changes on the way of a descent: to compare depths, then for the best of them, from so many seeds.
+FEW_KICKS, MANY_KICKS, BEGINNINGS = 2, 20, 2
 
 #: Part of the time that may be spent on good plans; the rest is for the proof.
 LOOKING = 0.2
@@ -177,13 +182,26 @@ class LargeHunt(LatencyHunt):
         self.say(f"{len(found)} kinds of pipelines looked at, the best takes {format_seconds(self.best_s)}")
         if self._many_stages:
             return  # what classes of plans lead to is better than what more annealing finds
-        longer = []
-        for _, size, stages, _ in sorted(found, key=lambda each: each[:3])[:PROMISING]:
+        promising = [each[1:] for each in sorted(found, key=lambda each: each[:3])[:PROMISING]]
+        runs = []
+        for size, _, part in promising:
             for depth in self._depths:
-                longer.append((self._tried(times[size], stages, depth, MORE_STEPS, deadline), size, stages, depth))
+                runs.append((self._descended(size, part, depth, FEW_KICKS, 0, deadline), size, depth))
                 self.on_bound(self.best_s, 0.0)
-        _, size, stages, depth = min(longer)
-        self._tried(times[size], stages, depth, LONG_STEPS, deadline)
+        for part, size, depth in sorted(runs, key=lambda run: run[0].figure_s)[:PROMISING]:
+            for seed in range(1, 1 + BEGINNINGS):
+                self._descended(size, part, depth, MANY_KICKS, seed, deadline)
+                self.on_bound(self.best_s, 0.0)
+
+    def _descended(
+        self, size: int, start: Partition, depth: int, kicks: int, seed: int, deadline: Deadline
+    ) -> Partition:
+        """The best pipeline that descents find from one on, which is finished."""
+        times, stages = self._times[size], len(start.kinds)
+        rows = PipelineRows.of(times, Kind(depth, stages, False), self.problem.workload.trains)
+        part = Descent(times, rows, start, seed).run(kicks, deadline)
+        self._finish(part, size, depth)
+        return part
 
     @property
     def _many_stages(self) -> bool:
@@ -195,12 +213,6 @@ class LargeHunt(LatencyHunt):
         """In-flight depths that make a difference."""
         depths = self.problem.space.in_flight_depths
         return depths if self.problem.workload.trains else depths[:1]
-
-    def _tried(self, times: GroupTimes, stages: int, depth: int, steps: int, deadline: Deadline) -> float:
-        """The estimated figure of the best pipeline that annealing finds, which is finished."""
-        part = self._annealed(times, stages, depth, steps, deadline)
-        self._finish(part, times.micro_batch, depth)
-        return part.figure_s
 
     def _annealed(self, times: GroupTimes, stages: int, depth: int, steps: int, deadline: Deadline) -> Partition:
         hot = COLD if self._many_stages else HOT

@@ -54,8 +54,7 @@ Question = tuple[Workload, Cluster]
 def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small questions need little annealing."""
     monkeypatch.setattr(large, "SHORT_STEPS", 100)
-    monkeypatch.setattr(large, "MORE_STEPS", 200)
-    monkeypatch.setattr(large, "LONG_STEPS", 1_000)
+    monkeypatch.setattr(large, "MANY_KICKS", 3)
     monkeypatch.setattr(large, "PACKED_STEPS", 50)
     monkeypatch.setattr(large, "PACKED", 5)
 
