@@ -1,4 +1,4 @@
-"""Steepest descent over a few stages: legal states, figures of the rows, and nearly as good as brute force on small fleets."""
+"""Steepest descent over a few stages: legal states, figures of the rows, nearly as good as brute force."""
 
 from __future__ import annotations
 
