@@ -86,10 +86,13 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: Tensor, cache: CachePart | None = None) -> Tensor:
         """(samples, tokens, hidden) to the same; with a cache, of tokens behind those that it has seen."""
-        first = 0 if cache is None else cache.length
-        positions = torch.arange(first, first + x.shape[1], device=x.device)[None]
+        tokens = x.shape[1]
+        positions = (torch.arange(tokens)[None] if cache is None else cache.positions(tokens)).to(x.device)
         mask = None  # the fused kernel knows that the layer is causal, and that a token by itself looks at all
-        if self.attention == "eager" and not first:
+        seen = None if cache is None else cache.mask(tokens)
+        if seen is not None:
+            mask = torch.zeros(seen.shape, dtype=x.dtype).masked_fill(~seen, torch.finfo(x.dtype).min).to(x.device)
+        elif self.attention == "eager" and tokens > 1:
             ahead = torch.full((x.shape[1], x.shape[1]), torch.finfo(x.dtype).min, dtype=x.dtype, device=x.device)
             mask = ahead.triu(1)[None, None]
         passed: Tensor = self.block(

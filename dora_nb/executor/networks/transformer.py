@@ -81,30 +81,32 @@ class DecoderBlock(nn.Module):
 
     def _attention(self, x: Tensor, cache: CachePart | None) -> Tensor:
         samples, tokens, _ = x.shape
-        first = 0 if cache is None else cache.length
+        positions = torch.arange(tokens)[None] if cache is None else cache.positions(tokens)
+        mask = None if cache is None else cache.mask(tokens)
         query = self.query_norm(self.query(x).view(samples, tokens, -1, self.head_dim))
         key = self.key_norm(self.key(x).view(samples, tokens, -1, self.head_dim))
         value = self.value(x).view(samples, tokens, -1, self.head_dim)
-        keys, values = _rotated(key.transpose(1, 2), first), value.transpose(1, 2)
+        keys, values = _rotated(key.transpose(1, 2), positions), value.transpose(1, 2)
         if cache is not None:
             keys, values = cache.extend(keys, values)
         shared = query.shape[2] // key.shape[2]
         attended = functional.scaled_dot_product_attention(
-            _rotated(query.transpose(1, 2), first),
+            _rotated(query.transpose(1, 2), positions),
             keys.repeat_interleave(shared, dim=1),
             values.repeat_interleave(shared, dim=1),
-            is_causal=first == 0,  # a token that comes by itself looks at all before it
+            attn_mask=None if mask is None else mask.to(x.device),
+            is_causal=tokens > 1,  # a token that comes by itself looks at all before it
         )
         merged: Tensor = self.output(attended.transpose(1, 2).reshape(samples, tokens, -1))
         return merged
 
 
-def _rotated(x: Tensor, first: int) -> Tensor:
-    """Rotary positions, from ``first`` on, of (samples, heads, tokens, head_dim): pairs (i, i + half) turn by them."""
+def _rotated(x: Tensor, positions: Tensor) -> Tensor:
+    """(samples, heads, tokens, head_dim) at positions, (samples, tokens): pairs (i, i + half) turn by them."""
     half = x.shape[-1] // 2
     precise = torch.promote_types(x.dtype, torch.float32)  # large angles in FP16 would be far off
     frequency = ROTARY_BASE ** (-torch.arange(half, dtype=precise) / half)
-    angle = torch.arange(first, first + x.shape[-2], dtype=precise)[:, None] * frequency
+    angle = positions.to(precise)[:, None, :, None] * frequency
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     left, right = x[..., :half], x[..., half : 2 * half]
     # An odd head has one element without a partner, which stays as it is.
