@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from dora_nb.domain.run_file import load_run, save_run
     from dora_nb.domain.run_record import RunRecord
     from dora_nb.domain.serving import Serving, ServingGoal
+    from dora_nb.domain.serving_file import load_serving, save_serving
     from dora_nb.domain.sharing import Sharing
     from dora_nb.domain.sharing_file import load_sharing, save_sharing
     from dora_nb.domain.solver_comparison import SolverComparison
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from dora_nb.executor.measuring.profiler import profile
     from dora_nb.executor.measuring.survey import probe_network
     from dora_nb.executor.pool import WorkerPool
+    from dora_nb.executor.serving import serve_requests
     from dora_nb.executor.tasks.task import Optimizer, Source
     from dora_nb.explorer import explore
     from dora_nb.exporting import Exported, export
@@ -142,6 +144,7 @@ _HOMES = {
     "load_problem": "domain.problem_file",
     "load_profile": "domain.profile_file",
     "load_run": "domain.run_file",
+    "load_serving": "domain.serving_file",
     "load_sharing": "domain.sharing_file",
     "load_streams": "catalog",
     "load_trace": "simulation",
@@ -161,9 +164,11 @@ _HOMES = {
     "save_problem": "domain.problem_file",
     "save_profile": "domain.profile_file",
     "save_run": "domain.run_file",
+    "save_serving": "domain.serving_file",
     "save_sharing": "domain.sharing_file",
     "save_trace": "simulation",
     "serve": "planning.serving.serve",
+    "serve_requests": "executor.serving",
     "share": "planning.sharing.share",
     "simulate": "simulation",
     "sweep": "sweeps",
@@ -229,6 +234,7 @@ __all__ = [
     "load_problem",
     "load_profile",
     "load_run",
+    "load_serving",
     "load_sharing",
     "load_streams",
     "load_trace",
@@ -248,9 +254,11 @@ __all__ = [
     "save_problem",
     "save_profile",
     "save_run",
+    "save_serving",
     "save_sharing",
     "save_trace",
     "serve",
+    "serve_requests",
     "share",
     "simulate",
     "sweep",

@@ -68,6 +68,7 @@ def serve(
     """
     from dora_nb import catalog
     from dora_nb.domain.serving import ServingGoal
+    from dora_nb.domain.serving_file import save_serving
     from dora_nb.planning.serving.serve import serve as serve_cluster
     from dora_nb.render.serving import serving_lines
     from dora_nb.units import parse_field
@@ -107,6 +108,6 @@ def serve(
         )
     say.lines(serving_lines(answer))
     if out is not None:
-        out.write_text(answer.model_dump_json(indent=1), encoding="utf-8")
+        save_serving(out, answer)
         say.lines([f"{out}  plan and figures"])
     say.json(answer.model_dump(mode="json"))

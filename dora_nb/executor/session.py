@@ -27,10 +27,11 @@ from dora_nb.executor.control.orders import (
     Order,
     Probe,
     Save,
+    Serve,
     StreamPart,
     Target,
 )
-from dora_nb.executor.control.replies import Iterated, IterationReport, Probed, Ready, Stock
+from dora_nb.executor.control.replies import Iterated, IterationReport, Probed, Ready, Served, Stock
 from dora_nb.executor.device.deliveries import Delivery, take_delivered
 from dora_nb.executor.device.shard_stages import check_shards_stay
 from dora_nb.executor.faults.moves import Move, holders_of, layers_of, movers, moves_to
@@ -281,6 +282,12 @@ class Session:
         return {
             device: each.replace(iteration=self._on_own_clock(device, each.iteration)) for device, each in done.items()
         }
+
+    def serve(self, arrivals_s: Sequence[float]) -> Served:
+        """Serve requests for tokens, which arrive at these times; what the first stage says."""
+        assert self.plan is not None, "serving follows a commit"
+        orders = {device: Serve(arrivals_s=tuple(arrivals_s)) for device in self.plan.devices}
+        return self._ask(orders, Served, "serving requests", self._wait_s)[self.plan.devices[0]]
 
     def answered(self) -> Answered | None:
         """What became of the requests of the last iteration, told once; None if there were none, or it was told.

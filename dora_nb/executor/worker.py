@@ -29,6 +29,7 @@ from dora_nb.executor.control.orders import (
     Order,
     Probe,
     Save,
+    Serve,
     Survey,
 )
 from dora_nb.executor.control.paths import Files, SharedFiles
@@ -40,6 +41,8 @@ from dora_nb.executor.control.replies import (
     IterationReport,
     Probed,
     Ready,
+    Served,
+    ServedRound,
     Stock,
     Surveyed,
 )
@@ -127,6 +130,8 @@ class Worker:
                 self._coordinator.write(self._survey(order))
             case Iterate():
                 self._coordinator.write(self._iterate(order))
+            case Serve():
+                self._coordinator.write(self._serve(order))
             case Save():
                 self._save(order)
                 self._coordinator.write(Ready())
@@ -248,6 +253,18 @@ class Worker:
             arrived = exchange(order.copies, member.job.device, member.transport, lambda layer: states[layer])
             self._held.keep(replica.completed, states | arrived)
         return Iterated(iteration=_report(order.step, iteration), copying_s=time.perf_counter() - began_s)
+
+    def _serve(self, order: Serve) -> Served:
+        told = self._membership.serve(order.arrivals_s)
+        if told is None:
+            return Served()
+        began_s, served = told
+        return Served(
+            tokens=tuple(map(tuple, served.tokens)),
+            first_token_s=tuple(each - began_s for each in served.first_token_s),
+            last_token_s=tuple(each - began_s for each in served.last_token_s),
+            rounds=tuple(ServedRound(joining=len(who.joining), going=len(who.going)) for who in served.rounds),
+        )
 
     def _deliveries(self, order: Iterate) -> contextlib.AbstractContextManager[Deliveries | None]:
         """Where this device's outputs of a stream go, if it has any; left when all of them are there."""

@@ -187,6 +187,19 @@ class Iterate(Record):
     stream: StreamPart | None = None
 
 
+class Serve(Record):
+    """Serve requests for tokens with the slots of the plan that runs; see :mod:`dora_nb.executor.device.serving`.
+
+    Attributes
+    ----------
+    arrivals_s
+        When each arrives, in order, from the moment when all devices begin.
+    """
+
+    kind: Literal["serve"] = "serve"
+    arrivals_s: tuple[float, ...]
+
+
 class Save(Record):
     """Write tensors to a file.
 
@@ -234,6 +247,7 @@ Order = Annotated[
     | Probe
     | Survey
     | Iterate
+    | Serve
     | Save
     | Inventory
     | Abort

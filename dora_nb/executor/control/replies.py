@@ -76,6 +76,33 @@ class Iterated(Record):
     copying_s: float = 0.0
 
 
+class ServedRound(Record):
+    """How many requests joined in a round, and how many were there before."""
+
+    joining: int
+    going: int
+
+
+class Served(Record):
+    """All requests have their tokens; of stages behind the first this is all.
+
+    Attributes
+    ----------
+    tokens
+        Of every request.
+    first_token_s, last_token_s
+        When it had these, from the moment when all devices began.
+    rounds
+        In the order in which they began.
+    """
+
+    kind: Literal["served"] = "served"
+    tokens: tuple[tuple[int, ...], ...] = ()
+    first_token_s: tuple[float, ...] = ()
+    last_token_s: tuple[float, ...] = ()
+    rounds: tuple[ServedRound, ...] = ()
+
+
 class Stock(Record):
     """Which layers a worker has.
 
@@ -115,6 +142,7 @@ Reply = Annotated[
     | Probed
     | Surveyed
     | Iterated
+    | Served
     | Stock
     | Failed
     | Clock

@@ -156,7 +156,7 @@ class CacheRows(CachePart):
         return (torch.arange(max(self.lengths) + 1) <= seen)[:, None, None]
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """See :meth:`CachePart.extend`; who has seen fewer tokens than others is followed by what :meth:`mask` hides."""
+        """See :meth:`CachePart.extend`; behind those who have seen fewer tokens is what :meth:`mask` hides."""
         cache, tokens = self._cache, keys.shape[2]
         cache.keys, cache.values = self._rooms(keys, values)
         for place, row in enumerate(self._rows):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import pathlib
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,7 @@ from dora_nb.executor.device.instructions import HandOver, Instruction, compile_
 from dora_nb.executor.device.interpreter import Event, Interpreter, Iteration
 from dora_nb.executor.device.medium import EmulatedTransport, Medium
 from dora_nb.executor.device.replica import Replica
+from dora_nb.executor.device.serving import ServedHere, follow, lead
 from dora_nb.executor.device.shard_stages import shard_stage_of
 from dora_nb.executor.device.streams import arrivals_s, from_request, over_requests, with_arrivals
 from dora_nb.executor.device.transport import GlooTransport, Transport
@@ -137,6 +140,28 @@ class Membership:
 
         data = self.replica.batch(step, first)
         return interpreter.run(program, data, arriving_from_s=began_s, on_event=on_event)
+
+    def serve(self, arrivals_s: Sequence[float]) -> tuple[float, ServedHere] | None:
+        """Serve requests that arrive at these times.
+
+        Returns
+        -------
+        when all began, of ``time.perf_counter``, and what became of them; None behind the first stage
+        """
+        plan, device = self.job.plan, self.job.device
+        self.replica.begin(trains=False)
+        stage = self.replica.slot_stage
+        began_s = self.transport.common_start()
+        if device != plan.devices[0]:
+            follow(stage, self.transport, plan, device)
+            return None
+
+        def come(rounds: int) -> int:
+            del rounds  # they come when it is their time
+            return bisect.bisect_right(arrivals_s, time.perf_counter() - began_s)
+
+        prompts = self.replica.prompts(len(arrivals_s))
+        return began_s, lead(stage, self.transport, plan, prompts, self.job.task.new_tokens, come)
 
     def so_far(self) -> Iteration | None:
         """What is done of the last iteration, also if it was given up; None if it did not begin."""

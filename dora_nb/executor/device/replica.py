@@ -24,6 +24,7 @@ from dora_nb.executor.device.again import run_again
 from dora_nb.executor.device.generation import Generation
 from dora_nb.executor.device.instructions import HandOver
 from dora_nb.executor.device.layer_state import load_state, optimizer_of, state_of
+from dora_nb.executor.device.serving import SlotStage
 from dora_nb.executor.device.shard import HeldShard, refuse_dropout, summands_of
 from dora_nb.executor.device.shard_stages import shard_stage_of
 from dora_nb.executor.networks.chain import built_layer, parameters_once, tie, tied_names
@@ -128,6 +129,17 @@ class Replica:
         self.loss = 0.0  # the part that this device tells: of those with shards, one tells all
         self.completed = 0  # optimizer steps behind the parameters; whoever gives states says how many
         self.outputs: dict[int, Tensor] = {}
+
+    @property
+    def slot_stage(self) -> SlotStage:
+        """These layers with their caches, to serve requests with; see :mod:`~dora_nb.executor.device.serving`."""
+        assert self._generation is not None, "only a task that generates has caches"
+        return SlotStage(self._modules, self._generation.caches, self.task)
+
+    def prompts(self, count: int) -> list[Tensor]:
+        """The first inputs, one a request."""
+        dtype = self.task.torch_dtype
+        return [micro_batch(self._data, INFERENCE, index, 1, dtype).inputs[0] for index in range(count)]
 
     def parameters(self) -> list[nn.Parameter]:
         """Every parameter once, in the order of layers."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -68,14 +68,14 @@ class SlotStage:
     ----------
     modules
         Its layers, by index.
-    plan, task
-        With as many rows as groups have slots; and of what.
+    caches
+        Theirs, with a row for every slot of every group.
+    task
+        What is computed.
     """
 
-    def __init__(self, modules: dict[int, nn.Module], plan: Plan, task: Task) -> None:
-        self._modules, self._last = modules, task.layer_count - 1
-        rows = plan.micro_batch * plan.micro_batches
-        self._caches = {layer: KeyValueCache(rows, task.most_tokens) for layer in modules}
+    def __init__(self, modules: Mapping[int, nn.Module], caches: Mapping[int, KeyValueCache], task: Task) -> None:
+        self._modules, self._caches, self._last = modules, caches, task.layer_count - 1
         first, last = min(modules), max(modules)
         self.is_last = last == self._last
         self._cut = None if first == 0 else task.cuts[first - 1]

@@ -27,7 +27,10 @@ def served(lab, plan, stages, prompts, task, come):
     told: list[ServedHere] = []
 
     def work(device, transport):
-        stage = SlotStage(stages[device], plan, task)
+        caches = {
+            layer: KeyValueCache(plan.micro_batch * plan.micro_batches, task.most_tokens) for layer in stages[device]
+        }
+        stage = SlotStage(stages[device], caches, task)
         if device == plan.devices[0]:
             told.append(lead(stage, transport, plan, prompts, NEW_TOKENS, come))
         else:

@@ -1,0 +1,61 @@
+"""Serving files: a plan with slots for requests that want tokens, as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from dora_nb.domain.document import check_format, from_fields, read_document, release, write_whole
+from dora_nb.domain.serving import Serving
+
+#: What the field ``format`` of a serving file says, and the version this release writes and reads.
+FORMAT, VERSION = "dora-nb/serving", 1
+
+
+def save_serving(path: str | Path, serving: Serving) -> Path:
+    """Write a serving to a JSON file, as a whole or not at all.
+
+    Parameters
+    ----------
+    path
+        Where to; an existing file is replaced once the new one is complete.
+    serving
+        What to write: plan, figures, and what is proven of them.
+
+    Returns
+    -------
+    Path
+        Where it is now.
+
+    Raises
+    ------
+    DocumentError
+        If the file cannot be written.
+    """
+    content = {"format": FORMAT, "version": VERSION, "created_by": release()} | serving.model_dump(mode="json")
+    return write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def load_serving(path: str | Path) -> Serving:
+    """Read a serving file.
+
+    Parameters
+    ----------
+    path
+        Where it is.
+
+    Returns
+    -------
+    Serving
+        As it was saved.
+
+    Raises
+    ------
+    DocumentError
+        If there is no such file, it is no serving file, or a field of it cannot be used.
+    """
+    path = Path(path)
+    document = read_document(path, "serving")
+    check_format(path, document, "serving", FORMAT, VERSION)
+    fields = {key: value for key, value in document.items() if key not in ("format", "version", "created_by")}
+    return from_fields(path, Serving, fields)
