@@ -179,7 +179,8 @@ class LargeHunt(LatencyHunt):
         for _, size, _, part in sorted(found, key=lambda each: each[:3]):
             if self.best is None:  # memory may lack for the fastest
                 self._finish(part, size, middle)
-        self.say(f"{len(found)} kinds of pipelines looked at, the best takes {format_seconds(self.best_s)}")
+        told = "none fits" if self.best is None else f"the best takes {format_seconds(self.best_s)}"
+        self.say(f"{len(found)} kinds of pipelines looked at, {told}")
         if self._many_stages:
             return  # what classes of plans lead to is better than what more annealing finds
         promising = [each[1:] for each in sorted(found, key=lambda each: each[:3])[:PROMISING]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import threading
 from collections.abc import Sequence
@@ -423,18 +422,50 @@ def test_a_single_device_without_a_medium() -> None:
 # ---------------------------------------------------------------------------------------------- time
 
 
-def test_a_cancel_keeps_what_is_known() -> None:
-    cancel = threading.Event()
-    said = itertools.count()
+@pytest.mark.parametrize(
+    ("step", "known"),
+    [
+        ("more latency", []),
+        ("memory without limit", ["energy", "latency"]),
+        ("faster for all", ["energy", "latency", "memory"]),
+        ("without a", ["bandwidth", "energy", "latency", "memory"]),
+        ("another a", ["bandwidth", "device", "energy", "latency", "memory"]),
+    ],
+)
+def test_a_cancel_keeps_what_is_known(step: str, known: list[str]) -> None:
+    """What was being asked when it came may be told or not; nothing is told of what would have come later."""
+    cancel, said = threading.Event(), list[str]()
 
-    def third(step: str) -> None:
-        if step.startswith("faster") and next(said) == 1:
+    def hear(word: str) -> None:
+        said.append(word)
+        if word == step:
             cancel.set()
 
-    explanation = plan(workload(4), cluster(3)).explain(on_progress=third, cancel=cancel)
+    plans = plan(workload(4), cluster(3), QoE(latency_s=1e3, energy_j=1e5, objective="price", joules_per_s=1.0))
+    explanation = plans.explain(on_progress=hear, cancel=cancel)
     assert explanation.stopped == "cancelled"
-    assert {each.of for each in explanation.margins} >= {"memory"}
-    assert not {each.of for each in explanation.margins} & {"device"}
+    assert said[-1] == step
+    told = {each.of for each in explanation.margins}
+    assert set(known) <= told
+    asked = {"more latency": "latency", "memory without limit": "memory", "faster for all": "bandwidth"}
+    assert told - set(known) <= {asked.get(step, "device")}
+
+
+@pytest.mark.parametrize("step", ["looking for the least latency", "without limits of latency, energy"])
+def test_a_cancel_rules_nothing_out_that_is_not_proven(step: str) -> None:
+    cancel, said = threading.Event(), list[str]()
+
+    def hear(word: str) -> None:
+        said.append(word)
+        if word == step:
+            cancel.set()
+
+    explanation = explain(workload(4), cluster(3), QoE(latency_s=1e-3, energy_j=1e-3), on_progress=hear, cancel=cancel)
+    whole = explain(workload(4), cluster(3), QoE(latency_s=1e-3, energy_j=1e-3))
+    assert explanation.stopped == "cancelled", said
+    assert not explanation.feasible
+    proven = {each.limits for each in whole.ruled_out if each.proven}
+    assert {each.limits for each in explanation.ruled_out if each.proven} <= proven
 
 
 def test_a_time_limit_holds_for_an_infeasible_question() -> None:

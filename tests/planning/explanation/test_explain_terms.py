@@ -20,7 +20,7 @@ from builders import (
     seeded,
     workload,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from limits import ROUNDING, drawn_j, predictions, random_case, random_qoe, value
 
 from dora_nb.costs.evaluate import evaluate
@@ -278,6 +278,8 @@ def explained(question: Asked) -> Explanation:
 
 
 @settings(max_examples=examples(10), **QUICK)
+@example(limited(Dice(17)))  # only all limits together give way, and one of them need not after all
+@example(limited(Dice(20)))  # memory and a headroom in bytes
 @given(seeded(limited))
 def test_relaxations_of_every_limit(question: Asked) -> None:
     explanation = explained(question)
@@ -341,6 +343,8 @@ def scarce(dice: Dice) -> Asked:
 
 
 @settings(max_examples=examples(6), **QUICK)
+@example(scarce(Dice(1)))  # a headroom and a least throughput, in steps down
+@example(scarce(Dice(14)))  # memory matters
 @given(seeded(scarce))
 def test_marginal_values_under_every_limit(question: Asked) -> None:
     work, _, _, _ = question

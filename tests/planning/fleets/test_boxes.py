@@ -21,7 +21,7 @@ from dora_nb.formulation.fleets.pipeline_rows import Kind, PipelineRows
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.fleets import box_bound, chain_listing
+from dora_nb.planning.fleets import box_bound, box_pricing, chain_listing
 from dora_nb.planning.fleets.annealing import longest_path
 from dora_nb.planning.fleets.box_bound import BoxBound, boxes_proven_s
 from dora_nb.planning.fleets.box_pricing import refuting
@@ -173,11 +173,17 @@ def test_all_chains_on_disjoint_devices_are_listed(monkeypatch: pytest.MonkeyPat
     assert expected
     assert {tuple(chain) for chain in found} == expected
     assert len(found) == len(expected)
+    none = np.array([0, 180])  # no group is quick enough for the first stage
+    assert not any((levels_of(levels, chain) <= none).all() for chain in every_chain(times, 2))
+    assert listed_chains(weighed, none) == []
     monkeypatch.setattr(chain_listing, "MOST", 1)
     assert listed_chains(weighed, most) is None
 
 
-def test_weights_that_refute_a_box_are_found() -> None:
+@pytest.mark.parametrize("ways", [box_pricing.MOST_WAYS, 2])
+def test_weights_that_refute_a_box_are_found(ways: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where only the lightest groups are looked at on the way, which may miss some but proves nothing wrong."""
+    monkeypatch.setattr(box_pricing, "MOST_WAYS", ways)
     times = fleet_times(6, 4, 4)
     levels = Levels(times, float(np.median(times.seconds[np.isfinite(times.seconds)]) * 8 * times.micro_batches))
     even = Weighed(levels, np.full(4, 0.25))
@@ -220,5 +226,7 @@ def test_the_bound_of_boxes_reaches_the_best_chain(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(box_bound, "MORE_TOLD", 0)
     best[0] = 1.2 * least_s
     bound_s = boxes_proven_s([BoxBound(times, (1,), True, Deadline(), path_s)], 0.01, lambda: best[0], lambda _: None)
+    hurried = BoxBound(times, (1,), True, Deadline(0.0), path_s)  # what is not looked at is not refuted
+    assert boxes_proven_s([hurried], 0.01, lambda: best[0], lambda _: None) <= least_s * (1 + ROUNDING)
     assert best[0] <= least_s * 1.011
     assert 0.99 * best[0] * (1 - ROUNDING) <= bound_s <= least_s * (1 + ROUNDING)

@@ -28,7 +28,7 @@ from dora_nb.costs.evaluate import period_s
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
-from dora_nb.errors import InfeasibleError, InputError
+from dora_nb.errors import InfeasibleError, InputError, ObjectiveMismatchError
 from dora_nb.formulation.fleets.group_times import GroupTimes
 from dora_nb.formulation.fleets.priced_chains import Chain, ClassRows, KnownChains, Pipelines, PlanClass
 from dora_nb.formulation.problem import Problem
@@ -37,11 +37,13 @@ from dora_nb.planning import pace
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.fleets import large
 from dora_nb.planning.fleets.annealing import longest_path
+from dora_nb.planning.fleets.answer import tell_bounds
 from dora_nb.planning.fleets.class_bound import class_bounds, proven_s
 from dora_nb.planning.fleets.packing import packed
 from dora_nb.planning.fleets.period_bound import PeriodBound
 from dora_nb.planning.pace import fastest_stream
 from dora_nb.planning.plan import plan
+from dora_nb.solvers import Event
 
 ROUNDING = 1e-9
 
@@ -182,6 +184,31 @@ def test_cancelling_returns_what_there_is() -> None:
     assert found.certificate is not None
     assert found.certificate.status == "cancelled"
     assert found.certificate.bound == 0
+
+
+def test_what_does_not_fit_a_large_fleet_is_said() -> None:
+    work, place = fleet_question(6, 64, 8)
+    small = place.replace(devices=tuple(each.replace(memory_bytes=1e6) for each in place.devices))
+    space = SearchSpace((4,), 2, (1,), 1)
+    with pytest.raises(InfeasibleError, match="no plan was found that fits the devices' memory"):
+        plan(work, small, space=space)
+    with pytest.raises(InfeasibleError, match="no plan was found that fits the devices' memory"):
+        fastest_stream(work.replace(mode="stream", requests_per_s=1.0), small, space=space)
+
+
+def test_a_bound_above_the_plan_gives_no_answer() -> None:
+    work, place = fleet_question(6, 4, 2)
+    problem = Problem.of(work, place, "participating", space=SearchSpace((4,), 2, (1,), 1))
+    heard: list[Event] = []
+    hunt = large.LargeHunt(problem, 0.5, Deadline(), on_bound=tell_bounds(heard.append))
+    hunt.run()
+    assert [event.incumbent for event in heard][-1] == hunt.best_s
+    assert all(event.bound <= event.incumbent for event in heard)
+    assert heard[-1].bound == hunt.bound_s
+    assert hunt.certified(scope="", solver="", reason="").certificate is not None
+    hunt.bound_s = 1.01 * hunt.best_s
+    with pytest.raises(ObjectiveMismatchError, match="is above the plan's own"):
+        hunt.certified(scope="", solver="", reason="")
 
 
 def test_what_cannot_be_asked_of_a_large_fleet_is_said() -> None:
