@@ -17,9 +17,13 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.rating import Rating
 from dora_nb.errors import InfeasibleError, InputError, ObjectiveMismatchError, UnknownNameError
+from dora_nb.formulation.columns import build_columns
+from dora_nb.formulation.decode import decode
 from dora_nb.formulation.fleet import Fleet
+from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning import answers
+from dora_nb.planning.exact import certify
 from dora_nb.planning.explanation.worth import step_of
 from dora_nb.planning.known import Known
 from dora_nb.planning.nearest import nearest
@@ -61,6 +65,44 @@ def test_a_bound_above_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(answers, "_answer", too_high)
     with pytest.raises(ObjectiveMismatchError, match="is above the plan's own"):
+        plan(WORK, PLACE, QoE())
+
+
+def test_a_plan_of_the_program_is_held_against_columns_and_bound() -> None:
+    """The bound that the program proved, the energy its columns add up to, the memory they were admitted for."""
+    work = workload([layer("l0", parameters=1000), layer("l1")], mode="inference", batch=2)
+    problem = Problem.of(work, PLACE, "participating", space=SearchSpace((2,), 1, (1,)))
+    columns = build_columns(problem, 1)
+    whole = next(row for row in range(len(columns)) if (columns.first[row], columns.stop[row]) == (0, 2))
+    best = finish(decode(columns, [whole], (1,), problem), problem)
+    assert best.prediction is not None
+    for figure, value in (
+        ("makespan_s", best.prediction.makespan_s),
+        ("energy_j", best.prediction.energy_participating_j),
+    ):
+        certify._check_bound(best, problem, figure, value)
+        certify._check_bound(best, problem, figure, None)
+        with pytest.raises(ObjectiveMismatchError, match="the program proves that none is below"):
+            certify._check_bound(best, problem, figure, 1.01 * value)
+    certify._check_plan(best, problem, columns, [whole])
+    thirsty = replace(columns, energy_j=1.01 * columns.energy_j)
+    with pytest.raises(ObjectiveMismatchError, match=r"the columns say \S+ J, the evaluation of the plan"):
+        certify._check_plan(best, problem, thirsty, [whole])
+    tight = evaluate(best, work, PLACE.replace(devices=tuple(e.replace(memory_bytes=1.0) for e in PLACE.devices)))
+    with pytest.raises(ObjectiveMismatchError, match="but its column was admitted"):
+        certify._check_plan(best.replace(prediction=tight.prediction), problem, columns, [whole])
+
+
+def test_a_program_that_proves_more_than_the_search_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = certify.solvers.solve
+
+    def boastful(*given: Any, **options: Any) -> Any:
+        outcome = honest(*given, **options)
+        return replace(outcome, bound=None if outcome.bound is None else 2 * outcome.bound)
+
+    assert plan(WORK, PLACE, QoE()).plans
+    monkeypatch.setattr(certify.solvers, "solve", boastful)
+    with pytest.raises(ObjectiveMismatchError, match="but the search bounds one of its partitions by"):
         plan(WORK, PLACE, QoE())
 
 

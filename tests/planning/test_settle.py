@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from builders import cluster, pipeline
@@ -43,6 +45,28 @@ def test_a_plan_that_stayed_open_is_asked_again_once_a_better_one_is_known(monke
     assert asked[2][1] == pytest.approx(8, rel=2e-4)
     assert targets.latency_plan is second
     assert targets.latency_bound_s == pytest.approx(7.5)  # what was proven of the first one
+
+
+def test_a_stream_without_a_schedule_that_repeats_holds_no_bound_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two plans one cannot keep up, whatever the order: the other one's bound alone counts."""
+    work = chain(2, batch=2, mode="stream", requests_per_s=0.01)
+    problem = Problem.of(work, cluster(2), "participating")
+    slow, quick = (pipeline((0, 2, {name: 2})) for name in "ab")
+    asked: list[object] = []
+
+    def answer(plan: object, problem: Problem, **options: object) -> Settled:
+        asked.append(plan)
+        return Settled(math.inf, math.inf, None, "x") if plan is slow else Settled(8.0, 8.0, quick, "x")
+
+    monkeypatch.setattr(settles, "settle_stream", answer)
+    targets = Targets(np.zeros(0), tolerance=1e-4)
+    done = settles.settle_all(
+        problem, targets, [opened(slow, 5.0), opened(quick, 6.0)], solver="highs", deadline=Deadline()
+    )
+    assert asked[:2] == [slow, quick]
+    assert (done.programs, done.solver) == (done.schedules, "x")
+    assert targets.latency_plan is quick
+    assert targets.latency_bound_s == pytest.approx(8.0)
 
 
 def opened(plan: object, bound_s: float) -> Open:

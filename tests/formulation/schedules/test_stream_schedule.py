@@ -25,6 +25,7 @@ from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.workload import Workload
 from dora_nb.formulation.problem import Problem
+from dora_nb.formulation.schedules import stream_schedule
 from dora_nb.formulation.schedules.stream_schedule import greedy_stream, schedule_of, stream_model
 from dora_nb.planning import streaming
 from dora_nb.planning.deadline import Deadline
@@ -130,3 +131,17 @@ def test_the_program_as_it_stands_is_the_exhaustive_search(case: Streamed) -> No
         assert best_s == latest_s
     else:
         assert outcome.objective * work.arrival_s == pytest.approx(best_s, rel=1e-5)
+
+
+@settings(max_examples=examples(5), suppress_health_check=list(HealthCheck), deadline=None)
+@given(seeded(streamed))
+def test_a_medium_that_is_needed_all_the_time_and_more_rules_every_schedule_out(case: Streamed) -> None:
+    work, place, plan, operations, timing = case
+    media_s = max(stream_schedule.media_s(operations, timing).values(), default=0.0)
+    if media_s == 0:
+        return
+    hurried = work.replace(requests_per_s=1.01 / media_s)
+    problem = Problem.of(hurried, place, "participating")
+    settled = settle_stream(plan, problem, below_s=math.inf, gap=1e-3, solver="highs", deadline=Deadline())
+    assert settled.plan is None
+    assert settled.bound_s == math.inf

@@ -385,9 +385,7 @@ def random_small(dice: Dice) -> SmallQuestion:
     return work, place, states, qoe.replace(**{name: limit * 1.0001}), options
 
 
-@settings(max_examples=examples(6), deadline=None, **QUICK)
-@given(seeded(random_small))
-def test_joint_form_and_decomposition_agree(question: SmallQuestion) -> None:
+def check_small(question: SmallQuestion) -> None:
     """Slots over the complete space, the integer program over it, and compose() making its own plans."""
     work, place, states, qoe, options = question
     problem = Problem.of(work, place, "participating", space=default_space(work, place))
@@ -413,6 +411,62 @@ def test_joint_form_and_decomposition_agree(question: SmallQuestion) -> None:
         return
     assert mix.certificate.bound <= joint.objective * (1 + TOLERANCE), "a composition refutes the bound"
     assert mix.certificate.value == pytest.approx(joint.objective, rel=TOLERANCE)
+
+
+@settings(max_examples=examples(6), deadline=None, **QUICK)
+@given(seeded(random_small))
+def test_joint_form_and_decomposition_agree(question: SmallQuestion) -> None:
+    check_small(question)
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [
+        117,  # whole counts of a mixture: partitions are listed to prove it
+        19,  # one plan alone, which none can be
+        74,  # what is scarce is shared within a limit
+        76,  # one plan alone, whose tail is late
+        92,  # a condition that no plan serves in time, on the tail
+    ],
+)
+def test_cases_that_few_draws_meet(seed: int) -> None:
+    check_small(random_small(Dice(seed)))
+
+
+@pytest.mark.parametrize("seed", [35, 76])
+def test_orders_are_the_best_in_every_condition(seed: int) -> None:
+    """Partitions as they are listed, in every condition in which their devices are there; not in others."""
+    work, place, states, qoe, _ = random_small(Dice(seed))
+    problem = Problem.of(work, place, "participating", space=default_space(work, place))
+    bare = list(dict.fromkeys(each.replace(transfer_order=()) for each in complete_space(problem, states)))[:4]
+    palette = Palette(work, place, cost_table(work, place), states, "participating", problem.space, None)
+    generator = Generator(palette, Promise(qoe, "mean", 0.0), 2, 1e-6, "highs", solve, Deadline(), lambda _: None)
+    generator.add_scheduled(bare, Deadline())
+    for plan in bare:
+        same = [each for each in palette.plans if in_short(each) == in_short(plan)]
+        there = [each for each in palette.places if set(plan.devices) <= set(each.cluster.device_ids)]
+        listed = [scheduled(plan, palette.problem(each)) for each in there]
+        known = figures(listed, work, place, states, qoe)
+        found = figures(same, work, place, states, qoe)
+        assert np.array_equal(np.isfinite(known[0].min(axis=0)), np.isfinite(found[0].min(axis=0)))
+        assert (found[0].min(axis=0) <= known[0].min(axis=0) * (1 + 1e-9)).all()
+
+
+def test_without_time_no_room_is_looked_for() -> None:
+    """Two devices that two plans do not fit on together: what was made stays, and nothing is added."""
+    work, place, states, qoe, _ = random_small(Dice(74))
+    palette = Palette(work, place, cost_table(work, place), states, "participating", default_space(work, place), None)
+    begun = Generator(palette, Promise(qoe, "mean", 0.0), 2, 1e-6, "highs", solve, Deadline(), lambda _: None)
+    begun.make_plans()
+    plans = list(palette.plans)
+    assert palette.mixture(range(len(plans))).scarce
+    late = Generator(palette, begun.promise, 2, 1e-6, "highs", solve, Deadline(0.0), lambda _: None)
+    late.make_room()
+    late.share_room()
+    assert list(palette.plans) == plans
+    begun.make_room()
+    begun.share_room()
+    assert len(palette.plans) > len(plans)
 
 
 # ---------------------------------------------------------------------------------------------- what is listed

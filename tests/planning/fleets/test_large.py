@@ -40,7 +40,7 @@ from dora_nb.planning.fleets.annealing import longest_path
 from dora_nb.planning.fleets.answer import tell_bounds
 from dora_nb.planning.fleets.class_bound import class_bounds, proven_s
 from dora_nb.planning.fleets.packing import packed
-from dora_nb.planning.fleets.period_bound import PeriodBound
+from dora_nb.planning.fleets.period_bound import PeriodBound, largest
 from dora_nb.planning.pace import fastest_stream
 from dora_nb.planning.plan import plan
 from dora_nb.solvers import Event
@@ -146,6 +146,24 @@ def test_the_fastest_stream_agrees_with_the_exact_search(monkeypatch: pytest.Mon
     assert found.bound_s <= exact.period_s * (1 + ROUNDING)
     assert exact.bound_s <= found.period_s * (1 + ROUNDING)
     assert found.period_s <= 1.02 * exact.period_s
+
+
+@pytest.mark.parametrize("gap", [0.01, 0.3])
+@pytest.mark.parametrize("share", [0.03, 0.2, 0.5, 0.7, 0.9, 1.0])
+def test_the_largest_value_refuted_is_found_within_the_gap(gap: float, share: float) -> None:
+    """Of a value in hand; what needs no proof, within the gap of it, is not asked for."""
+    in_hand_s, asked = 7.0, list[float]()
+
+    def refuted(value_s: float) -> bool:
+        asked.append(value_s)
+        return value_s < share * in_hand_s
+
+    found_s = largest(in_hand_s, gap, refuted, Deadline())
+    enough_s = (1 - gap) * in_hand_s
+    assert found_s == 0 or refuted(found_s)
+    assert found_s >= min(share * in_hand_s, enough_s) * (1 - gap)
+    assert max(asked) <= enough_s
+    assert largest(in_hand_s, gap, refuted, Deadline(0.0)) == 0
 
 
 def test_packed_stages_use_each_device_once_and_keep_the_load() -> None:
