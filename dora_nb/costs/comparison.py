@@ -121,7 +121,9 @@ def _what(record: RunRecord) -> Literal["training step", "inference batch", "gen
 
 
 def _structure(plan: Plan) -> tuple[object, ...]:
-    return (plan.micro_batch, plan.micro_batches, plan.tied, [(stage.replicas, stage.shards) for stage in plan.stages])
+    # What ran may have fewer parts, in the same proportions.
+    shards = [[parts / sum(stage.shards) for parts in stage.shards] for stage in plan.stages]
+    return (plan.micro_batch, plan.micro_batches, plan.tied, [stage.replicas for stage in plan.stages], shards)
 
 
 def seconds_of(events: Iterable[RunEvent], kind: str, stage: int, device: str) -> list[float]:

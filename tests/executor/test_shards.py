@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
-from shard_plans import with_shards
+from builders import sliced
 
 from dora_nb.errors import InputError
 from dora_nb.executor import execute
@@ -52,7 +52,10 @@ def drawn(dice: random.Random, lab, name: str, mode: str):
                 break
             stages.append((first, stop, list(zip(members, samples, strict=True)), in_flight[index], choice))
         if len(stages) == len(bounds) - 1 and shards and device <= 5:
-            return with_shards(lab.plan(stages, micro_batches), shards)
+            plan = lab.plan(stages, micro_batches)
+            for index, (shares, algorithm) in shards.items():
+                plan = sliced(plan, index, dict(zip(plan.stages[index].devices, shares, strict=True)), algorithm)
+            return plan
 
 
 @dataclass(frozen=True)
@@ -101,10 +104,8 @@ def check(lab, plan, task, tmp_path) -> None:
 
 def test_on_workers(lab, pool, architectures):
     """Between a replicated stage and one of a single device, in proportions that what runs has to keep."""
-    plan = lab.plan(
-        [(0, 2, [(0, 3), (1, 1)], 3, ("ring", 0)), (2, 4, [(3, 2), (2, 2)], 2, None), (4, 6, [(4, 4)], 1, None)], 2
-    )
-    plan = with_shards(plan, {1: ((3, 1), "star")})
+    plan = lab.plan([(0, 2, [(0, 3), (1, 1)], 3, ("ring", 0)), (2, 4, [(3, 4)], 2, None), (4, 6, [(4, 4)], 1, None)], 2)
+    plan = sliced(plan, 1, {"d3": 3, "d2": 1}, "star")
     workload = lab.workload(lab.architectures["four"], "training", 8)
     run = execute(plan, workload, lab.cluster([1e12] * 5), steps=STEPS, emulate="nothing", workers=pool).wait()
     print(run.differences)
@@ -118,7 +119,7 @@ def test_on_workers(lab, pool, architectures):
 
 def test_what_cannot_be_run_is_refused_before_anything_starts(lab, architectures):
     workload = lab.workload(lab.architectures["four"], "inference", 4)
-    plan = with_shards(lab.plan([(0, 6, [(0, 2), (1, 2)], 1, None)], 1), {0: ((2, 2), "ring")})
+    plan = sliced(lab.plan([(0, 6, [(0, 4)], 1, None)], 1), 0, {"d0": 2, "d1": 2})
     cluster = lab.cluster([1e12] * 2)
     alone = lab.plan([(0, 6, [(0, 4)], 1, None)], 1)
     for first, other in ((plan, alone), (alone, plan)):

@@ -7,7 +7,7 @@ import signal
 import threading
 
 import pytest
-from shard_plans import with_shards
+from builders import sliced
 
 from dora_nb.errors import ExecutionError, InputError
 from dora_nb.executor import WorkerPool, execute
@@ -26,8 +26,8 @@ def spec(lab):
 
 def sharded(lab):
     """A replicated stage, shards of two devices, and a device alone."""
-    stages = [(0, 2, [(0, 3), (1, 1)], 3, ("star", 0)), (2, 5, [(2, 2), (3, 2)], 2, None), (5, 6, [(4, 4)], 1, None)]
-    return with_shards(lab.plan(stages, 2), {1: ((1, 1), "ring")})
+    stages = [(0, 2, [(0, 3), (1, 1)], 3, ("star", 0)), (2, 5, [(2, 4)], 2, None), (5, 6, [(4, 4)], 1, None)]
+    return sliced(lab.plan(stages, 2), 1, {"d2": 1, "d3": 1})
 
 
 def hurt_at(pool: WorkerPool, index: int, at: str):
