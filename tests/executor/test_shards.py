@@ -8,14 +8,17 @@ from dataclasses import dataclass, field
 
 import pytest
 from builders import sliced
+from torch import nn
+from worlds import scheduled
 
+from dora_nb.costs.comparison import compare
 from dora_nb.errors import InputError
 from dora_nb.executor import execute
 from dora_nb.executor.compare import differences
 from dora_nb.executor.course import Outputs
 from dora_nb.executor.device.saved import read_whole, save
 from dora_nb.executor.reference import reference_run
-from dora_nb.executor.tasks.assemble import random_task
+from dora_nb.executor.tasks.assemble import random_task, task_of
 from dora_nb.executor.tasks.scale import executable
 
 STEPS = 5
@@ -128,6 +131,28 @@ def test_what_cannot_be_run_is_refused_before_anything_starts(lab, architectures
     narrow = plan.replace(stages=[plan.stages[0].replace(weights="fp16")])
     with pytest.raises(InputError, match="weights"):
         execute(narrow, workload, cluster)
+
+
+def test_in_the_plans_order_on_an_imitated_network(lab, pool):
+    """Transfers behind the sums of a pass wait for them, and what these take stands beside what was predicted."""
+    workload, cluster = lab.workload(lab.architectures["vit"], "training", 8), lab.cluster([1e12] * 4)
+    plan = lab.plan([(0, 1, [(0, 4)], 2, None), (1, 5, [(1, 4)], 2, None), (5, 6, [(3, 4)], 1, None)], 2)
+    plan = scheduled(workload, cluster, sliced(plan, 1, {"d1": 1, "d2": 3}, "star"))
+    run = execute(plan, workload, cluster, steps=2, seed=7, in_order=True, workers=pool).wait()
+    assert run.differences.largest <= TRAINED
+    assert run.ordering.in_order
+    transfers = {(each.kind, each.stage): each for each in compare(plan, run).transfers}
+    for kind in ("shard-sum", "shard-gradient-sum"):
+        found = transfers[kind, 1]
+        assert found.count == found.waited == 4
+        assert min(found.measured_s, found.predicted_s) > 0
+
+
+def test_a_model_that_cannot_be_sliced_as_planned_is_refused(lab, tmp_path):
+    workload = lab.workload(lab.architectures["untied"], "inference", 4)
+    plan = sliced(lab.plan([(0, 6, [(0, 4)], 1, None)], 1), 0, {"d0": 1, "d1": 1})
+    with pytest.raises(InputError, match="can be sliced into: 1"):
+        task_of(nn.Sequential(*(nn.Linear(4, 4) for _ in range(6))), plan, workload, directory=tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.executor.device.layer_state import optimizer_of
 from dora_nb.executor.networks.chain import built_layer, kind_of, tied_names
+from dora_nb.executor.networks.shards import parts_of
 from dora_nb.executor.networks.weights import held_in
 from dora_nb.executor.tasks.task import DTYPES, Network, Source, torch_dtype
 from dora_nb.executor.threads import one_thread
@@ -252,6 +253,7 @@ def _counted(
         output_elements=leaving.numel(),
         stash_elements=-(-kept_bytes // dtype.itemsize),
         traffic_elements=entering.numel() + leaving.numel(),
+        parts=parts_of(module),
     )
     place = leaving.untyped_storage().data_ptr()
     same = already_kept and place == entering.untyped_storage().data_ptr()  # a view of what came in

@@ -19,8 +19,10 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_timeline import INFERENCE
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
+from dora_nb.executor.device.shard_stages import shard_stages
 from dora_nb.executor.networks.chain import cuts_of, tied_names
 from dora_nb.executor.networks.description import name_of
+from dora_nb.executor.networks.shards import parts_of
 from dora_nb.executor.networks.stored import store
 from dora_nb.executor.tasks.data import micro_batch
 from dora_nb.executor.tasks.datasets import store_data
@@ -288,6 +290,12 @@ def _check_fit(network: Network, plan: Plan, workload: Workload) -> None:
             "a network with 'caches = True', whose layers take a cache of keys and values, to generate; Hugging Face "
             "decoders do",
         )
+    for stage in shard_stages(plan):
+        for index in stage.layers:
+            found, planned = parts_of(getattr(network, "skeleton", network.layer)(index)), workload.layers[index].parts
+            if found != planned:
+                allowed = f"{planned}, as planned: plan with the workload that dora_nb.profile(model) gives"
+                raise InputError(f"model.{index}", f"parts that it can be sliced into: {found}", allowed)
     tied = tied_names(network)
     if workload.trains and (tied is not None) != (workload.tied_parameters > 0):
         raise InputError(
