@@ -7,16 +7,19 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
+import torch
 from builders import sliced
+from own_models import live
 from torch import nn
 from worlds import scheduled
 
 from dora_nb.costs.comparison import compare
 from dora_nb.errors import InputError
-from dora_nb.executor import execute
+from dora_nb.executor import execute, profile
 from dora_nb.executor.compare import differences
 from dora_nb.executor.course import Outputs
 from dora_nb.executor.device.saved import read_whole, save
+from dora_nb.executor.networks.huggingface import sequential
 from dora_nb.executor.reference import reference_run
 from dora_nb.executor.tasks.assemble import random_task, task_of
 from dora_nb.executor.tasks.scale import executable
@@ -74,6 +77,7 @@ CASES = [
     *(Case(name, "training", 10) for name in ("norms", "four", "vit")),
     *(Case(name, "inference", 20) for name in ("four", "encoder", "vit")),
     *(Case("four", "generate", seed, {"new_tokens": 5}) for seed in range(30, 33)),
+    Case("encoder", "stream", 40, {"requests_per_s": 1.0}),
 ]
 
 
@@ -84,7 +88,7 @@ def test_random_plans_with_shards_equal_one_process(case, lab, tmp_path, archite
     workload = lab.workload(
         lab.architectures[case.network], case.mode, plan.micro_batch * plan.micro_batches, **case.fields
     )
-    check(lab, plan, random_task(workload, 3), tmp_path)
+    check(lab, plan, random_task(workload, 3, requests=2 if workload.mode == "stream" else 1), tmp_path)
 
 
 def check(lab, plan, task, tmp_path) -> None:
@@ -103,6 +107,20 @@ def check(lab, plan, task, tmp_path) -> None:
         assert found.losses <= FORWARD
         assert found.parameters <= TRAINED
         assert found.gradients <= TRAINED
+
+
+@pytest.mark.parametrize("name", ["qwen3", "bert"])
+def test_a_hugging_face_model_sliced_as_its_profile_allows(lab, tmp_path, name):
+    model, tokens = live(name), torch.randint(40, (8, 9))
+    found = profile(sequential(model), tokens, mode="inference", batch=8, repetitions=1)
+    parts = 2 if name == "qwen3" else 4
+    assert [layer.parts for layer in found.workload.layers] == [1, parts, parts, parts, 1]
+    plan = lab.plan([(0, 2, [(0, 4)], 1, None), (2, 5, [(1, 4)], 1, None)], 2)
+    plan = sliced(plan, 1, {"d1": parts - 1, "d2": 1})
+    task, plan, *_ = task_of(
+        sequential(model), plan, found.workload, data=(tokens, tokens.roll(1, 1)), directory=tmp_path, dtype="float64"
+    )
+    check(lab, plan, task, tmp_path)
 
 
 def test_on_workers(lab, pool, architectures):
