@@ -19,7 +19,7 @@ from dora_nb.errors import InputError
 WAITED_S = 2e-4
 
 #: The pass behind which sums over shards come.
-_SUMS_OF: Mapping[str, str] = {"shard-sum": "forward", "shard-gradient-sum": "backward", "shard-token-sum": "decode"}
+SUMS_OF: Mapping[str, str] = {"shard-sum": "forward", "shard-gradient-sum": "backward", "shard-token-sum": "decode"}
 
 _TIED = ("tied-reduce", "tied-exchange", "tied-broadcast")
 
@@ -214,8 +214,8 @@ def _expected_hand_overs(plan: Plan, predicted: PredictedTimeline) -> dict[tuple
         produced[key] = max(produced.get(key, 0.0), each.end_s)
     arrived: dict[tuple[str, int, int], float] = {}
     for transfer in predicted.transfers:
-        if transfer.kind in _SUMS_OF:  # what leaves a stage with shards is there when their sums are
-            made = _SUMS_OF[transfer.kind], transfer.stage, transfer.micro_batch
+        if transfer.kind in SUMS_OF:  # what leaves a stage with shards is there when their sums are
+            made = SUMS_OF[transfer.kind], transfer.stage, transfer.micro_batch
             produced[made] = max(produced[made], transfer.end_s)
         if transfer.kind in ("activation", "gradient", "token"):
             had = transfer.kind, transfer.stage, transfer.micro_batch
@@ -270,12 +270,12 @@ def _sums_in_passes(record: RunRecord, predicted: PredictedTimeline) -> Iterator
     """The sums over shards, all those of a pass together."""
     expected: dict[tuple[str, int], list[float]] = defaultdict(list)
     for each in predicted.transfers:
-        if each.kind in _SUMS_OF:
+        if each.kind in SUMS_OF:
             expected[each.kind, each.stage].append(each.end_s - each.start_s)
     # Who computes faster waits for the others in every sum: the device that waited least was waited for.
     measured: dict[tuple[str, int], dict[tuple[int, int], float]] = defaultdict(dict)
     for event in record.compared_events:
-        if event.kind in _SUMS_OF:
+        if event.kind in SUMS_OF:
             passes, key = measured[event.kind, event.stage], (event.step, event.micro_batch)
             passes[key] = min(passes.get(key, math.inf), event.end_s - event.start_s)
     for kind, stage in sorted(measured.keys() & expected.keys()):

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from dora_nb.costs.shards import held_share
 from dora_nb.costs.table import ADAMW_STATE_BYTES, Floats
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.workload import Workload
@@ -39,18 +40,26 @@ def held_units(plan: Plan, workload: Workload) -> dict[str, frozenset[int]]:
     InputError
         If a stage has shards: a device then holds parts of units.
     """
-    layers = len(workload.layers)
-    held: dict[str, frozenset[int]] = {}
     for index, stage in enumerate(plan.stages):
         if stage.shards:
             allowed = "() in a plan that is switched to or kept beside others: what moves or is shared is whole layers"
             raise InputError(f"plan.stages[{index}].shards", stage.shards, allowed)
-        units = set(range(stage.first_layer, stage.stop_layer))
+    return {device: frozenset(units) for device, units in held_shares(plan, workload).items()}
+
+
+def held_shares(plan: Plan, workload: Workload) -> dict[str, dict[int, float]]:
+    """The share of every unit of parameters that each device of a plan holds any of; 1 but for sliced layers."""
+    layers = len(workload.layers)
+    held: dict[str, dict[int, float]] = {}
+    for index, stage in enumerate(plan.stages):
+        units = dict.fromkeys(range(stage.first_layer, stage.stop_layer), 1.0)
         if plan.tied == "hosted" and index == len(plan.stages) - 1:
-            units.add(0)
-        if workload.tied_parameters and units & {0, layers - 1}:
-            units.add(layers)
-        held |= dict.fromkeys(stage.devices, frozenset(units))
+            units[0] = 1.0
+        if workload.tied_parameters and units.keys() & {0, layers - 1}:
+            units[layers] = 1.0
+        for place, device in enumerate(stage.devices):
+            shares = held_share(stage, place, workload).tolist()
+            held[device] = units | dict(zip(range(stage.first_layer, stage.stop_layer), shares, strict=True))
     return held
 
 

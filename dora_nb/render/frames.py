@@ -15,6 +15,7 @@ _STAGE_DTYPES: dict[str, Any] = {
     "stop_layer": "int64",
     "device": "str",
     "samples": "int64",
+    "parts": "Int64",
     "in_flight": "int64",
     "hosts_first_layer": "bool",
     "recomputes": "bool",
@@ -39,7 +40,10 @@ _SCHEDULE_DTYPES: dict[str, Any] = {
 
 
 def stage_frame(plan: Plan) -> pd.DataFrame:
-    """One row for every device of every stage, first stage first; what is predicted is empty without a prediction."""
+    """One row for every device of every stage, first stage first; what is predicted is empty without a prediction.
+
+    ``parts`` is what a device holds of every sliced layer, and empty where it holds whole layers.
+    """
     import pandas as pd
 
     figures = {} if plan.prediction is None else {each.device: each for each in plan.prediction.devices}
@@ -50,6 +54,7 @@ def stage_frame(plan: Plan) -> pd.DataFrame:
             "stop_layer": stage.stop_layer,
             "device": replica.device,
             "samples": replica.samples,
+            "parts": stage.shards[place] if stage.shards else None,
             "in_flight": stage.in_flight,
             "hosts_first_layer": plan.hosts_first_layer(index),
             "recomputes": stage.recomputes,
@@ -60,7 +65,7 @@ def stage_frame(plan: Plan) -> pd.DataFrame:
             },
         }
         for index, stage in enumerate(plan.stages)
-        for replica in stage.replicas
+        for place, replica in enumerate(stage.replicas)
     ]
     return pd.DataFrame(rows, columns=list(_STAGE_DTYPES)).astype(_STAGE_DTYPES)
 

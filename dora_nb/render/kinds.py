@@ -27,6 +27,9 @@ class KindGroup(NamedTuple):
 
 _SUMS = ("all-reduce", "tied-reduce", "tied-exchange", "tied-broadcast", "tied-sum")
 
+#: Sums of the outputs of shards.
+_SHARDS = ("shard-sum", "shard-gradient-sum", "shard-token-sum")
+
 #: In the order of a legend; the last one also takes kinds that are new.
 GROUPS = (
     KindGroup("forward", "#0072b2", "#ffffff", ("forward", "decode")),
@@ -35,14 +38,15 @@ GROUPS = (
     KindGroup("activations", "#56b4e9", "#000000", ("activation", "token", "send", "receive")),
     KindGroup("gradients", "#d55e00", "#ffffff", ("gradient",)),
     KindGroup("sums of gradients", "#009e73", "#ffffff", _SUMS),
+    KindGroup("sums over shards", "#f0e442", "#000000", _SHARDS),
     KindGroup("inputs, labels, outputs", "#999999", "#000000", ("input", "label", "output")),
 )
 
 #: Kinds that belong to a micro-batch.
-NUMBERED = ("forward", "backward", "activation", "gradient")
+NUMBERED = ("forward", "backward", "activation", "gradient", "shard-sum", "shard-gradient-sum")
 
 #: Kinds of which there is one a token after the first one; their micro-batch is the token.
-_BY_TOKEN = ("decode", "token")
+_BY_TOKEN = ("decode", "token", "shard-token-sum")
 
 #: Kinds that happen once an iteration.
 _ONCE = ("step", *_SUMS)

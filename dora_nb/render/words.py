@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dora_nb.domain.cluster import Cluster, ContentionDomain
 from dora_nb.domain.coverage import Coverage
 from dora_nb.domain.limit import Limit
-from dora_nb.domain.plan import Plan, Stage, Weights
+from dora_nb.domain.plan import Algorithm, Plan, Stage, Weights
 from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import EnergyAccounting, QoE
 from dora_nb.domain.rating import qoe_value
@@ -21,6 +21,9 @@ NOTHING = "-"
 
 #: What is said of a stage that holds its weights in fewer bits.
 WEIGHTS: dict[Weights, str] = {"fp16": "FP16", "bf16": "BF16", "int8": "weights in 8 bits"}
+
+#: How a stage's shards are put together.
+SUMMED: dict[Algorithm, str] = {"ring": "outputs summed in a ring", "star": "outputs summed by the first"}
 
 #: What is said of a stage that runs layers forward again before their backward pass.
 RECOMPUTES = "recomputes activations"
@@ -352,7 +355,15 @@ def sentence(parts: Iterable[str]) -> str:
     return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else "".join(parts)
 
 
+def part_words(stage: Stage, place: int) -> str:
+    """What a device holds of every sliced layer: ``3 of 8 parts``."""
+    return f"{stage.shards[place]} of {count(sum(stage.shards), 'part')}"
+
+
 def _replica_words(stage: Stage, micro_batch: int) -> str:
+    if stage.shards:
+        who = (f"{name} ({part_words(stage, place)})" for place, name in enumerate(stage.devices))
+        return f"{sentence(who)}, {SUMMED[stage.shard_sum or 'ring']}"
     if len(stage.replicas) == 1:
         return f"{stage.replicas[0].device} (all {count(micro_batch, 'sample')})"
     return sentence(f"{each.device} ({each.samples} of {count(micro_batch, 'sample')})" for each in stage.replicas)

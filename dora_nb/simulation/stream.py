@@ -155,7 +155,7 @@ class _Requests:
         count, arrivals = len(own.operations), len(requests) * len(own.operations)
         names: list[Operation] = []
         before: list[tuple[int, ...]] = []
-        free_after = {passes[0]: passes[-1] for passes in passes_by_stage(own).values()}
+        free_after = {passes[0]: own.sums_behind(passes[-1]) for passes in passes_by_stage(own).values()}
         for request in requests:
             for index, (name, earlier) in enumerate(zip(own.operations, own.predecessors, strict=True)):
                 waits_for = [request * count + each for each in earlier] or [arrivals + request]

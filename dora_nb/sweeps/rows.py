@@ -94,13 +94,16 @@ def stage_text(plan: Plan) -> str:
     """Who runs which layers, in a form that two equal placements share.
 
     Stages in order, as ``first-last:devices``; layers from 0, both ends inclusive; replicas with their samples of a
-    micro-batch: ``0-11:laptop*3+phone*1|12-27:hub``.
+    micro-batch: ``0-11:laptop*3+phone*1|12-27:hub``; shards with their parts: ``0-27:laptop*5/8+hub*3/8``.
     """
     parts = []
     for stage in plan.stages:
         devices = "+".join(
             f"{each.device}*{each.samples}" if len(stage.replicas) > 1 else each.device for each in stage.replicas
         )
+        if stage.shards:
+            both = zip(stage.devices, stage.shards, strict=True)
+            devices = "+".join(f"{name}*{parts}/{sum(stage.shards)}" for name, parts in both)
         parts.append(f"{stage.first_layer}-{stage.stop_layer - 1}:{devices}")
     return "|".join(parts)
 

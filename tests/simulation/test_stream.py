@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
-from builders import cluster, device, layer, workload
+from builders import cluster, device, layer, pipeline, sliced, workload
 
 import dora_nb as dora
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
+from dora_nb.domain.transfer import Transfer
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.simulation import Trace, World, play_stream
@@ -88,3 +89,12 @@ def test_what_cannot_be_played_is_refused(asked: Asked) -> None:
             play_stream(plan, work, place, arrivals_s=wrong)
     with pytest.raises(InputError, match="is missing"):
         play_stream(plan.replace(transfer_order=plan.transfer_order[:-1]), work, place)
+
+
+def test_a_stage_with_shards_is_free_when_its_sums_are_over() -> None:
+    work = workload([layer("block", parts=2)], mode="stream", batch=1, requests_per_s=0.4)
+    place, order = cluster(2, 1e6, "switch"), (Transfer(kind="shard-sum", stage=0, micro_batch=0),)
+    plan = sliced(pipeline((0, 1, {"a": 1})), 0, {"a": 1, "b": 1}).replace(transfer_order=order)
+    assert play_stream(plan, work, place, requests=3).latencies_s == pytest.approx([0.5 + 2 * 1.0] * 3)
+    queued = play_stream(plan, work, place, arrivals_s=[0.0] * 3)
+    assert queued.latencies_s == pytest.approx([2.5, 5.0, 7.5])

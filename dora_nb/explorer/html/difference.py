@@ -33,4 +33,4 @@ def _ranges(ranges: Sequence[LayerRange]) -> Iterator[list[str]]:
 def _runs(runners: Sequence[Runner]) -> str:
     if len(runners) == 1:
         return runners[0].device
-    return words.sentence(f"{each.device} ({each.samples})" for each in runners)
+    return words.sentence(f"{each.device} ({each.parts or each.samples})" for each in runners)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 
-from dora_nb.costs.resident import held_units, unit_bytes
+from dora_nb.costs.resident import held_shares, held_units, unit_bytes
 from dora_nb.costs.switching import Switch, move
 from dora_nb.domain.plan import Plan, Stage
 from dora_nb.domain.qoe import EnergyAccounting
@@ -17,10 +17,14 @@ from dora_nb.units import format_bytes, format_joules, format_seconds
 
 
 class Runner(Record):
-    """A device that runs some layers, with the samples of every micro-batch that it takes."""
+    """A device that runs some layers, with the samples of every micro-batch that it takes.
+
+    ``parts`` says what it holds of every sliced layer, and nothing where it holds whole layers.
+    """
 
     device: str
     samples: int
+    parts: str = ""
 
 
 class LayerRange(Record):
@@ -67,7 +71,8 @@ class DifferenceView(Record):
     moved_bytes
         Parameters (in training with optimizer state) that devices need after and do not hold before.
     move_s, move_j
-        What sending them would take, everything at once; None where no one cluster has all devices.
+        What sending them would take, everything at once; None where no one cluster has all devices, or a plan has
+        shards.
     """
 
     before: str
@@ -140,7 +145,14 @@ def _runners(plan: Plan, layers: int) -> list[tuple[Runner, ...]]:
     """Who runs each layer."""
 
     def of(stage: Stage) -> tuple[Runner, ...]:
-        return tuple(Runner(device=each.device, samples=each.samples) for each in stage.replicas)
+        return tuple(
+            Runner(
+                device=each.device,
+                samples=each.samples,
+                parts=words.part_words(stage, place) if stage.shards else "",
+            )
+            for place, each in enumerate(stage.replicas)
+        )
 
     found = [of(plan.stages[-1])] * layers  # a hosted first layer is in no stage of its own
     for stage in plan.stages:
@@ -166,20 +178,25 @@ def _ranges(before: Case, after: Case, names: Sequence[str]) -> Iterator[LayerRa
 
 
 def _bytes_to_move(before: Case, after: Case) -> list[float]:
-    """Bytes by layer that devices need after and do not hold before; shared parameters count with the last layer."""
+    """Bytes by layer that devices need after and do not hold before; shared parameters count with the last layer.
+
+    Of a layer that was sliced and will be, a device is taken to keep what it has.
+    """
     size = unit_bytes(after.workload)
-    had, needed = held_units(before.plan, before.workload), held_units(after.plan, after.workload)
+    had, needed = held_shares(before.plan, before.workload), held_shares(after.plan, after.workload)
     found = [0.0] * len(after.workload.layers)
     for device, units in needed.items():
-        for unit in units - had.get(device, frozenset()):
+        for unit, share in units.items():
             shared = unit == len(found)
             layer = unit if not shared else len(found) - 1 if len(found) - 1 in units else 0
-            found[layer] += float(size[unit])
+            found[layer] += max(share - had.get(device, {}).get(unit, 0.0), 0.0) * float(size[unit])
     return found
 
 
 def _move(before: Case, after: Case, accounting: EnergyAccounting) -> Switch | None:
-    """What sending the parameters would take; None where no one cluster has all devices."""
+    """What sending the parameters would take; None where no one cluster has all devices, or parts of layers move."""
+    if any(stage.shards for case in (before, after) for stage in case.plan.stages):
+        return None
     taking_part = {*before.plan.devices, *after.plan.devices}
     cluster = next((each.cluster for each in (before, after) if taking_part <= set(each.cluster.device_ids)), None)
     if cluster is None:
@@ -223,7 +240,8 @@ def _moves(before: Case, after: Case, ranges: Sequence[LayerRange]) -> Iterator[
     if pieces[0] != pieces[1]:
         yield f"{pieces[1]} instead of {pieces[0]}."
     elif not moved and any(each.before != each.after for each in ranges):
-        yield "Only the samples are shared out differently."
+        parts = any(runner.parts for each in ranges for runner in (*each.before, *each.after))
+        yield f"Only the {'layers' if parts else 'samples'} are shared out differently."
 
 
 def _names(runners: Sequence[Runner]) -> tuple[str, ...]:

@@ -281,9 +281,12 @@ class _Card:
         layers = names[stage.first_layer : stage.stop_layer]
         if self.plan.hosts_first_layer(index):
             layers = [names[0], *layers]
-        taken = next(each.samples for each in stage.replicas if each.device == self.device.id)
+        place = stage.devices.index(self.device.id)
         split = [f"stage {index}"] if len(stages) > 1 else []
-        split += [f"{taken} of {words.count(self.plan.micro_batch, 'sample')}"] if len(stage.replicas) > 1 else []
+        if stage.shards:
+            split.append(words.part_words(stage, place))
+        elif len(stage.replicas) > 1:
+            split.append(f"{stage.replicas[place].samples} of {words.count(self.plan.micro_batch, 'sample')}")
         split += words.ways_words(stage)
         return words.layer_words(layers), ", ".join(split) or "every sample"
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dora_nb.costs.comparison import HandOver, hand_over_kind, hand_over_times
+from dora_nb.costs.comparison import SUMS_OF, HandOver, hand_over_kind, hand_over_times
 from dora_nb.costs.evaluate import Evaluation
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import ROUNDING
@@ -165,7 +165,8 @@ class TimelineView:
         - a hand-over from when its last sender had it until its last receiver had it, so that bars overlap where one
           waits for its turn on the medium. Where the receiver came for it later than half-way, it may have been there
           long before: the bar is as long as handing it over took, and ``arrived`` is false;
-        - a sum of gradients from when the last device came to it until the last one was done.
+        - a sum of gradients, or all sums over shards of a pass, from when the last device came to it until the last one
+          was done.
 
         Parameters
         ----------
@@ -253,6 +254,14 @@ def _transfers(events: list[RunEvent], plan: Plan, media: Mapping[tuple[str, int
         if event.kind in ("all-reduce", "tied-sum"):
             stage = event.stage if event.kind == "all-reduce" else len(plan.stages) - 1
             sums.setdefault((event.kind, stage), []).append(event)
+    shards: dict[tuple[str, int, int], list[RunEvent]] = {}
+    for event in events:
+        if event.kind in SUMS_OF:
+            shards.setdefault((event.kind, event.stage, event.micro_batch), []).append(event)
+    for (kind, stage, number), parts in shards.items():
+        over_s = max(each.end_s for each in parts)
+        whole = _Span("", kind, stage, number, min(max(each.start_s for each in parts), over_s), over_s)
+        spans += [whole._replace(place=place) for place in media.get((kind, stage), ())]
     tied = sorted({name for (kind, _), names in media.items() if kind in _TIED for name in names})
     for (kind, stage), parts in sums.items():
         whole = _Span("", kind, stage, 0, max(each.start_s for each in parts), max(each.end_s for each in parts))
