@@ -420,3 +420,11 @@ def test_requests_for_tokens_are_served(tmp_path):
     assert answer["plan"]["micro_batch"] in (1, 2)
     assert load_serving(tmp_path / "serving.json").model_dump(mode="json") == answer
     refused(run(*asked[:-2]), "requests_per_s", "a rate")
+
+
+def test_layers_are_sliced_where_that_is_asked_for(tmp_path):
+    asked = ["--cluster", "edge-cluster", "--workload", "qwen3-0.6b", "--most-plans", "1"]
+    status, out, err = run("plan", *asked, "--shards", "2", "--out", "plan.json", "--json", cwd=tmp_path)
+    assert status == 0, err
+    assert "layers sliced over up to 2 devices" in out
+    refused(run("plan", *asked, "--mode", "training", "--shards", "2", "--json"), "shards", "inference and generate")

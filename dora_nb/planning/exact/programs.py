@@ -121,6 +121,9 @@ def program_of(
     check_fits(plan, workload, cluster)
     if which not in get_args(ProgramName):
         raise InputError("program", which, ", ".join(get_args(ProgramName)))
+    sliced = any(stage.shards for stage in plan.stages) or (space is not None and space.shards > 1)
+    if sliced and which != "transfers":
+        raise InputError("program", which, "'transfers' where stages have shards: what their sums hold is no variable")
     problem = Problem.of(
         workload, cluster, qoe.energy_accounting, qoe=qoe, table=table, space=space, overlap=plan.overlap
     )
