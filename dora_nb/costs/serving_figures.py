@@ -57,6 +57,7 @@ def serving_figures(
         latency_s=float(latency_s.mean()),
         worst_latency_s=float(latency_s.max()),
         waiting=after,
+        together=played.together,
         keeps_up=after <= before + 1,
         capacity_per_s=service.capacity_per_s,
         energy_participating_j=participating_j,

@@ -39,6 +39,8 @@ class Played:
         Seconds that each medium or port was held.
     rounds
         How often groups went round.
+    together
+        Requests in a group at once, at most.
     """
 
     arrival_s: Floats
@@ -49,6 +51,7 @@ class Played:
     busy_s: tuple[float, ...]
     held_s: dict[str, float]
     rounds: int
+    together: int
 
 
 def play_rounds(service: Service, arrivals_s: Sequence[float], batching: Batching = "continuous") -> Played:
@@ -95,7 +98,7 @@ class _Rounds:
         self.leaving: list[list[int]] = []
         enters = ENTERS if service.input.seconds_per_byte else WAITS
         self.coming = [(at, enters, number) for number, at in enumerate(self.arrivals)]
-        self.rounds = 0
+        self.rounds = self.together = 0
 
     def run(self) -> Played:
         """Until nobody is left."""
@@ -169,6 +172,7 @@ class _Rounds:
             group.asleep = True
             return False
         self.rounds += 1
+        self.together = max(self.together, len(group.tokens))
         self._wake(now)
         return True
 
@@ -208,4 +212,5 @@ class _Rounds:
             busy_s=tuple(held_s.pop(name, 0.0) for name in stages),
             held_s=held_s,
             rounds=self.rounds,
+            together=self.together,
         )

@@ -83,6 +83,8 @@ class ServingFigures(Record):
         From arrival to the last token, at the sink if there is one.
     waiting
         Requests that waited when another one arrived, on the mean over the last third.
+    together
+        Requests that a group had in its slots at once, at most.
     keeps_up
         Whether these are at most one more than over the third before; if not, more and more requests wait.
     capacity_per_s
@@ -104,6 +106,7 @@ class ServingFigures(Record):
     latency_s: float
     worst_latency_s: float
     waiting: float
+    together: int
     keeps_up: bool
     capacity_per_s: float
     energy_participating_j: float

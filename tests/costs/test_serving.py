@@ -36,7 +36,7 @@ def test_a_request_that_joins_delays_the_tokens_of_who_is_there() -> None:
     assert played.joined_s == pytest.approx([0.0, 2.2])
     assert np.array_equal(played.end_s, played.last_token_s)
     assert played.busy_s == pytest.approx((4.8,))
-    assert played.rounds == 5
+    assert (played.rounds, played.together) == (5, 2)
 
 
 def test_without_a_free_slot_a_request_waits_until_one_has_all_its_tokens() -> None:

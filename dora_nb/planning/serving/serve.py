@@ -61,7 +61,8 @@ def serve(
     """Plan for requests that want tokens and arrive over time: which layers run where, with how many slots and groups.
 
     Chains of stages come in the order of what a request takes at least. The requests of each are played one by one,
-    until no chain is left that could be better; those that cannot keep the limits are left out before. The bound holds
+    until no chain is left that could be better; those that cannot keep the limits, or whose capacity is below the rate,
+    are left out before. The bound holds
     for the figures of the first ``requests`` requests as :func:`~dora_nb.costs.serving_figures.serving_figures` plays
     them. With the objective ``rate`` it is the largest capacity of all chains: no plan serves more, whereas the rate
     found is the largest that was tried and kept, so that its gap also holds what waiting and batching cost.
@@ -129,6 +130,7 @@ class _Search:
         self.is_over = False
         self._first_least = math.inf
         self._seen: set[Plan] = set()
+        self._enough: dict[tuple[object, int], int] = {}  # slots, by stages and groups
 
     @property
     def played(self) -> int:
@@ -183,10 +185,14 @@ class _Search:
         return min(least, math.inf if self.found is None else self.found.value)
 
     def _settle(self, chain: Chain) -> None:
-        if chain.plan in self._seen:
+        where = tuple((stage.first_layer, stage.leader) for stage in chain.plan.stages), chain.service.groups
+        if chain.plan in self._seen or chain.service.slots >= self._enough.get(where, math.inf):
             return
         self._seen.add(chain.plan)
         figures = self._fastest(chain) if self.goal.objective == "rate" else self._figures(chain.service)
+        is_asked = self.batching == "continuous" and self.goal.objective != "rate"
+        if figures is not None and is_asked and figures.together < chain.service.slots:
+            self._enough[where] = figures.together  # with more slots nobody waits less
         if figures is None or not self.goal.keeps(figures):
             return
         value = self._value(figures)
