@@ -138,6 +138,7 @@ class Service:
             raise InputError("plan.token_groups", plan.token_groups, f"{plan.micro_batches}, one a micro-batch")
         if any(len(stage.replicas) > 1 for stage in plan.stages):
             raise InputError("plan.stages", [stage.devices for stage in plan.stages], "one device a stage, to serve")
+        check_times(table, plan.micro_batch)
         self.plan, self.workload, self.cluster = plan, workload, cluster
         self.slots, self.groups, self.tokens = plan.micro_batch, plan.token_groups, workload.new_tokens
         self.devices = plan.devices
@@ -274,6 +275,21 @@ def check_request(workload: Workload) -> None:
         )
 
 
+def check_times(table: CostTable, slots: int) -> None:
+    """Refuse compute times that do not say what so many slots take.
+
+    Raises
+    ------
+    InputError
+        Naming what is missing.
+    """
+    if table.token_s is None:
+        raise InputError("table.token_s", None, "seconds of one further token, for a workload that generates")
+    most = table.forward_s.shape[2] - 1
+    if most < slots:
+        raise InputError("table", f"times of up to {most} samples", f"those of {slots}, for as many slots")
+
+
 def serving_plan(stages: list[tuple[int, int, str]], slots: int, groups: int) -> Plan:
     """A plan to serve with, from (first layer, stop layer, device) of each stage."""
     return Plan(
@@ -295,10 +311,6 @@ def serving_plan(stages: list[tuple[int, int, str]], slots: int, groups: int) ->
 def _columns(stage: Stage, cluster: Cluster, table: CostTable, slots: int) -> tuple[Floats, Floats]:
     """Seconds of a stage's prompts and tokens, by how many there are."""
     table, device = table.with_weights(stage.weights), cluster.device_ids.index(stage.leader)
-    if table.token_s is None:
-        raise InputError("table.token_s", None, "seconds of one further token, for a workload that generates")
-    most = table.forward_s.shape[2] - 1
-    if most < slots:
-        raise InputError("table", f"times of up to {most} samples", f"those of {slots}, for as many slots")
+    assert table.token_s is not None, "checked before"
     layers, samples = slice(stage.first_layer, stage.stop_layer), slice(0, slots + 1)
     return table.forward_s[layers, device, samples].sum(axis=0), table.token_s[layers, device, samples].sum(axis=0)

@@ -57,7 +57,9 @@ class Network(Protocol):
     - ``caches``, True in a decoder that can generate. Every layer is then called as ``layer(x, cache)`` too, first
       with all tokens of the prompt, then with one token at a time. Its attention adds their keys and values to the
       :class:`~dora_nb.executor.device.cache.CachePart` and looks at all that are there; ``cache.length`` is the
-      position of the first token given. The last layer, which gives logits, is given the last token only.
+      position of the first token given. Where requests of unequal age are served together,
+      ``cache.positions(tokens)`` and ``cache.mask(tokens)`` say where each is and what it looks at. The last layer,
+      which gives logits, is given the last token only.
     """
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, get_args
 
-from dora_nb.costs.serving import Service, check_request
+from dora_nb.costs.serving import Service, check_request, check_times
 from dora_nb.costs.serving_figures import REQUESTS, serving_figures
 from dora_nb.costs.table import CostTable, cost_table
 from dora_nb.domain.cluster import Cluster
@@ -109,6 +109,7 @@ def serve(
     _check(workload, cluster, slots, groups, batching, requests)
     check_effort(gap, time_limit_s, "auto")
     table = cost_table(workload.replace(batch=max(slots)), cluster) if table is None else table
+    check_times(table, max(slots))
     pairs = [(slot, group) for group in sorted(set(groups)) for slot in sorted(set(slots))]
     every = [Chains(workload, cluster, table, goal, slot, group) for slot, group in pairs]
     say = on_progress or (lambda _: None)
@@ -283,8 +284,8 @@ def _answer(search: _Search, cluster: Cluster, started: float, scope: str) -> Se
     goal, found = search.goal, search.found
     if found is None:
         tried = f"{search.played} plans were played"
-        if search.is_over:
-            raise InfeasibleError(f"{cluster.name}: no plan fits in memory and keeps the limits at this rate; {tried}")
+        if search.is_over and (goal.objective != "rate" or not search.played):
+            raise InfeasibleError(f"{cluster.name}: no plan fits in memory and keeps the limits; {tried}")
         raise InfeasibleError(
             f"{cluster.name}: no plan was found that keeps the limits, and none is proven impossible; {tried}: allow "
             "more time, fewer slots or a lower rate"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 
@@ -158,6 +159,23 @@ def test_without_a_goal_the_largest_rate_is_found() -> None:
     answer = dora.serve(case.work, case.place, slots=(1,), groups=(1,), table=case.table)
     assert answer.unit == "requests/s"
     assert 0.9 * answer.bound < answer.value <= answer.bound
+
+
+def test_a_rate_that_was_not_found_is_not_said_to_be_impossible() -> None:
+    """Whoever waits for a second request has waited for longer than what is left of the limit."""
+    case, goal = two_layers(), ServingGoal(objective="rate", first_token_s=4.1)
+    with pytest.raises(InfeasibleError, match="none is proven impossible"):
+        dora.serve(case.work, case.place, goal, slots=(2,), groups=(1,), table=case.table, batching="static")
+    with pytest.raises(InfeasibleError, match="no plan fits in memory and keeps the limits; 0 plans"):
+        dora.serve(case.work, case.place, goal.replace(first_token_s=1.9), table=case.table, slots=(2,))
+
+
+def test_times_of_too_few_samples_are_refused() -> None:
+    case = two_layers(slots=2)
+    with pytest.raises(InputError, match="times of up to 2 samples"):
+        dora.serve(case.work, case.place, slots=(3,), table=case.table)
+    with pytest.raises(InputError, match=r"table\.token_s"):
+        dora.serve(case.work, case.place, slots=(2,), table=dataclasses.replace(case.table, token_s=None))
 
 
 @pytest.mark.parametrize(
