@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from dora_nb.costs.serving import Service
+from dora_nb.costs.serving_rounds import Played, play_rounds
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.fits import check_fits
 from dora_nb.domain.plan import Plan
@@ -15,11 +17,14 @@ from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.executor.control.orders import NetworkUse
 from dora_nb.executor.pool import WorkerPool, require_torch
+from dora_nb.executor.predict import machine_cluster, measured_table
 from dora_nb.executor.session import Session
 from dora_nb.units import format_seconds
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch is loaded once it is known to be there
+    from dora_nb.domain.run_record import Link
     from dora_nb.executor.control.replies import Served
+    from dora_nb.executor.tasks.assemble import Assembled
 
 #: Seconds for a request behind which something must be wrong.
 _LONGEST_S = 30.0
@@ -27,7 +32,7 @@ _LONGEST_S = 30.0
 
 @dataclass(frozen=True)
 class ServedRun:
-    """What became of requests that were served; measured on this machine, whose devices nothing slows down.
+    """What became of requests that were served: measured on this machine, whose devices nothing slows down.
 
     Attributes
     ----------
@@ -41,6 +46,10 @@ class ServedRun:
         (how many joined, how many were there before) of every round, in the order in which they began.
     differing
         Requests whose tokens are not those that they get alone, in one process and without a cache.
+    predicted_first_token_s, predicted_latency_s
+        From arrival to the first and to the last token of each, as predicted before the run from a profile of the
+        layers on this machine and a probe of its network; the same arrivals, by the rules of
+        :mod:`dora_nb.costs.serving_rounds`.
     """
 
     arrivals_s: tuple[float, ...]
@@ -49,6 +58,8 @@ class ServedRun:
     last_token_at_s: tuple[float, ...]
     rounds: tuple[tuple[int, int], ...]
     differing: tuple[int, ...]
+    predicted_first_token_s: tuple[float, ...]
+    predicted_latency_s: tuple[float, ...]
 
     @cached_property
     def first_token_s(self) -> tuple[float, ...]:
@@ -62,11 +73,13 @@ class ServedRun:
 
     def __repr__(self) -> str:
         count = len(self.tokens)
-        first_s, last_s = (format_seconds(sum(each) / count) for each in (self.first_token_s, self.latency_s))
+        seconds = (self.first_token_s, self.predicted_first_token_s, self.latency_s, self.predicted_latency_s)
+        first_s, first_predicted_s, last_s, last_predicted_s = (format_seconds(sum(each) / count) for each in seconds)
         mixed = sum(joining > 0 and going > 0 for joining, going in self.rounds)
         same = "all tokens as alone" if not self.differing else f"{len(self.differing)} with other tokens than alone"
         return (
-            f"ServedRun of {count} requests, {same}: first token after {first_s}, last after {last_s} (means); "
+            f"ServedRun of {count} requests, {same}: first token after {first_s} (predicted {first_predicted_s}), "
+            f"last after {last_s} (predicted {last_predicted_s}), means; "
             f"{len(self.rounds)} rounds, in {mixed} of them some joined others"
         )
 
@@ -131,6 +144,7 @@ def serve_requests(
         session.clear()
         session.prepare(assembled.plan, fresh=True)
         session.commit(assembled.plan)
+        predicted = _predicted(assembled, cluster, session.probe(), arrivals_s)
         served = session.serve(arrivals_s)
         one_by_one = assembled.plan.replace(
             micro_batch=1,
@@ -142,7 +156,7 @@ def serve_requests(
             ),
         )
         alone = [tuple(each[0].tolist()) for each in reference_run(assembled.task, one_by_one, 0).tokens]
-    return _run_of(arrivals_s, served, alone)
+    return _run_of(served, alone, predicted)
 
 
 @contextlib.contextmanager
@@ -154,13 +168,30 @@ def _closed_on_error(given: WorkerPool) -> Iterator[WorkerPool]:
         raise
 
 
-def _run_of(arrivals_s: tuple[float, ...], served: Served, alone: Sequence[tuple[int, ...]]) -> ServedRun:
+def _predicted(assembled: Assembled, cluster: Cluster, link: Link | None, arrivals_s: Sequence[float]) -> Played:
+    """What the cost model expects of this machine, which keeps inputs where they are needed."""
+    from dora_nb.executor.measuring.profile import profile_layers
+
+    plan, here = assembled.plan, machine_cluster(assembled.plan, cluster, link)
+    counts, factors = sorted({1, plan.micro_batch}), dict.fromkeys(here.device_ids, 1.0)
+    tables = {
+        weights: measured_table(profile_layers(assembled.task, counts, counts, weights), plan, here, factors)
+        for weights in {None, *(stage.weights for stage in plan.stages)}
+    }
+    table = replace(tables[None], narrower={weights: each for weights, each in tables.items() if weights})
+    request = assembled.workload.replace(batch=1, source=None, sink=None)
+    return play_rounds(Service(plan, request, here, table), arrivals_s)
+
+
+def _run_of(served: Served, alone: Sequence[tuple[int, ...]], predicted: Played) -> ServedRun:
     pairs = enumerate(zip(served.tokens, alone, strict=True))
     return ServedRun(
-        arrivals_s=arrivals_s,
+        arrivals_s=tuple(predicted.arrival_s.tolist()),
         tokens=served.tokens,
         first_token_at_s=served.first_token_s,
         last_token_at_s=served.last_token_s,
         rounds=tuple((each.joining, each.going) for each in served.rounds),
         differing=tuple(request for request, (own, expected) in pairs if own != expected),
+        predicted_first_token_s=tuple((predicted.first_token_s - predicted.arrival_s).tolist()),
+        predicted_latency_s=tuple((predicted.last_token_s - predicted.arrival_s).tolist()),
     )

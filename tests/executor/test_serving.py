@@ -22,6 +22,9 @@ def test_processes_serve_requests_as_they_come(lab, pool):
     assert sum(joining for joining, _ in run.rounds) == 12
     assert sum(map(sum, run.rounds)) == 12 * 12
     assert all(0 < first < last for first, last in zip(run.first_token_s, run.latency_s, strict=True))
+    expected = (run.predicted_first_token_s, run.predicted_latency_s)
+    assert all(0 < first < last for first, last in zip(*expected, strict=True))
+    assert run.arrivals_s == pytest.approx([0.002 * number for number in range(12)])
     assert repr(run).startswith("ServedRun of 12 requests, all tokens as alone: first token after")
     again = serve_requests(plan, workload, place, [0.0] * 12, workers=pool)
     assert again.tokens == run.tokens
