@@ -102,14 +102,25 @@ def test_tokens_are_planned_and_executed_and_their_pace_is_told(tmp_path):
     for plan in answer["plans"]:
         assert plan["makespan_s"] == pytest.approx(plan["first_token_s"] + 15 * plan["token_s"])
     pytest.importorskip("torch")
-    status, out, err = run("execute", "plan.json", "--steps", "1", "--json", cwd=tmp_path)
+    files = ["--trace", "trace.json", "--out", "run.json"]
+    status, out, err = run_apart("execute", "plan.json", "--steps", "1", "--json", *files, cwd=tmp_path)
     assert status == 0, err
     facts = json.loads(out)
+    assert facts["max_abs_diff"] <= 1e-9
+    assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     assert facts["differences"]["tokens"] == 0
     for pace in (facts["predicted_tokens"], facts["measured_tokens"]):
         assert pace["first_token_s"] > 0
         assert pace["token_s"] > 0
     assert facts["measured_stream"] is None
+
+    status, out, err = run("compare", "plan.json", "run.json", "--json", cwd=tmp_path)
+    assert status == 0, err
+    compared = json.loads(out)
+    assert compared["measured_s"] == facts["measured_s"]
+    assert compared["error"] == pytest.approx(facts["measured_s"] / facts["predicted_s"] - 1)
+    assert all(each["error"] is not None for each in compared["stages"])
+    refused(run("compare", "run.json", "run.json", cwd=tmp_path), "is not a plan of dora_nb")
 
 
 def test_a_stream_is_planned_and_its_pace_is_told(tmp_path):
@@ -271,6 +282,7 @@ def test_the_demo_does_the_whole_job(tmp_path):
     assert 0 <= execution["max_abs_diff"] <= 1e-9
     assert execution["predicted_s"] > 0
     assert execution["measured_s"] > 0
+    assert not execution["ordering"]["asked"]
 
     assert sorted(path.name for path in (tmp_path / "dora-demo").iterdir()) == ["plan.json", "trace.json"]
     plan_file = json.loads((tmp_path / "dora-demo" / "plan.json").read_text())
@@ -279,22 +291,6 @@ def test_the_demo_does_the_whole_job(tmp_path):
     processes = {event["args"]["name"] for event in events if event["name"] == "process_name"}
     assert len(processes) == 2
     assert {event["ph"] for event in events} >= {"X", "M"}
-
-    files = ["--trace", "trace.json", "--out", "run.json"]
-    again = run("execute", "dora-demo/plan.json", "--steps", "1", "--json", *files, cwd=tmp_path)
-    assert again[0] == 0, again[2]
-    facts = json.loads(again[1])
-    assert facts["max_abs_diff"] <= 1e-9
-    assert not facts["ordering"]["asked"]
-    assert (tmp_path / "trace.json").exists()
-
-    status, out, err = run("compare", "dora-demo/plan.json", "run.json", "--json", cwd=tmp_path)
-    assert status == 0, err
-    compared = json.loads(out)
-    assert compared["measured_s"] == facts["measured_s"]
-    assert compared["error"] == pytest.approx(facts["measured_s"] / facts["predicted_s"] - 1)
-    assert all(each["error"] is not None for each in compared["stages"])
-    refused(run("compare", "run.json", "run.json", cwd=tmp_path), "is not a plan of dora_nb")
 
 
 def test_the_doctor_names_solvers_and_licence():
