@@ -575,6 +575,26 @@ def test_mixing_keeps_a_mean_that_no_thrifty_plan_keeps_alone() -> None:
     assert only.switch_s == 0.0
 
 
+def test_conditions_that_share_no_device_need_a_plan_each() -> None:
+    """Away by turns: b takes half as long as a, so that the mean is between; one plan alone is there for one only."""
+    work, place = home()
+    states = [
+        Condition(name="b away", probability=0.25, absent_devices=("b",)),
+        Condition(name="a away", probability=0.75, absent_devices=("a",)),
+    ]
+    alone = {name: evaluate(pipeline((0, 2, {name: 4})), work, place).prediction.makespan_s for name in "ab"}
+    mix = compose(work, place, None, states, most_plans=2, window=4)
+    assert {each.devices for each in mix.plans} == {("a",), ("b",)}
+    assert mix.expected_s == pytest.approx(0.25 * alone["a"] + 0.75 * alone["b"])
+    assert mix.certificate.gap <= 1e-3
+    with pytest.raises(InfeasibleError, match="serve every condition"):
+        compose(work, place, None, states, most_plans=1, window=4)
+    cancel = threading.Event()
+    cancel.set()
+    with pytest.raises(InfeasibleError, match="cancelled before a composition was found"):
+        compose(work, place, None, states, most_plans=1, window=4, cancel=cancel)
+
+
 def test_of_a_tail_only_the_share_allowed_is_missed() -> None:
     work, place = home()
     qoe = QoE(objective="energy", latency_s=5.0)
