@@ -532,6 +532,33 @@ def test_no_composition_is_below_what_the_listed_partitions_allow(question: Smal
             assert mixer.bound_of(listed, deadline)[0] <= best.objective * (1 + TOLERANCE)
 
 
+@pytest.mark.parametrize("too", ["late", "many"])
+def test_a_list_that_is_too_late_or_too_long_is_given_up(too: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None instead of a list that lacks something: a bound on it would not be one."""
+    work, place, states, qoe, options = random_small(Dice(117))
+    space, promise, window = default_space(work, place), Promise(qoe, "mean", 0.0), options["window"]
+    palette = Palette(work, place, cost_table(work, place), states, "participating", space, None)
+    mixer = Mixer(palette, promise, 2, window, 1e-6, "highs", Deadline(), lambda _: None)
+    generator = Generator(palette, promise, 2, 1e-6, "highs", mixer.solve, Deadline(), lambda _: None)
+    generator.make_plans()
+    generator.generate()
+    assert generator.proof is not None
+    value = mixer.value(mixer.choose()) * 1.01
+    problem = palette.problem(palette.calm)
+    asked = {"per_s": 1.0, "per_j": 0.0, "below": 1e6, "limits": {}}
+    whole = Shortlist(palette, promise, 2, window, Deadline())
+    assert plans_below(problem, **asked, deadline=Deadline())
+    assert whole.of_single_plans(value) is not None
+    assert whole.of_mixtures(generator.proof, value) is not None
+    if too == "many":
+        monkeypatch.setattr("dora_nb.planning.composition.shortlist.MOST_PARTITIONS", 0)
+    deadline = Deadline(0.0) if too == "late" else Deadline()
+    cut = Shortlist(palette, promise, 2, window, deadline)
+    assert plans_below(problem, **asked, deadline=deadline) is None
+    assert cut.of_single_plans(value) is None
+    assert cut.of_mixtures(generator.proof, value) is None
+
+
 # ---------------------------------------------------------------------------------------------- bounds and solvers
 
 

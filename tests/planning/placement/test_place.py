@@ -410,12 +410,12 @@ def test_nothing_that_fits_is_an_error_that_says_what_there_is() -> None:
 
 def test_a_search_that_the_evaluation_contradicts_gives_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another value than the search's, and all layers on a device whose memory two fill."""
-    chain, search = long_chain(2, 3), placing._place_in_order
+    chain, search = long_chain(2, 3), placing.place_in_order
     problem = chain.replace(devices=tuple(each.replace(memory_bytes=2.5e7) for each in chain.devices))
     whole = (PlacedStage(layers=("l0", "l1", "l2"), device="d0"),)
     for change, words in (({"value_s": 1.0}, "the search says 1.0 s"), ({"stages": whole}, "that was found is none")):
         monkeypatch.setattr(
-            placing, "_place_in_order", lambda *given, change=change: dataclasses.replace(search(*given), **change)
+            placing, "place_in_order", lambda *given, change=change: dataclasses.replace(search(*given), **change)
         )
         with pytest.raises(ObjectiveMismatchError, match=words):
             place(problem)
