@@ -156,6 +156,13 @@ def _some(values: NDArray[Any], rows: NDArray[np.bool_], ranges: NDArray[np.bool
     return chosen[:, ranges] if values.shape[1] == len(ranges) else chosen
 
 
+def _picked(values: NDArray[Any], choice: Ints, place: Ints) -> NDArray[Any]:
+    """Figures of pairs of a share vector and a range, of those axes that they have."""
+    vectors, ranges = values.shape[:2]
+    flat = (choice * ranges if vectors > 1 else 0 * choice) + (place if ranges > 1 else 0)
+    return np.asarray(values.reshape(vectors * ranges, *values.shape[2:]).take(flat, axis=0))
+
+
 class _Builder:
     """Columns of one group at a time, all layer ranges and share vectors at once."""
 
@@ -318,9 +325,7 @@ class _Builder:
         kept = not_dominated(figures, candidates) if compared else candidates
         choice, place = np.nonzero(kept)
         part: dict[str, NDArray[np.generic]] = {
-            name: values[choice if len(values) > 1 else 0 * choice, place if values.shape[1] > 1 else 0 * place]
-            for name, values in figures.items()
-            if not name.startswith(TELLING)
+            name: _picked(values, choice, place) for name, values in figures.items() if not name.startswith(TELLING)
         }
         for name in ("least_in_flight", "most_in_flight"):
             part[name] = part[name].astype(np.int64)

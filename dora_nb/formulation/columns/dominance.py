@@ -46,21 +46,27 @@ def not_dominated(figures: dict[str, Floats], candidates: NDArray[np.bool_]) -> 
         telling.append(-np.clip(figures["cap_s"], -_LONGEST_S, _LONGEST_S))  # infinities cannot be compared below
     kept = np.zeros(shape, dtype=bool)
     rows: list[int] = []
+    # Of the rows kept so far, below one another, so that they need not be picked out again for every row.
+    open_there, figures_there = np.empty(shape, dtype=bool), np.empty((_COMPARED_AT_ONCE, *shape))
     for row in range(shape[0]):
         open_ranges = candidates[row]
         if rows:
-            beaten = kept[rows] & open_ranges
-            for values in telling[:_COMPARED_AT_ONCE]:
-                beaten &= values[rows] <= values[row] + 1e-12 * np.abs(values[row])
+            beaten = open_there[: len(rows)] & open_ranges
+            for values, there in zip(telling[:_COMPARED_AT_ONCE], figures_there, strict=False):
+                beaten &= there[: len(rows)] <= values[row] + 1e-12 * np.abs(values[row])
             before, *place = np.nonzero(beaten)
             earlier = np.array(rows)[before]
             for values in telling[_COMPARED_AT_ONCE:]:
+                if not len(earlier):
+                    break
                 own = values[(row, *place)]
                 beats = values[(earlier, *place)] <= own + 1e-12 * np.abs(own)
                 earlier, place = earlier[beats], [each[beats] for each in place]
             open_ranges = open_ranges.copy()
             open_ranges[tuple(place)] = False
         if open_ranges.any():
-            kept[row] = open_ranges
+            kept[row] = open_there[len(rows)] = open_ranges
+            for values, there in zip(telling[:_COMPARED_AT_ONCE], figures_there, strict=False):
+                there[len(rows)] = values[row]
             rows.append(row)
     return kept

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -68,23 +70,27 @@ def share_vectors(group: Group, micro_batch: int, ordered: bool = True) -> Ints:
     step = share_step(micro_batch, len(group.devices))
     if step is None:
         return np.zeros((0, len(group.devices)), dtype=np.int64)
-    return _sharings(group, micro_batch, step, ordered)
+    return _sharings(group.counts, micro_batch, step, ordered)
 
 
 def part_vectors(group: Group, parts: int, ordered: bool = True) -> Ints:
     """All ways to give each device at least one of a layer's parts, equal devices in descending order likewise."""
-    return _sharings(group, parts, 1, ordered)
+    return _sharings(group.counts, parts, 1, ordered)
 
 
-def _sharings(group: Group, total: int, step: int, ordered: bool) -> Ints:
-    size = len(group.devices)
-    inner = range(step, total, step)
-    vectors = [np.diff([0, *bounds, total]) for bounds in itertools.combinations(inner, size - 1)]
-    shares = np.array(vectors, dtype=np.int64).reshape(-1, size)
+@lru_cache(maxsize=2_000)
+def _sharings(counts: tuple[int, ...], total: int, step: int, ordered: bool) -> Ints:
+    """For groups of so many devices of each type; not to be written to."""
+    size, between = sum(counts), range(step, total, step)
+    bounds = itertools.chain.from_iterable(itertools.combinations(between, size - 1))
+    inner = np.fromiter(bounds, dtype=np.int64).reshape(math.comb(len(between), size - 1), size - 1)
+    shares = np.diff(inner, axis=1, prepend=0, append=total)
     place = 0
-    for count in group.counts if ordered else ():
+    for count in counts if ordered else ():
         for left in range(place, place + count - 1):
             shares = shares[shares[:, left] >= shares[:, left + 1]]
         place += count
     # Balanced vectors first: they beat most of the others, which makes the filter below quick.
-    return shares[np.argsort(shares.max(axis=1), kind="stable")]
+    shares = shares[np.argsort(shares.max(axis=1), kind="stable")]
+    shares.flags.writeable = False
+    return shares
