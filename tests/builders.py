@@ -335,13 +335,13 @@ def random_plan(dice: Dice, work: Workload, place: Cluster) -> Plan:
     )
 
 
-def sliceable_question(dice: Dice) -> tuple[Workload, Cluster]:
+def sliceable_question(dice: Dice, *, modes: Sequence[str] = ("inference", "generate")) -> tuple[Workload, Cluster]:
     """Layers some of which can be sliced, short messages and slow devices, so that slicing them may pay."""
     work, place = random_question(
         dice,
         layers=(2, 3),
         batches=(1, 2),
-        modes=("inference", "generate"),
+        modes=modes,
         kinds=("shared", "switch", "links", "cell", "mixed", "mixed"),
         device_count=(2, 3),
     )
@@ -712,7 +712,8 @@ def best_stream_latency(
             stages.setdefault(name.stage, []).append(index)
     for own in stages.values():
         own.sort(key=lambda index: operations.operations[index].micro_batch)
-        base.append((own[-1], own[0], seconds[own[-1]] - period_s))
+        last = operations.sums_behind(own[-1])
+        base.append((last, own[0], seconds[last] - period_s))
     held = {index: timing.holds[operations.classes[index]].seconds for index in operations.transfers}
     slack = 1e-9 * period_s
     if any(seconds > period_s + slack for hold in held.values() for seconds in hold.values()):

@@ -25,7 +25,7 @@ from dora_nb.planning.bounding.screening import screen
 from dora_nb.planning.bounding.search import Search
 from dora_nb.planning.bounding.targets import Targets
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.fleets.large import check_large, is_large
+from dora_nb.planning.fleets.large import check_large, check_no_shards, is_large
 from dora_nb.planning.fleets.stream import fastest_large_stream
 from dora_nb.planning.scheduling import predicted
 from dora_nb.planning.settle import settle_all
@@ -120,6 +120,7 @@ def fastest_stream(
     deadline = Deadline(time.monotonic() + time_limit_s)
     unhurried = Problem.of(workload, cluster, "participating", table=table, space=space)
     if is_large(unhurried):
+        check_no_shards(unhurried)
         check_large(unhurried, ("stream",))
         return Pace(*fastest_large_stream(unhurried, gap, deadline), unhurried.space.describe())
     least_s = workload.batch * float(unhurried.completion.load_s[0, -1])
@@ -127,12 +128,12 @@ def fastest_stream(
     best, _ = _keeping_up(unhurried, 1e6 * least_s, Deadline())
     if best is None:
         raise InfeasibleError(f"{workload.name} on {cluster.name}: no plan fits the devices' memory")
-    best_s, scope = _period_s(best), unhurried.space.describe()
+    best_s, scope = _repeated_s(best, unhurried, 1e6 * least_s), unhurried.space.describe()
     while best_s - least_s > gap * best_s and not deadline.passed:
         middle_s = (best_s + least_s) / 2
         found, refuted = _keeping_up(unhurried, middle_s, deadline)
         if found is not None:
-            best, best_s = found, min(_period_s(found), middle_s)
+            best, best_s = found, _repeated_s(found, unhurried, middle_s)
         elif refuted:
             least_s = middle_s
         else:
@@ -140,15 +141,29 @@ def fastest_stream(
     return Pace(best, best_s, least_s, scope)
 
 
-def _period_s(plan: Plan) -> float:
-    assert plan.prediction is not None, "plans found are predicted"
-    return plan.prediction.period_s
+def _repeated_s(plan: Plan, unhurried: Problem, kept_s: float) -> float:
+    """A period that a plan keeps up with in its own order, given one: its loads' if that order allows it."""
+    figures = plan.prediction
+    assert figures is not None, "plans found are predicted"
+    for period_s in (figures.period_s, figures.makespan_s):
+        if period_s < kept_s:
+            try:
+                predicted(plan, _at(unhurried, period_s))
+            except InputError:
+                continue
+            return period_s
+    return kept_s
+
+
+def _at(unhurried: Problem, period_s: float) -> Problem:
+    """The problem with a request every period."""
+    workload = unhurried.workload.replace(requests_per_s=1.0 / period_s)
+    return Problem.of(workload, unhurried.cluster, "participating", table=unhurried.table, space=unhurried.space)
 
 
 def _keeping_up(unhurried: Problem, period_s: float, deadline: Deadline) -> tuple[Plan | None, bool]:
     """A plan that keeps up with a period, and whether it is proven that there is none."""
-    workload = unhurried.workload.replace(requests_per_s=1.0 / period_s)
-    problem = Problem.of(workload, unhurried.cluster, "participating", table=unhurried.table, space=unhurried.space)
+    problem = _at(unhurried, period_s)
     targets = Targets(np.zeros(0), tolerance=_ANY)
     for most_replicas in dict.fromkeys((1, problem.space.most_devices)):
         targets.forget_bounds()

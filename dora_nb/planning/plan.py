@@ -20,7 +20,7 @@ from dora_nb.errors import InfeasibleError, InputError, UnknownNameError
 from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning.answers import answers
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.fleets.large import is_large, plan_large
+from dora_nb.planning.fleets.large import check_no_shards, is_large, plan_large
 from dora_nb.planning.fleets.sites import are_sites, plan_sites
 from dora_nb.planning.hunt import Hunt, Progress
 from dora_nb.planning.question import Question
@@ -136,9 +136,7 @@ def plan_question(
     say = on_progress or (lambda _: None)
     deadline = Deadline(started + time_limit_s, cancel)
     if is_large(question.problem):
-        if question.problem.space.shards > 1:
-            allowed = f"1 on {len(question.cluster.devices)} devices, too many for the exact search; or fewer of them"
-            raise InputError("shards", question.problem.space.shards, allowed)
+        check_no_shards(question.problem)
         answer = plan_sites if are_sites(question.problem) else plan_large
         best = answer(question.problem, gap, deadline, say, on_event)
         return _answer(question, (best,), Coverage(None, most_plans), gap, started)

@@ -215,11 +215,22 @@ def test_no_plan_refutes_the_bounds_where_weights_may_be_held_in_fewer_bits(
 
 
 @settings(max_examples=examples(30), **QUICK)
-@given(seeded(sliceable_question), ACCOUNTINGS, st.sampled_from((0.0, 0.3, 0.7)), st.integers(2, 3), st.booleans())
+@given(
+    seeded(sliceable_question),
+    ACCOUNTINGS,
+    st.sampled_from((0.0, 0.3, 0.7)),
+    st.sampled_from(((2, ()), (3, ()), (2, ("int8",)))),
+    st.booleans(),
+)
 def test_no_plan_refutes_the_bounds_where_stages_may_have_shards(
-    question: Question, accounting: EnergyAccounting, share: float, shards: int, scarce: bool
+    question: Question,
+    accounting: EnergyAccounting,
+    share: float,
+    ways: tuple[int, tuple[Weights, ...]],
+    scarce: bool,
 ) -> None:
-    problem = Problem.of(*question, accounting, space=default_space(*question, shards=shards))
+    space = default_space(*question, shards=ways[0], weights=ways[1])
+    problem = Problem.of(*question, accounting, space=space, overlap=not scarce)
     plans = rated_plans(problem)
     if not plans:
         return
@@ -227,7 +238,6 @@ def test_no_plan_refutes_the_bounds_where_stages_may_have_shards(
     targets = search(problem, (latency_s, np.inf), energy_j if scarce else np.inf)
     check_bounds(targets, plans)
     check_answers(targets, plans)
-    assert targets.best_latency_s >= min(rated.makespan_s for rated in plans) * (1 - ROUNDING)
 
 
 @settings(max_examples=examples(15), **QUICK)

@@ -21,6 +21,7 @@ from builders import (
     rated_plans,
     seeded,
     shape_and_timing,
+    sliceable_question,
     workload,
 )
 from hypothesis import HealthCheck, given, settings
@@ -119,9 +120,9 @@ def loads_s(operations: Operations, timing: Timing) -> float:
     """The busiest stage's or medium's seconds of one request."""
     loads: dict[object, float] = {}
     for operation, kind in zip(operations.operations, operations.classes, strict=True):
-        if operation.kind == "forward":
+        if operation.kind in ("forward", "shard-sum"):  # a stage waits for the sums behind its passes
             loads[operation.stage] = loads.get(operation.stage, 0.0) + timing.duration_s[kind]
-        else:
+        if operation.kind != "forward":
             for medium, seconds in timing.holds[kind].seconds.items():
                 loads[medium] = loads.get(medium, 0.0) + seconds
     return max(loads.values())
@@ -134,9 +135,19 @@ def fitting(problem: Problem) -> list[Plan]:
 
 def hurried(dice: Dice) -> Question:
     """A question with a rate that few plans keep up with."""
-    work, place = random_question(dice, modes=("stream",), **SMALL)
+    return in_a_hurry(dice, *random_question(dice, modes=("stream",), **SMALL))
+
+
+def hurried_slices(dice: Dice) -> Question:
+    """The same with layers that can be sliced."""
+    work, place = sliceable_question(dice, modes=("inference",))
+    return in_a_hurry(dice, work.replace(mode="stream", requests_per_s=1.0), place, shards=3)
+
+
+def in_a_hurry(dice: Dice, work: Workload, place: Cluster, shards: int = 1) -> Question:
+    """The question with such a rate."""
     alone = work.replace(mode="inference", requests_per_s=None)
-    problem = Problem.of(alone, place, "participating", space=default_space(alone, place))
+    problem = Problem.of(alone, place, "participating", space=default_space(alone, place, shards=shards))
     loads = sorted(loads_s(*shape_and_timing(each, problem)) for each in every_plan(problem))
     load_s = dice.pick(loads[: max(1, len(loads) // 4)])
     return work.replace(requests_per_s=1 / (load_s * dice.pick((0.99, 1.0, 1.02, 1.1, 1.4)))), place
@@ -145,10 +156,23 @@ def hurried(dice: Dice) -> Question:
 @settings(max_examples=examples(10), **QUICK)
 @given(seeded(hurried), ACCOUNTINGS, OBJECTIVES)
 def test_no_plan_keeps_up_better_than_a_bound(question: Question, accounting: EnergyAccounting, objective: str) -> None:
+    check_streams(question, accounting, objective)
+
+
+@settings(max_examples=examples(15), **QUICK)
+@given(seeded(hurried_slices), ACCOUNTINGS, OBJECTIVES)
+def test_no_plan_keeps_up_better_where_stages_may_have_shards(
+    question: Question, accounting: EnergyAccounting, objective: str
+) -> None:
+    check_streams(question, accounting, objective, shards=3)
+
+
+def check_streams(question: Question, accounting: EnergyAccounting, objective: str, shards: int = 1) -> None:
+    """The planner's answer and bound against every plan of the space, each in its best schedule."""
     work, place = question
     period_s = work.arrival_s
     assert period_s is not None
-    problem = Problem.of(work, place, accounting, space=default_space(work, place))
+    problem = Problem.of(work, place, accounting, space=default_space(work, place, shards=shards))
     alone = Problem.of(work.replace(mode="inference", requests_per_s=None), place, accounting, space=problem.space)
     reached: list[tuple[float, float]] = []  # latency and energy of every plan that keeps up
     for each in fitting(alone):
@@ -175,13 +199,19 @@ def test_no_plan_keeps_up_better_than_a_bound(question: Question, accounting: En
 
 
 @settings(max_examples=examples(10), **QUICK)
-@given(questions(modes=("stream",), **SMALL))
+@given(questions(modes=("stream",), **SMALL) | seeded(hurried_slices))
 def test_no_plan_keeps_up_with_a_shorter_period_than_the_fastest_stream(question: Question) -> None:
     work, place = question
-    pace = fastest_stream(work, place, gap=0.001, space=default_space(work, place))
-    alone = work.replace(mode="inference", requests_per_s=None)
-    problem = Problem.of(alone, place, "participating", space=default_space(work, place))
-    least_s = min(loads_s(*shape_and_timing(each, problem)) for each in fitting(problem))
+    shards = 3 if any(each.parts > 1 for each in work.layers) else 1
+    space, alone = default_space(work, place, shards=shards), work.replace(mode="inference", requests_per_s=None)
+    problem = Problem.of(alone, place, "participating", space=space)
+    plans = fitting(problem)
+    if not plans:
+        with pytest.raises(InfeasibleError):
+            fastest_stream(work, place, space=space)
+        return
+    pace = fastest_stream(work, place, gap=0.001, space=space)
+    least_s = min(loads_s(*shape_and_timing(each, problem)) for each in plans)
     assert pace.bound_s <= least_s * (1 + 1e-6)
     assert pace.period_s >= least_s * (1 - 1e-6)
     kept = work.replace(requests_per_s=pace.requests_per_s)

@@ -68,7 +68,6 @@ def test_a_planner_keeps_shards_between_questions() -> None:
     [
         ("shards", lambda: SearchSpace.of(blocks(), cluster(2), shards=0)),
         ("shards", lambda: SearchSpace.of(blocks(mode="training"), cluster(2), shards=2)),
-        ("shards", lambda: SearchSpace.of(blocks(mode="stream", requests_per_s=1.0), cluster(2), shards=2)),
         ("shards", lambda: SearchSpace.of(workload(2, mode="inference"), cluster(2), shards=2)),
         (
             "token_groups",

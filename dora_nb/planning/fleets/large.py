@@ -71,6 +71,19 @@ def is_large(problem: Problem) -> bool:
     return fleet.codes > MOST_CODES or groups * layers * (layers + 1) / 2 > MOST_PAIRS
 
 
+def check_no_shards(problem: Problem) -> None:
+    """Refuse shards where the exact search is not tried.
+
+    Raises
+    ------
+    InputError
+        If stages may have shards.
+    """
+    if problem.space.shards > 1:
+        allowed = f"1 on {len(problem.cluster.devices)} devices, too many for the exact search; or fewer devices"
+        raise InputError("shards", problem.space.shards, allowed)
+
+
 def check_large(problem: Problem, modes: tuple[str, ...] = ("training", "inference")) -> None:
     """Refuse what cannot be asked of a large fleet.
 
