@@ -352,6 +352,13 @@ class Plan(Record):
 
         return schedule_frame(self)
 
+    def __repr__(self) -> str:
+        from dora_nb.render.plans import plan_summary  # a method that looks up a room: imported when called
+
+        return plan_summary(self)
+
+    __str__ = __repr__
+
     def _repr_html_(self) -> str:
         from dora_nb.render.html import plan_html  # a method that looks up a room: imported when called
 

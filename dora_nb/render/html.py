@@ -14,6 +14,7 @@ from dora_nb.domain.plan_set import PlanSet
 from dora_nb.render import words
 from dora_nb.render.accuracy import accuracy_lines
 from dora_nb.render.front import front_svg
+from dora_nb.render.plans import plan_facts
 from dora_nb.render.svg import attribute
 from dora_nb.render.timeline import timeline_svg
 
@@ -80,17 +81,9 @@ def plan_set_html(plan_set: PlanSet) -> str:
 
 def plan_html(plan: Plan) -> str:
     """One plan as a fragment of HTML: its figures, and which layers run where."""
-    facts = [words.split_words(plan)]
-    if plan.prediction is not None:
-        facts.append(f"latency {words.seconds_words(plan.prediction.makespan_s)}")
-        facts.extend(filter(None, [words.pace_words(plan, "")]))
-        for accounting, counted in words.COUNTED.items():
-            facts.append(f"{words.joules_words(plan.prediction.energy_j(accounting))} {counted}")
-    if plan.certificate is not None:
-        facts.append(f"{plan.certificate.status}, gap {words.gap_words(plan)} to the bound {words.bound_words(plan)}")
     parts = [
         f'<p class="dora-head">{attribute(plan.label or "plan")}: {words.count(len(plan.stages), "stage")}</p>',
-        f'<p class="dora-faint">{attribute("; ".join(facts))}</p>',
+        f'<p class="dora-faint">{attribute("; ".join(plan_facts(plan)))}</p>',
         _described(words.describe_stages(plan, [f"layer {index}" for index in range(plan.layer_count)])),
     ]
     return fragment(parts)

@@ -16,6 +16,7 @@ from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import QoE
 from dora_nb.render import svg, timeline
 from dora_nb.render.html import front_svg, plan_html, plan_set_html, timeline_svg
+from dora_nb.render.words import count
 from dora_nb.render.words import energy_of, makespan_s
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -182,6 +183,16 @@ def test_one_plan_as_html(plans: PlanSet, bare: PlanSet) -> None:
     assert plans.best.label in page.text
     assert plans.best.devices[0] in page.text
     Reader(plan_html(bare.plans[0]))
+
+
+def test_one_plan_as_text(plans: PlanSet) -> None:
+    head, facts, *stages = str(plans.best).splitlines()
+    assert head == f"{plans.best.label}: {count(len(plans.best.stages), 'stage')}"
+    assert "latency" in facts
+    assert "to the bound" in facts
+    assert len(stages) >= len(plans.best.stages)
+    assert all(name in repr(plans.best) for name in plans.best.devices)
+    assert repr(plans.best.decisions()).startswith("plan: ")
 
 
 # ---------------------------------------------------------------------------------------------- timeline
