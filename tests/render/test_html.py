@@ -16,8 +16,7 @@ from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import QoE
 from dora_nb.render import svg, timeline
 from dora_nb.render.html import front_svg, plan_html, plan_set_html, timeline_svg
-from dora_nb.render.words import count
-from dora_nb.render.words import energy_of, makespan_s
+from dora_nb.render.words import count, energy_of, makespan_s
 
 SVG = "{http://www.w3.org/2000/svg}"
 VOID = {"br"}
