@@ -115,6 +115,8 @@ class Mixer:
 
     def bound_of(self, mixture: Mixture, deadline: Deadline) -> tuple[float, list[int]]:
         """What no composition of some plans can fall below, and the plans of the best; infinite if there is none."""
+        if not mixture.residents.plans:
+            return math.inf, []
         model = mixing_model(mixture, self.promise, most_plans=self.most_plans, window=self.window)
         seconds = deadline.remaining_s
         outcome = self.solve(model, None if seconds is None else max(seconds, LEAST_MIXING_S))

@@ -10,6 +10,7 @@ that knows whole counts, the number of resident plans and their memory.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -240,7 +241,8 @@ class Shortlist:
 def _unbeaten(mixture: Mixture) -> Mixture:
     """Without plans that another matches or beats in every condition, holding nothing that the one does not hold."""
     figures = np.hstack([mixture.makespan_s, mixture.energy_j, mixture.residents.working_bytes])
-    held = mixture.residents.held.reshape(len(figures), -1)
+    held = mixture.residents.held
+    held = held.reshape(len(held), math.prod(held.shape[1:]))  # also of no plans
     kept: list[int] = []
     order = np.lexsort((held.sum(axis=1), np.where(np.isfinite(figures), figures, 1e300).sum(axis=1)))
     for j in order.tolist():

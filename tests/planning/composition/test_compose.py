@@ -548,14 +548,19 @@ def test_a_list_that_is_too_late_or_too_long_is_given_up(too: str, monkeypatch: 
     asked = {"per_s": 1.0, "per_j": 0.0, "below": 1e6, "limits": {}}
     whole = Shortlist(palette, promise, 2, window, Deadline())
     assert plans_below(problem, **asked, deadline=Deadline())
-    assert whole.of_single_plans(value) is not None
-    assert whole.of_mixtures(generator.proof, value) is not None
+    nothing = whole.of_single_plans(value)  # two plans are better than any alone
+    assert nothing is not None
+    assert nothing.residents.plans == ()
+    assert mixer.bound_of(nothing, Deadline()) == (math.inf, [])
+    listed = whole.of_mixtures(generator.proof, value)
+    assert listed is not None
+    assert len(listed.residents.plans) >= 2
     if too == "many":
         monkeypatch.setattr("dora_nb.planning.composition.shortlist.MOST_PARTITIONS", 0)
     deadline = Deadline(0.0) if too == "late" else Deadline()
     cut = Shortlist(palette, promise, 2, window, deadline)
     assert plans_below(problem, **asked, deadline=deadline) is None
-    assert cut.of_single_plans(value) is None
+    assert cut.of_single_plans(100 * value) is None
     assert cut.of_mixtures(generator.proof, value) is None
 
 
