@@ -68,8 +68,15 @@ class Mixing:
             If HiGHS finds no optimum.
         """
         self._solver.run()
-        if str(self._solver.getModelStatus()).rpartition(".")[2] != "kOptimal":
+        if not self._is_optimal:  # many like columns can lead the basis kept astray: once more from none
+            self._solver.clearSolver()
+            self._solver.run()
+        if not self._is_optimal:
             raise SolverError(f"HiGHS ended a small linear program with {self._solver.getModelStatus()}")
         dual = np.maximum(0.0, -np.array(self._solver.getSolution().row_dual))
         value = float(self._solver.getInfo().objective_function_value)
         return value, dual[: self._count], dual[self._count : self._rows]
+
+    @property
+    def _is_optimal(self) -> bool:
+        return str(self._solver.getModelStatus()).rpartition(".")[2] == "kOptimal"

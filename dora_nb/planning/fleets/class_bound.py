@@ -31,13 +31,13 @@ NARROWEST = 0.005
 STEPS, LAST_STEPS = 12, 30
 
 #: Part of a makespan in hand that is tried first; then from the gap that is good enough downwards in growing steps.
-FIRST, STEP, LONGER = 0.65, 0.03, 1.5
+FIRST, STEP, LONGER = 0.7, 0.03, 1.5
 
 #: Part of what is enough that is asked once on the way: what cannot be refuted there leads to better plans.
 DEEPER = 0.94
 
 #: What is enough is asked instead of what is that close to it.
-CLOSE = 1.03
+CLOSE = 1.04
 
 #: Chains of earlier classes that a class starts from.
 KNOWN = 150
