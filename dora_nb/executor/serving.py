@@ -133,6 +133,7 @@ def serve_requests(
     require_torch()
     from dora_nb.executor.reference import reference_run
     from dora_nb.executor.tasks.assemble import task_of
+    from dora_nb.executor.threads import one_thread
 
     longest_s = arrivals_s[-1] + _LONGEST_S * (1 + len(arrivals_s))
     with _closed_on_error(workers) if workers is not None else WorkerPool(len(plan.devices)) as pool:
@@ -155,7 +156,8 @@ def serve_requests(
                 for stage in assembled.plan.stages
             ),
         )
-        alone = [tuple(each[0].tolist()) for each in reference_run(assembled.task, one_by_one, 0).tokens]
+        with one_thread():
+            alone = [tuple(each[0].tolist()) for each in reference_run(assembled.task, one_by_one, 0).tokens]
     return _run_of(served, alone, predicted)
 
 
