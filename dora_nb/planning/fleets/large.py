@@ -1,9 +1,10 @@
 """Planning for fleets and depths of layers too large for the label search, which lists sets of devices.
 
 Only what is asked for there is sought: the shortest makespan, on a network of one medium or switch (the largest rate of
-a stream: :mod:`~dora_nb.planning.fleets.stream`). Good plans come from annealing, proofs from chains of stages with
-priced devices: of boxes of stage seconds where all devices fill a few stages, of classes of plans where they fill more.
-Both look at devices by type and at groups of a few of them, so that neither grows with the number of sets of devices.
+a stream: :mod:`~dora_nb.planning.fleets.stream`). Good plans come from annealing, and from descents where all devices
+fill a few stages; proofs from chains of stages with priced devices: of boxes of stage seconds there, of classes of
+plans where they fill more. What is left of a class that is not refuted leads to better plans. All look at devices by
+type and at groups of a few of them, so that none grows with the number of sets of devices.
 The answer is a plan like any other, scheduled by list and predicted exactly; its certificate says how it was proven.
 """
 
@@ -47,7 +48,7 @@ PROMISING = 3
 FEW_KICKS, MANY_KICKS, BEGINNINGS = 2, 20, 2
 
 #: Part of the time that may be spent on good plans; the rest is for the proof.
-LOOKING = 0.2
+LOOKING = 0.3
 
 #: Chains packed for a class of plans that could not be refuted, and how many unlike ones are annealed how often.
 PACKED, UNLIKE, SEEDS = 30, 6, 3
@@ -61,7 +62,7 @@ FEW_STAGES = 6
 #: Forward shares that differ by less are the same, so that a figure of one share is exact.
 SAME_SHARE = 1e-9
 
-METHOD = "annealing and chains of stages with priced device types"
+METHOD = "annealing, descents and chains of stages with priced device types"
 
 
 def is_large(problem: Problem) -> bool:
