@@ -20,7 +20,7 @@ from dora_nb.domain.plan import MOST_CHUNKS
 from dora_nb.errors import ExecutionError
 from dora_nb.executor.device.instructions import HandOver, Instruction, Piece, Recv, Send
 from dora_nb.executor.device.transport import Pending, Transport
-from dora_nb.executor.device.turns import SHARD_SUMS, Schedule, TransferKey, Turns
+from dora_nb.executor.device.turns import SUMS_IN_PASSES, Schedule, TransferKey, Turns
 
 #: Receives posted ahead of the one that is waited for: the next tensor moves while this one is used.
 POSTED = 2
@@ -284,7 +284,7 @@ class InOrder:
         left: dict[HandOverKey, int] = {}  # parts still to send
         for key in self._schedule.sends:
             name = key[:3]
-            if key.kind in SHARD_SUMS:
+            if key.kind in SUMS_IN_PASSES:
                 self._wait(self._given, lambda key=key: key in self._summed)  # type: ignore[misc]  # bound per turn
                 self._turns.take(key)
                 self._turns.pass_on(key)

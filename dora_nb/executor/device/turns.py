@@ -38,7 +38,7 @@ PassedBy = Literal["sender", "receiver"]
 _HAND_OVERS = ("activation", "gradient")
 
 #: Sums inside passes of a stage with shards that have a place in the order.
-SHARD_SUMS = ("shard-sum", "shard-gradient-sum")
+SUMS_IN_PASSES = ("shard-sum", "shard-gradient-sum")
 
 #: Kinds of transfers without training.
 _FORWARD = ("activation", "shard-sum")
@@ -154,7 +154,7 @@ def schedules_of(
     schedules = {device: Schedule() for device in plan.devices}
     for transfer, _ in _ordered(plan, workload, cluster, trains=trains):
         starters, finishers = _ends(plan, transfer)
-        if transfer.kind in _HAND_OVERS or transfer.kind in SHARD_SUMS:
+        if transfer.kind in _HAND_OVERS or transfer.kind in SUMS_IN_PASSES:
             for device in starters:
                 schedules[device].sends.append(_key(transfer))
         if transfer.kind in _HAND_OVERS:
