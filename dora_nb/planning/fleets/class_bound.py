@@ -231,8 +231,8 @@ class _Bracket:
     asked: int = 0
 
     def ask(self, enough_s: float) -> bool:
-        """Ask once; more than enough is not asked, nor a little less."""
-        if enough_s < self.next_s * CLOSE:
+        """Ask once; more than enough is not asked, nor a little less unless enough could not be refuted."""
+        if enough_s < self.next_s or (enough_s < self.next_s * CLOSE and enough_s < self.high_s):
             self.next_s = enough_s
         asked_s, self.asked = self.next_s, self.asked + 1
         refuted = self.bound.refuted(asked_s)

@@ -283,3 +283,23 @@ def test_classes_without_disjoint_chains_lead_to_no_plan(monkeypatch: pytest.Mon
     found = plan(work, place, gap=0.01, space=SearchSpace((4,), 2, (1, 2))).best
     assert found.certificate is not None
     assert 0 < found.certificate.bound <= found.certificate.value
+
+
+class Refutable:
+    """A bound that refutes up to a makespan; it counts how often it is asked."""
+
+    def __init__(self, most_s: float) -> None:
+        self.most_s, self.deadline, self.asked = most_s, Deadline(), 0
+
+    def refuted(self, makespan_s: float) -> bool:
+        self.asked += 1
+        assert self.asked < 50, "asked again and again"
+        return makespan_s <= self.most_s
+
+
+@pytest.mark.parametrize("most_s", [60.0, 90.0, 93.0, 96.0, 97.5, 98.9, 99.5])
+def test_what_cannot_be_refuted_is_not_asked_for_ever(most_s: float) -> None:
+    bound = Refutable(most_s)
+    found_s = proven_s([bound], 0.01, lambda: 100.0, lambda _: None, lambda _: None)  # type: ignore[list-item]
+    assert found_s <= most_s
+    assert found_s >= min(99.0, most_s - 0.5)
