@@ -477,8 +477,12 @@ def _with_shares(
             run = [{}, {"recomputes": True}]
         elif problem.space.weights:
             run = [{"weights": each} for each in (None, *problem.space.weights)]
-        runs = itertools.product(run, repeat=count)
-        for held, ways, hows in itertools.product(sorted(depths), itertools.product(*sums), runs):
+        if tied in ("synchronised", "hosted") and (shares[0][1] or shares[-1][1]):
+            continue
+        own_sums = [(None,) if sliced else each for (_, sliced), each in zip(shares, sums, strict=True)]
+        can_run = [[each for each in run if not (sliced and "recomputes" in each)] for _, sliced in shares]
+        runs = itertools.product(*can_run)
+        for held, ways, hows in itertools.product(sorted(depths), itertools.product(*own_sums), runs):
             yield Plan(
                 micro_batch=size,
                 micro_batches=batches,

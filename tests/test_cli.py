@@ -423,4 +423,4 @@ def test_layers_are_sliced_where_that_is_asked_for(tmp_path):
     status, out, err = run("plan", *asked, "--shards", "2", "--out", "plan.json", "--json", cwd=tmp_path)
     assert status == 0, err
     assert "layers sliced over up to 2 devices" in out
-    refused(run("plan", *asked, "--mode", "training", "--shards", "2", "--json"), "shards", "generation")
+    refused(run("plan", *asked[:2], "--workload", "resnet-50", "--shards", "2", "--json"), "shards", "resnet-50")

@@ -90,9 +90,7 @@ def plan(
         list[str] | None,
         typer.Option(help="fp16, bf16 or int8: what stages may hold weights in where it helps, once for each."),
     ] = None,
-    shards: Annotated[
-        int, typer.Option(help="Over how many devices a stage's layers may be sliced; not in training.")
-    ] = 1,
+    shards: Annotated[int, typer.Option(help="Over how many devices a stage's layers may be sliced.")] = 1,
     most_plans: Annotated[
         int, typer.Option(help="How many plans to show; they cover the trade-offs as well as so many can.")
     ] = 5,

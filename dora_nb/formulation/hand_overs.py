@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dora_nb.costs.network import Hop, Network
 from dora_nb.costs.operations import Timing
 from dora_nb.costs.table import Floats
 from dora_nb.domain.plan import Plan
@@ -95,8 +94,9 @@ class HandOvers:
 
     def entering_s(self, behind: Ints, bytes_per_sample: Floats) -> Floats:
         """Seconds that a hand-over to a choice holds each contended resource at least, whoever is ahead."""
-        samples = np.diff(self._needed[behind], axis=2)[:, :, 0]
-        air_s = np.einsum("cd,cdr->cr", samples, self._ways.own_air[self._kinds[behind]])
+        needed, sent = (np.diff(each[behind], axis=2)[:, :, 0] for each in (self._needed, self._sent))
+        air_s = np.einsum("cd,cdr->cr", needed, self._ways.entering_air[self._kinds[behind]])
+        air_s += np.einsum("cd,cdr->cr", sent, self._ways.returning_air[self._kinds[behind]])
         return np.asarray(air_s * bytes_per_sample[:, None])
 
     def _looked_up(self, keys: Ints) -> Floats:
@@ -116,19 +116,19 @@ class HandOvers:
         resources = ways.air.shape[2]
         latency_s, extra_j = np.zeros(len(ahead)), np.zeros(len(ahead))
         there, back = (_Loads(np.zeros((len(ahead), resources)), len(ahead), most) for _ in range(2))
-        for i in range(most):
-            for j in range(most):
-                sent, needed = self._sent[ahead, i], self._needed[behind, j]
-                overlap = np.minimum(sent[:, 1], needed[:, 1]) - np.maximum(sent[:, 0], needed[:, 0])
-                some = np.flatnonzero(overlap > 0)
-                size, a, b = overlap[some], self._kinds[ahead[some], i], self._kinds[behind[some], j]
-                there.add(some, size, i, j, ways, a, b)
-                back.add(some, size, j, i, ways, b, a)
-                latency_s[some] = np.maximum(latency_s[some], ways.latency_s[a, b])
-                extra_j[some] += size * ways.extra_j[a, b]
+        for senders, receivers, loads in ((ahead, behind, there), (behind, ahead, back)):
+            for i in range(most):
+                for j in range(most):
+                    sent, needed = self._sent[senders, i], self._needed[receivers, j]
+                    overlap = np.minimum(sent[:, 1], needed[:, 1]) - np.maximum(sent[:, 0], needed[:, 0])
+                    some = np.flatnonzero(overlap > 0)
+                    size, a, b = overlap[some], self._kinds[senders[some], i], self._kinds[receivers[some], j]
+                    loads.add(some, size, i, j, ways, a, b)
+                    latency_s[some] = np.maximum(latency_s[some], ways.latency_s[a, b])
+                    if ways.trains or loads is there:
+                        extra_j[some] += size * ways.extra_j[a, b]
         air = there.air + back.air if ways.trains else there.air
-        directions = 2 if ways.trains else 1
-        return np.column_stack([there.longest(), back.longest(), latency_s, directions * extra_j, air])
+        return np.column_stack([there.longest(), back.longest(), latency_s, extra_j, air])
 
 
 def beyond_columns_j(plan: Plan, timing: Timing, problem: Problem) -> float:
@@ -174,7 +174,7 @@ class _Ways:
         Seconds that the sender's and the receiver's own port and a link of theirs alone are held, (types, types).
     latency_s, extra_j
         Seconds per message; joules per byte above the least between any two devices.
-    own_air
+    entering_air, returning_air
         Seconds that each contended resource is held by what a device of a type receives, and in training by what it
         sends back, in its own domain. Shape (types, resources).
     trains
@@ -187,7 +187,8 @@ class _Ways:
     link: Floats
     latency_s: Floats
     extra_j: Floats
-    own_air: Floats
+    entering_air: Floats
+    returning_air: Floats
     trains: bool
 
     @classmethod
@@ -196,7 +197,8 @@ class _Ways:
         place = {name: index for index, name in enumerate(resources)}
         ids, fleet, trains = problem.cluster.device_ids, problem.fleet, problem.workload.trains
         types = len(fleet.types)
-        air, own_air = np.zeros((types, types, len(resources))), np.zeros((types, len(resources)))
+        air = np.zeros((types, types, len(resources)))
+        entering_air, returning_air = (np.zeros((types, len(resources))) for _ in range(2))
         sending, receiving, link, latency_s, extra_j = (np.zeros((types, types)) for _ in range(5))
         for a, b, sender, receiver in _pairs(fleet, ids):
             route = network.route(sender, receiver)
@@ -214,10 +216,11 @@ class _Ways:
                 else:
                     link[a, b] = byte_s
         for kind, same in enumerate(fleet.types):
-            for hop in _entering(network, ids[same[0]], trains):
-                if hop.resource in place:
-                    own_air[kind, place[hop.resource]] += 1.0 / hop.bytes_per_s
-        return cls(air, sending, receiving, link, latency_s, extra_j, own_air, trains)
+            hops = network.own_hops(ids[same[0]])
+            for hop, into in zip(hops, (returning_air, entering_air), strict=False):
+                if hop.resource in place and (trains or into is entering_air):
+                    into[kind, place[hop.resource]] += 1.0 / hop.bytes_per_s
+        return cls(air, sending, receiving, link, latency_s, extra_j, entering_air, returning_air, trains)
 
 
 def _pairs(fleet: Fleet, ids: Sequence[str]) -> Iterator[tuple[int, int, str, str]]:
@@ -227,9 +230,3 @@ def _pairs(fleet: Fleet, ids: Sequence[str]) -> Iterator[tuple[int, int, str, st
             receiver = next((each for each in receivers if each != senders[0]), None)
             if receiver is not None:
                 yield a, b, ids[senders[0]], ids[receiver]
-
-
-def _entering(network: Network, device: str, trains: bool) -> tuple[Hop, ...]:
-    """Hops in its own domain of what a device receives, and of the gradients that it sends back."""
-    hops = network.own_hops(device)
-    return hops if trains else hops[1:]

@@ -49,7 +49,7 @@ class SearchSpace:
         for.
     shards
         Most devices over which one stage's layers may be sliced; see :attr:`~dora_nb.domain.plan.Stage.shards`. The
-        best-connected of them leads. 1: none, unless asked for; not in training. The batch then
+        best-connected of them leads. 1: none, unless asked for. The batch then
         travels as one group, and no stage has both replicas and shards.
     """
 
@@ -122,9 +122,6 @@ class SearchSpace:
             raise InputError("shards", self.shards, "at least 1")
         if self.shards == 1:
             return
-        if workload.trains:
-            allowed = "1 in mode 'training': plans with shards are sought for inference, streams and generation"
-            raise InputError("shards", self.shards, allowed)
         if all(layer.parts == 1 for layer in workload.layers):
             raise InputError("shards", self.shards, f"1 for {workload.name}, none of whose layers can be sliced")
         if self.token_groups != (1,):

@@ -234,7 +234,9 @@ def scarce(dice: Dice) -> Question:
 
 
 @settings(max_examples=examples(20), **QUICK)
-@given(seeded(sliceable_question), st.integers(0, 10**6))
+@given(
+    seeded(lambda dice: sliceable_question(dice, modes=("inference", "generate", "training"))), st.integers(0, 10**6)
+)
 def test_every_figure_is_that_of_the_plan_where_stages_have_shards(question: Question, seed: int) -> None:
     work, place = question
     problem = Problem.of(*question, "participating", space=default_space(*question, shards=3))
@@ -247,10 +249,15 @@ def test_every_figure_is_that_of_the_plan_where_stages_have_shards(question: Que
             own = {name: float(getattr(columns, f"{name}_s")[column]) for name in ("forward", "decode", "receive")}
             sums_s = seconds.get(OperationClass("shard-sum", stage), 0.0)
             assert own["forward"] == pytest.approx(seconds[OperationClass("forward", stage)] + sums_s)
+            if work.trains:
+                sums_s = seconds.get(OperationClass("shard-gradient-sum", stage), 0.0)
+                backward_s = seconds[OperationClass("backward", stage)] + sums_s
+                assert float(columns.backward_s[column]) == pytest.approx(backward_s)
+                assert float(columns.step_s[column]) == pytest.approx(seconds[OperationClass("step", stage)])
             if work.decode_steps and stage < len(chain) - 1:  # of the last one the outputs' way counts as well
                 sums_s = seconds.get(OperationClass("shard-token-sum", stage), 0.0)
                 assert own["decode"] == pytest.approx(seconds[OperationClass("decode", stage)] + sums_s)
-            if stage and problem.network.single is not None and not problem.shared:
+            if stage and problem.network.single is not None and not problem.shared and not work.trains:
                 activation = timing.holds[OperationClass("activation", stage - 1)]
                 assert own["receive"] == pytest.approx(ways(activation)[1])
         order = list_schedule(operations_of(Shape.of(plan, work)), timing).transfers()

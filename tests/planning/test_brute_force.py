@@ -241,7 +241,33 @@ def test_no_plan_refutes_the_bounds_where_stages_may_have_shards(
 
 
 @settings(max_examples=examples(15), **QUICK)
-@given(seeded(sliceable_question), ACCOUNTINGS, st.sampled_from(("latency", "energy")))
+@given(
+    seeded(lambda dice: sliceable_question(dice, modes=("training",))),
+    ACCOUNTINGS,
+    st.sampled_from((0.0, 0.3, 0.7)),
+    st.booleans(),
+    st.booleans(),
+)
+def test_no_plan_refutes_the_bounds_where_stages_may_train_shards(
+    question: Question, accounting: EnergyAccounting, share: float, scarce: bool, recomputation: bool
+) -> None:
+    space = default_space(*question, shards=3, recomputation=recomputation)
+    problem = Problem.of(*question, accounting, space=space)
+    plans = rated_plans(problem)
+    if not plans:
+        return
+    latency_s, energy_j = limits_of(plans, share)
+    targets = search(problem, (latency_s, np.inf), energy_j if scarce else np.inf)
+    check_bounds(targets, plans)
+    check_answers(targets, plans)
+
+
+@settings(max_examples=examples(15), **QUICK)
+@given(
+    seeded(lambda dice: sliceable_question(dice, modes=("inference", "generate", "training"))),
+    ACCOUNTINGS,
+    st.sampled_from(("latency", "energy")),
+)
 def test_plans_with_shards_are_within_their_gap_of_the_best_of_all(
     question: Question, accounting: EnergyAccounting, objective: str
 ) -> None:

@@ -67,7 +67,6 @@ def test_a_planner_keeps_shards_between_questions() -> None:
     ("field", "ask"),
     [
         ("shards", lambda: SearchSpace.of(blocks(), cluster(2), shards=0)),
-        ("shards", lambda: SearchSpace.of(blocks(mode="training"), cluster(2), shards=2)),
         ("shards", lambda: SearchSpace.of(workload(2, mode="inference"), cluster(2), shards=2)),
         (
             "token_groups",

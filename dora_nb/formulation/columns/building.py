@@ -13,7 +13,7 @@ from dora_nb.domain.plan import Algorithm, Weights, checked_weights
 from dora_nb.domain.qoe import ROUNDING
 from dora_nb.formulation.columns.computing import Computing
 from dora_nb.formulation.columns.dominance import TELLING, not_dominated
-from dora_nb.formulation.columns.held import Held, part_vectors, share_vectors
+from dora_nb.formulation.columns.held import Held, is_whole, part_vectors, share_vectors
 from dora_nb.formulation.columns.memory import Memory
 from dora_nb.formulation.columns.record import Choice, Columns, Counts, Screen
 from dora_nb.formulation.columns.shard_sums import ShardSums
@@ -205,7 +205,7 @@ class _Builder:
             for algorithm, part in recomputed.parts:
                 yield (algorithm, True, None, 0), part, recomputed.held.shares
         yield from self._in_fewer_bits(whole)
-        if 1 < len(group.devices) <= self.problem.space.shards:
+        if 1 < len(group.devices) <= self.problem.space.shards and not hosts:
             yield from self._sliced(whole)
 
     def _in_fewer_bits(self, whole: Held) -> Iterator[tuple[_Way, dict[str, NDArray[np.generic]], Ints]]:
@@ -227,6 +227,9 @@ class _Builder:
             by_layer = np.array([layer.parts for layer in self.workload.layers])
             alike, other = (_count_until(where) for where in (by_layer == parts, ~np.isin(by_layer, (1, parts))))
             can = (alike[whole.stop] > alike[whole.first]) & (other[whole.stop] == other[whole.first])
+            if self.workload.trains and self.workload.tied_parameters:  # no shards at one of two ends that are tied
+                inside = (whole.first > 0) & (whole.stop < self.layers)
+                can &= inside | is_whole(whole.first, whole.stop, self.layers)
             first, stop = whole.first[can], whole.stop[can]
             if not len(first):
                 continue

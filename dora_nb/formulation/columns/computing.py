@@ -15,9 +15,11 @@ from dora_nb.formulation.problem import Problem
 
 
 class Sliced(NamedTuple):
-    """Seconds before each cut of the layers that can be sliced, by weights, each (cuts, devices, samples)."""
+    """Seconds before each cut of the layers that can be sliced, each (cuts, devices, samples)."""
 
     forward_until: dict[Weights | None, Floats]
+    backward_until: Floats
+    step_until: Floats
     token_until: dict[Weights | None, Floats]
 
 
@@ -47,7 +49,8 @@ class Computing:
             for weights, table in tables
             if table.token_s is not None
         }
-        return Sliced(forward, tokens)
+        backward = _until_cut(self.table.backward_s * can[:, None, None])
+        return Sliced(forward, backward, _until_cut(self.table.step_s * can[:, None]), tokens)
 
     @cached_property
     def again_until(self) -> Floats:
@@ -74,10 +77,12 @@ class Computing:
         for place, d in enumerate(group.devices):
             device, samples = self.cluster.devices[d], held.samples[:, place]
             own_forward = _between(forward_until, d, samples, first, stop)
+            own_backward = _between(backward_until, d, samples, first, stop)
             if held.parts:
                 sliced_s = _between(self.sliced.forward_until[weights], d, samples, first, stop)
                 own_forward = own_forward - (1.0 - held.share(place)) * sliced_s
-            own_backward = (backward_until[stop, d][:, samples] - backward_until[first, d][:, samples]).T
+                sliced_s = _between(self.sliced.backward_until, d, samples, first, stop)
+                own_backward = own_backward - (1.0 - held.share(place)) * sliced_s
             busy = own_forward + own_backward
             if hosts:
                 own_host = self.table.forward_s[0, d, samples][:, None], self.table.backward_s[0, d, samples][:, None]
@@ -87,6 +92,9 @@ class Computing:
                 )
                 busy = busy + sum(own_host)
             own_step = self._step_s(d, first, stop, hosts)
+            if held.parts:
+                sliced_step_s = self.sliced.step_until[stop, d] - self.sliced.step_until[first, d]
+                own_step = own_step - (1.0 - held.share(place)) * sliced_step_s
             forward, backward = np.maximum(forward, own_forward), np.maximum(backward, own_backward)
             step = np.maximum(step, own_step)
             own_decode = self._decode_s(held, place, micro_batches // token_groups * samples)

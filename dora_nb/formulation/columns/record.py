@@ -81,7 +81,9 @@ class Columns:
     receive_s, send_s
         Seconds that a micro-batch across the stage's first and its last cut, in either direction, holds the resource
         that the stage's devices share, or the busiest of those they have each. On one medium or switch it is exact;
-        elsewhere transfers hold other resources as well, see :mod:`~dora_nb.formulation.hand_overs`.
+        elsewhere transfers hold other resources as well, see :mod:`~dora_nb.formulation.hand_overs`. Of a stage with
+        shards in training both are what its leader takes, which is the less of the two directions: all devices need
+        what enters, in either one.
     host_forward_s, host_backward_s, host_send_s
         The same of a hosted first layer.
     input_s, label_s, output_s

@@ -38,7 +38,7 @@ class ShardSums:
         """The figures that sums change, by algorithm; each of shape (share vectors or 1, ranges)."""
         ids = [self.cluster.devices[d].id for d in held.group.devices]
         ids = [ids[place] for place in leader_first(self.network, ids)]
-        batches, steps = held.micro_batches, self.workload.decode_steps
+        steps, passes = self.workload.decode_steps, held.micro_batches * (2 if self.workload.trains else 1)
         count = self._of(self.count_until, held)
         pass_bytes = held.micro_batch * self._of(self.bytes_until, held)
         step_bytes = self.workload.batch * self._of(self.token_bytes_until, held)
@@ -51,10 +51,11 @@ class ShardSums:
             used = np.array([name in per_byte.seconds for name in self.resources], dtype=float)
             by_algorithm[algorithm] = dict.fromkeys(NO_SUMS, np.zeros((1, 1))) | {
                 "forward_s": figures["forward_s"] + pass_s,
+                "backward_s": figures["backward_s"] + (pass_s if self.workload.trains else 0.0),
                 "decode_s": figures["decode_s"] + tokens_s,
                 "steps_s": figures["steps_s"] + tokens_s,
-                "sum_j": per_byte.energy_j * (batches * pass_bytes + steps * step_bytes),
-                "sum_air_s": batches * byte_s * pass_bytes[:, :, None] * used,
+                "sum_j": per_byte.energy_j * (passes * pass_bytes + steps * step_bytes),
+                "sum_air_s": passes * byte_s * pass_bytes[:, :, None] * used,
             }
         return by_algorithm
 

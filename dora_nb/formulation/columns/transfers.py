@@ -57,7 +57,10 @@ class Transfers:
         batch = self.workload.batch
         again = len(ids) - 1 if held.parts else 0
         network_bytes = self.directions * batch * leaving + again * batch * entering
-        figures |= {"receive_s": airtime * entering, "send_s": sending * leaving}
+        into = airtime
+        if held.parts and self.workload.trains:  # gradients come and go the other way; the less of the two is counted
+            into, network_bytes = sending, network_bytes + again * batch * leaving
+        figures |= {"receive_s": into * entering, "send_s": sending * leaving}
         if hosts:
             figures["host_send_s"] = airtime * self.cut_bytes[1]
             network_bytes = network_bytes + self.directions * batch * self.cut_bytes[1]
@@ -65,8 +68,9 @@ class Transfers:
         if not held.parts:
             figures |= self._directions(ids, shares)
         if not self.network.one_medium:
-            into, out = airtime * entering, sending * leaving
-            figures["port_s"] = micro_batches * (into + out if self.workload.trains else np.maximum(into, out))
+            both = airtime * (entering + leaving)  # in training all devices receive both, activations and gradients
+            one = np.maximum(airtime * entering, sending * leaving)
+            figures["port_s"] = micro_batches * (both if self.workload.trains else one)
         if self.workload.generates:
             ways = airtime, sending, again
             tokens, sent_bytes = self._tokens(ways, first, stop, micro_batches // token_groups)

@@ -100,7 +100,9 @@ class Family:
 
     def _to_all(self, send_s: Floats, behind: Ints) -> Floats:
         """Seconds of sending to columns each of whose devices may need all of it, given those of sending it once."""
-        return send_s * self.columns.copies[behind] if self.problem.space.shards > 1 else send_s
+        if self.problem.space.shards == 1 or self.trains:  # in training less is counted, see Columns.receive_s
+            return send_s
+        return send_s * self.columns.copies[behind]
 
     def one_medium_s(self, hold_s: Floats) -> Floats:
         """Airtime of hand-overs, both directions in training: on a shared medium only, and none of a device alone."""
