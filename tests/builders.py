@@ -477,7 +477,7 @@ def _with_shares(
             run = [{}, {"recomputes": True}]
         elif problem.space.weights:
             run = [{"weights": each} for each in (None, *problem.space.weights)]
-        if tied in ("synchronised", "hosted") and (shares[0][1] or shares[-1][1]):
+        if (tied == "synchronised" and shares[0][1]) or (tied in ("synchronised", "hosted") and shares[-1][1]):
             continue
         own_sums = [(None,) if sliced else each for (_, sliced), each in zip(shares, sums, strict=True)]
         can_run = [[each for each in run if not (sliced and "recomputes" in each)] for _, sliced in shares]

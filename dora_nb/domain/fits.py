@@ -61,8 +61,9 @@ def _check_shards(plan: Plan, index: int, workload: Workload) -> None:
         raise InputError(field, stage.shards, allowed)
     if sum(stage.shards) not in parts:
         raise InputError(field, stage.shards, f"parts that add up to {parts.pop()}, the parts of the stage's layers")
-    if plan.tied in ("synchronised", "hosted") and index in (0, len(plan.stages) - 1):
-        allowed = "() in the first and the last stage while training tied parameters in two stages (our own limit)"
+    ends = {"synchronised": (0, len(plan.stages) - 1), "hosted": (len(plan.stages) - 1,)}
+    if index in ends.get(plan.tied, ()):
+        allowed = "() in a stage that holds parameters tied to another stage's while training (our own limit)"
         raise InputError(field, stage.shards, allowed)
 
 
