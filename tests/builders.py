@@ -480,7 +480,7 @@ def _with_shares(
         if (tied == "synchronised" and shares[0][1]) or (tied in ("synchronised", "hosted") and shares[-1][1]):
             continue
         own_sums = [(None,) if sliced else each for (_, sliced), each in zip(shares, sums, strict=True)]
-        can_run = [[each for each in run if not (sliced and "recomputes" in each)] for _, sliced in shares]
+        can_run = [[each for each in run if not (sliced and any(each.values()))] for _, sliced in shares]
         runs = itertools.product(*can_run)
         for held, ways, hows in itertools.product(sorted(depths), itertools.product(*own_sums), runs):
             yield Plan(

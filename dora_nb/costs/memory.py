@@ -69,11 +69,6 @@ class MemoryModel:
         return _running_sum([layer.parameters if layer.parts > 1 else 0 for layer in self.workload.layers])
 
     @cached_property
-    def _sliced_int8_parameters(self) -> Floats:
-        both = zip(self.workload.layers, self.workload.int8_parameters, strict=True)
-        return _running_sum([parameters if layer.parts > 1 else 0 for layer, parameters in both])
-
-    @cached_property
     def _sliced_stash(self) -> Floats:
         sliced = [layer.stash_elements - WHOLE_TENSORS * layer.output_elements for layer in self.workload.layers]
         both = zip(self.workload.layers, sliced, strict=True)
@@ -221,10 +216,7 @@ class MemoryModel:
         per_parameter, stashes, directions = float(element), 0, 1
         fixed = np.zeros(np.shape(parameters))
         if weights == "int8":
-            narrow = self._int8_parameters[stop] - self._int8_parameters[first]
-            if is_sliced:
-                narrow = narrow - away * (self._sliced_int8_parameters[stop] - self._sliced_int8_parameters[first])
-            fixed = (1.0 - element) * narrow
+            fixed = (1.0 - element) * (self._int8_parameters[stop] - self._int8_parameters[first])
         if workload.trains:
             per_parameter += element + ADAMW_STATE_BYTES
             stashes, directions = min(in_flight, micro_batches), 2

@@ -170,6 +170,10 @@ class Stage(Record):
             raise InputError("all_reduce", self.all_reduce.algorithm, allowed)
         if self.recomputes:
             raise InputError("recomputes", True, "False with shards: their outputs are summed once a pass")
+        if self.weights:
+            raise InputError(
+                "weights", self.weights, "None with shards, whose parts are not rounded like a whole layer"
+            )
         return self
 
     @property

@@ -136,8 +136,6 @@ def execute(
     for each in (plan, *plans):
         check_fits(each, workload, cluster)
         check_shards_stay(plan, each)
-        if narrow := next((stage for stage in each.stages if stage.shards and stage.weights), None):
-            raise InputError("plan.stages.weights", narrow.weights, "None in a stage with shards, to be run")
         held = next((stage.weights for stage in each.stages if stage.weights), None)
         if held is not None and plans:
             raise InputError(

@@ -72,6 +72,7 @@ def test_a_layer_with_more_tied_parameters_than_parameters() -> None:
         ("shard_sum", lambda: _halved(shards=())),
         ("all_reduce", lambda: _halved(all_reduce={"algorithm": "ring", "leader": "a"})),
         ("recomputes", lambda: _halved(recomputes=True)),
+        ("weights", lambda: _halved(weights="fp16")),
         (
             "stages[0].replicas",
             lambda: _halved(replicas=({"device": "a", "samples": 2}, {"device": "b", "samples": 1})),

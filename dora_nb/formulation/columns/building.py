@@ -216,7 +216,7 @@ class _Builder:
             gains = np.logical_and.reduce([self._gains(smaller, than) for than in wider])
             made = self._held_so(whole.micro_batch, smaller, gains, least, skip_empty=True)
             for algorithm, part in made.parts:
-                yield (algorithm, False, weights, whole.micro_batch if whole.parts else 0), part, made.held.shares
+                yield (algorithm, False, weights, 0), part, made.held.shares
             wider.append(smaller)
 
     def _sliced(self, whole: Held) -> Iterator[tuple[_Way, dict[str, NDArray[np.generic]], Ints]]:
@@ -239,7 +239,6 @@ class _Builder:
             found = self._held_so(whole.micro_batch, held, every.astype(bool), every, skip_empty=True)
             for algorithm, part in found.parts:
                 yield (algorithm, False, None, held.micro_batch), part, found.held.shares
-            yield from self._in_fewer_bits(held)
 
     def _held_so(
         self, micro_batch: int, held: Held, sought: NDArray[np.bool_], least: Floats, *, skip_empty: bool

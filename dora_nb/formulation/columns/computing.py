@@ -17,10 +17,10 @@ from dora_nb.formulation.problem import Problem
 class Sliced(NamedTuple):
     """Seconds before each cut of the layers that can be sliced, each (cuts, devices, samples)."""
 
-    forward_until: dict[Weights | None, Floats]
+    forward_until: Floats
     backward_until: Floats
     step_until: Floats
-    token_until: dict[Weights | None, Floats]
+    token_until: Floats
 
 
 class Computing:
@@ -42,15 +42,13 @@ class Computing:
     def sliced(self) -> Sliced:
         """The same seconds of the layers that can be sliced alone."""
         can = np.array([layer.parts > 1 for layer in self.workload.layers])
-        tables: list[tuple[Weights | None, CostTable]] = [(None, self.table), *self.table.narrower.items()]
-        forward = {weights: _until_cut(table.forward_s * can[:, None, None]) for weights, table in tables}
-        tokens = {
-            weights: _until_cut(table.token_s * can[:, None, None])
-            for weights, table in tables
-            if table.token_s is not None
-        }
-        backward = _until_cut(self.table.backward_s * can[:, None, None])
-        return Sliced(forward, backward, _until_cut(self.table.step_s * can[:, None]), tokens)
+        table, by_layer = self.table, can[:, None, None]
+        return Sliced(
+            _until_cut(table.forward_s * by_layer),
+            _until_cut(table.backward_s * by_layer),
+            _until_cut(table.step_s * can[:, None]),
+            _until_cut((0.0 if table.token_s is None else table.token_s) * by_layer),
+        )
 
     @cached_property
     def again_until(self) -> Floats:
@@ -79,7 +77,7 @@ class Computing:
             own_forward = _between(forward_until, d, samples, first, stop)
             own_backward = _between(backward_until, d, samples, first, stop)
             if held.parts:
-                sliced_s = _between(self.sliced.forward_until[weights], d, samples, first, stop)
+                sliced_s = _between(self.sliced.forward_until, d, samples, first, stop)
                 own_forward = own_forward - (1.0 - held.share(place)) * sliced_s
                 sliced_s = _between(self.sliced.backward_until, d, samples, first, stop)
                 own_backward = own_backward - (1.0 - held.share(place)) * sliced_s
@@ -125,7 +123,7 @@ class Computing:
         device = held.group.devices[place]
         step_s = _between(self.token_until[held.weights], device, samples, held.first, held.stop)
         if held.parts:
-            sliced_s = _between(self.sliced.token_until[held.weights], device, samples, held.first, held.stop)
+            sliced_s = _between(self.sliced.token_until, device, samples, held.first, held.stop)
             step_s = step_s - (1.0 - held.share(place)) * sliced_s
         return np.asarray(self.workload.decode_steps * step_s)
 
