@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 
 from dora_nb.errors import ObjectiveMismatchError
 from dora_nb.formulation.problem import Problem
+from dora_nb.formulation.schedules.serial_schedule import by_head
 from dora_nb.formulation.schedules.transfers import TransferModel
 from dora_nb.planning import scheduling
 from dora_nb.planning.deadline import Deadline
@@ -80,6 +81,27 @@ def test_without_time_or_nodes_the_bound_is_still_true(case: tuple[Problem, obje
             found = by_program(case, 1.2 * best_s, Deadline())
         assert found.bound_s <= best_s * (1 + 1e-9)
         assert found.makespan_s >= best_s * (1 - 1e-9)
+
+
+@settings(max_examples=examples(10), **QUICK)
+@given(seeded(contended))
+def test_whoever_finds_it_the_best_order_is_proven(case: tuple[Problem, object]) -> None:
+    """Lists that are improved, lists that are not, so that more beginnings or the program have to; a rough gap."""
+    problem, plan = case
+    best_s = best_makespan(*shape_and_timing(plan, problem), math.inf)  # type: ignore[arg-type]
+    for plain in (False, True):
+        with pytest.MonkeyPatch.context() as patched:
+            if plain:
+                patched.setattr(scheduling, "_quick", lambda operations, timing, *_: by_head(operations, timing))
+            for gap in (GAP, 0.1):
+                asked = {"below_s": 1.5 * best_s, "gap": gap, "solver": "highs"}
+                found = settle(plan, problem, **asked, deadline=Deadline())  # type: ignore[arg-type]
+                assert found.plan is not None
+                assert best_s * (1 - 1e-9) <= found.makespan_s <= best_s * (1 + gap) * (1 + 1e-5)
+                assert found.makespan_s * (1 - gap) * (1 - 1e-5) <= found.bound_s <= best_s * (1 + 1e-9)
+            late = settle(plan, problem, **asked, deadline=Deadline(time.monotonic() - 1))  # type: ignore[arg-type]
+            assert late.bound_s <= best_s * (1 + 1e-9)
+            assert late.makespan_s >= best_s * (1 - 1e-9)
 
 
 def test_an_order_that_takes_longer_than_the_program_says_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

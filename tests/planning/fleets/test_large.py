@@ -17,14 +17,16 @@ from builders import (
     every_plan,
     examples,
     questions,
+    random_question,
     rated_plans,
+    seeded,
     shape_and_timing,
     workload,
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dora_nb.costs.evaluate import period_s
+from dora_nb.costs.evaluate import evaluate, period_s
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
@@ -41,6 +43,7 @@ from dora_nb.planning.fleets.answer import tell_bounds
 from dora_nb.planning.fleets.class_bound import class_bounds, proven_s
 from dora_nb.planning.fleets.packing import packed
 from dora_nb.planning.fleets.period_bound import PeriodBound, largest
+from dora_nb.planning.fleets.stream import fastest_large_stream
 from dora_nb.planning.pace import fastest_stream
 from dora_nb.planning.plan import plan
 from dora_nb.solvers import Event
@@ -90,6 +93,34 @@ def test_no_plan_keeps_up_with_less_than_the_bound_on_the_period(question: Quest
     for each in every_plan(problem):
         operations, timing = shape_and_timing(each, problem)
         assert least_s <= period_s(each, problem.workload, timing, operations) * (1 + ROUNDING), each
+
+
+def _scarce_stream(dice: Dice) -> Question:
+    """A stream whose network fits on one device, or on several, or nowhere."""
+    work, place = random_question(dice, layers=(2, 4), batches=(1, 2, 4), tied=False, modes=("stream",))
+    layers = tuple(each.replace(parameters=dice.number(10**5, 10**6)) for each in work.layers)
+    whole = 4 * sum(each.parameters for each in layers)
+    devices = [each.replace(memory_bytes=whole * dice.pick((0.2, 0.6, 0.9, 50.0))) for each in place.devices]
+    return work.replace(layers=layers), place.replace(devices=tuple(devices))
+
+
+@settings(max_examples=examples(25), **QUICK)
+@given(seeded(_scarce_stream))
+def test_the_fastest_stream_of_a_fleet_keeps_its_period_and_none_keeps_less_than_the_bound(question: Question) -> None:
+    work, place = question
+    problem = Problem.of(*question, "participating", space=default_space(*question))
+    alone = work.replace(mode="inference", requests_per_s=None)
+    fitting = rated_plans(Problem.of(alone, place, "participating", space=problem.space))
+    least_s = min((period_s(each.plan, work, each.timing, each.operations) for each in fitting), default=np.inf)
+    try:
+        best, best_s, bound_s = fastest_large_stream(problem, 0.01, Deadline())
+    except InfeasibleError:
+        return  # what does not fit tightly may not be found, and none is shown to be there
+    assert bound_s <= least_s * (1 + ROUNDING)
+    assert best_s >= least_s * (1 - ROUNDING)
+    kept = evaluate(best, work.replace(requests_per_s=1 / best_s), place).prediction
+    assert kept.period_s <= best_s * (1 + ROUNDING)
+    assert all(each.memory_bytes <= each.usable_memory_bytes for each in kept.devices)
 
 
 def fleet_question(layers: int, devices: int, types: int, **fields: object) -> Question:
