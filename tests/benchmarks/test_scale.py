@@ -14,11 +14,10 @@ one case), a limit that rules it out 0.12-1.3 s. On the cases of ``test_joint_op
 s or less. Also asked for, with 8 micro-batches, groups of up to 4 and one switch: 16 unlike devices x 48 layers within
 1 % in 10 s, 64 devices of 8 types x 64 layers within 5 % in 30 s and 2 GB, for the makespan of training and for a
 stream's period. They go to the path for large fleets, each in a process of its own, whose peak memory is told. Reached
-for the period, medians of five: 2.6 s, 0.81 % and 0.21 GB; 1.6 s, 1.20 % and 0.13 GB. For the makespan, single runs on
-a machine busy with other work, seconds of the processor: 1.0 % after 9.3-12.5 s and 0.25 GB; 5.0 % after 14-21 s and
-0.18 GB (14, 17 and 27 s with three other seeds). Stopped by the clock, the first is left at 10 % and the second at
-about 20 %, where their last step but one ends. Growth writes a figure for each row into ``DORA_NB_FIGURES``; what it
-reached is in the README.
+for the period, medians of five: 2.6 s, 0.81 % and 0.21 GB; 1.6 s, 1.20 % and 0.13 GB. For the makespan, on an otherwise
+idle machine: 1.0 % after 9.6 and 10.0 s and 0.25 GB, 9.8 % in a third run that the clock stopped after 10 s; 5.0 %
+after 18, 21 and 22 s and 0.18 GB. Growth writes a figure for each row into ``DORA_NB_FIGURES``; what it reached is in
+the README.
 """
 
 from __future__ import annotations
