@@ -6,10 +6,10 @@ Quick cases are medians of five runs. A size that is stopped before it is proven
 nothing about growth, so it is left out of the fit.
 
 Asked for: 30 layers on 8 unlike devices, joint optimum proven to 0.1 % within 1 s, a changed QoE limit within 0.15 s.
-Medians of five on an otherwise idle machine, seconds of the clock: the first plan took 0.45-0.98 s in four of six
-cases, 2.3 s and 4.0 s in the others (in the last, plans as good as the best have to be ruled out by transfer programs
-of 2,500 open pairs); every one is proven to 0.1 %. Then a limit that leaves that plan the best took 0.01 s (0.8 s in
-one case), a limit that rules it out 0.12-1.3 s. On the cases of ``test_joint_optimum.py``, single runs,
+Medians of five on an otherwise idle machine, seconds of the clock: the first plan took 0.41-1.00 s in four of six
+cases, 1.4 s and 3.3 s in the others (in the last, plans as good as the best have to be ruled out by transfer programs
+of 2,500 open pairs); every one is proven to 0.1 %. Then a limit that leaves that plan the best took 0.01 s (0.5 s in
+one case), a limit that rules it out 0.11-1.4 s. On the cases of ``test_joint_optimum.py``, single runs,
 ``Planner.best`` took 0.3-0.6 s at first, and 0.02-0.26 s after each of 36 changed limits of all kinds, half of them 0.1
 s or less. Also asked for, with 8 micro-batches, groups of up to 4 and one switch: 16 unlike devices x 48 layers within
 1 % in 10 s, 64 devices of 8 types x 64 layers within 5 % in 30 s and 2 GB, for the makespan of training and for a
