@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dora_nb.domain.record import Record
 from dora_nb.errors import DocumentError, InputError, MissingDependencyError
 
 _Made = TypeVar("_Made")
@@ -185,6 +186,61 @@ def from_fields(path: str | Path, make: Callable[..., _Made], fields: dict[str, 
     except InputError as error:
         value = f"got {shortened(error.value)}; allowed: {error.allowed}"
         raise DocumentError(path, f"has a field that cannot be used: {error.field}: {value}") from None
+
+
+#: What a file says of itself, beside the fields of what it holds.
+_ABOUT = ("format", "version", "created_by")
+
+
+def write_record(path: str | Path, record: Record, name: str, version: int) -> Path:
+    """Write a record to a JSON file that says what it is, as a whole or not at all; the reverse of :func:`read_record`.
+
+    Parameters
+    ----------
+    path
+        Where to; an existing file is replaced once the new one is complete.
+    record
+        What to write.
+    name, version
+        What the fields ``format`` and ``version`` say.
+
+    Returns
+    -------
+    Path
+        Where it is now.
+
+    Raises
+    ------
+    DocumentError
+        If the file cannot be written.
+    """
+    content = dict(zip(_ABOUT, (name, version, release()), strict=True)) | record.model_dump(mode="json")
+    return write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_record(path: str | Path, what: str, make: Callable[..., _Made], name: str, version: int) -> _Made:
+    """Read a file of :func:`write_record`.
+
+    Parameters
+    ----------
+    path
+        Where it is.
+    what
+        What it should be, e.g. ``sharing``.
+    make
+        The record.
+    name, version
+        What the fields ``format`` and ``version`` must say.
+
+    Raises
+    ------
+    DocumentError
+        If there is no such file, it is something else, or a field of it cannot be used.
+    """
+    path = Path(path)
+    document = read_document(path, what)
+    check_format(path, document, what, name, version)
+    return from_fields(path, make, {key: value for key, value in document.items() if key not in _ABOUT})
 
 
 def read_text(path: Path, what: str) -> str:

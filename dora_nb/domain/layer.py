@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from dora_nb.domain.record import Record
+from dora_nb.domain.record import Record, is_one
 from dora_nb.errors import InputError
 
 Precision = Literal["fp64", "fp32", "fp16", "bf16"]
@@ -21,10 +21,6 @@ OperatorClass = Literal["matmul", "conv", "depthwise", "lookup"]
 #: Sums of a sliced layer's output in a forward pass, and as many in a backward pass: one behind attention, one behind
 #: the feed-forward part.
 SHARD_SUMS = 2
-
-
-def _is_one(number: int) -> bool:
-    return number == 1
 
 
 class NextToken(Record):
@@ -96,7 +92,7 @@ class Layer(Record):
     traffic_elements: int = Field(default=0, ge=0)
     kv_elements: int = Field(default=0, ge=0)
     tied_parameters: int = Field(default=0, ge=0)
-    parts: int = Field(default=1, ge=1, exclude_if=_is_one)
+    parts: int = Field(default=1, ge=1, exclude_if=is_one)
     next_token: NextToken | None = None
 
     @model_validator(mode="after")

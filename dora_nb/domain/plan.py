@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from dora_nb.domain.certificate import Certificate
 from dora_nb.domain.prediction import Prediction
-from dora_nb.domain.record import Record
+from dora_nb.domain.record import Record, is_one
 from dora_nb.domain.transfer import HOSTED, Transfer
 from dora_nb.errors import InputError
 
@@ -206,10 +206,6 @@ class Stage(Record):
         return tuple(itertools.pairwise(bounds))
 
 
-def _is_one(number: int) -> bool:
-    return number == 1
-
-
 class Plan(Record):
     """A complete set of decisions for one workload on one cluster.
 
@@ -244,7 +240,7 @@ class Plan(Record):
     tied: TiedPlacement = "none"
     overlap: bool = True
     chunks: int = Field(default=1, ge=1, le=MOST_CHUNKS)
-    token_groups: int = Field(default=1, ge=1, exclude_if=_is_one)
+    token_groups: int = Field(default=1, ge=1, exclude_if=is_one)
     transfer_order: tuple[Transfer, ...] = ()
     prediction: Prediction | None = None
     certificate: Certificate | None = None

@@ -36,6 +36,11 @@ def input_error(error: ValidationError, prefix: str = "") -> InputError:
     return InputError(field or "value", value, allowed)
 
 
+def is_one(number: int) -> bool:
+    """Whether a count is what it is unless somebody says otherwise: such a field is left out of files."""
+    return number == 1
+
+
 class Record(BaseModel):
     """A frozen record: checked when it is built, unknown fields refused, hashable by content."""
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from dora_nb.domain.document import check_format, from_fields, read_document, release, write_whole
+from dora_nb.domain.document import read_record, write_record
 from dora_nb.domain.serving import Serving
 
 #: What the field ``format`` of a serving file says, and the version this release writes and reads.
@@ -32,8 +31,7 @@ def save_serving(path: str | Path, serving: Serving) -> Path:
     DocumentError
         If the file cannot be written.
     """
-    content = {"format": FORMAT, "version": VERSION, "created_by": release()} | serving.model_dump(mode="json")
-    return write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return write_record(path, serving, FORMAT, VERSION)
 
 
 def load_serving(path: str | Path) -> Serving:
@@ -54,8 +52,4 @@ def load_serving(path: str | Path) -> Serving:
     DocumentError
         If there is no such file, it is no serving file, or a field of it cannot be used.
     """
-    path = Path(path)
-    document = read_document(path, "serving")
-    check_format(path, document, "serving", FORMAT, VERSION)
-    fields = {key: value for key, value in document.items() if key not in ("format", "version", "created_by")}
-    return from_fields(path, Serving, fields)
+    return read_record(path, "serving", Serving, FORMAT, VERSION)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from dora_nb.domain.document import check_format, from_fields, read_document, release, write_whole
+from dora_nb.domain.document import read_record, write_record
 from dora_nb.domain.sharing import Sharing
 
 #: What the field ``format`` of a sharing file says, and the version this release writes and reads.
@@ -32,8 +31,7 @@ def save_sharing(path: str | Path, sharing: Sharing) -> Path:
     DocumentError
         If the file cannot be written.
     """
-    content = {"format": FORMAT, "version": VERSION, "created_by": release()} | sharing.model_dump(mode="json")
-    return write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return write_record(path, sharing, FORMAT, VERSION)
 
 
 def load_sharing(path: str | Path) -> Sharing:
@@ -54,8 +52,4 @@ def load_sharing(path: str | Path) -> Sharing:
     DocumentError
         If there is no such file, it is no sharing file, or a field of it cannot be used.
     """
-    path = Path(path)
-    document = read_document(path, "sharing")
-    check_format(path, document, "sharing", FORMAT, VERSION)
-    fields = {key: value for key, value in document.items() if key not in ("format", "version", "created_by")}
-    return from_fields(path, Sharing, fields)
+    return read_record(path, "sharing", Sharing, FORMAT, VERSION)

@@ -14,6 +14,7 @@ from dora_nb.costs.table import CostTable, cost_table
 from dora_nb.costs.timeline import TimelineEntry
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.conditions import Condition
+from dora_nb.domain.qoe import ROUNDING
 from dora_nb.domain.sharing import Sharing
 from dora_nb.domain.stream import Stream
 from dora_nb.errors import InputError
@@ -264,6 +265,6 @@ class _Rounds:
             requests = self.tasks.cameras[camera].requests
             latency_s = end_s - own.phase_s - (number + request / requests) * self.tasks.round_s
             latencies_s[camera].append(latency_s)
-            late += own.deadline_s is not None and latency_s > own.deadline_s * (1 + 1e-9)
+            late += own.deadline_s is not None and latency_s > own.deadline_s * (1 + ROUNDING)
         asked = rounds * sum(camera.requests for camera in self.tasks.cameras)
         return SharedRun(tuple(map(tuple, latencies_s)), late, len(over) == asked)

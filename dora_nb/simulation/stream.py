@@ -15,6 +15,7 @@ from dora_nb.costs.table import CostTable, cost_table
 from dora_nb.costs.timeline import TimelineEntry
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
+from dora_nb.domain.qoe import ROUNDING
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.simulation.engine import Sharing, run_step
@@ -45,7 +46,7 @@ class StreamRun:
 
     def late(self, latency_s: float) -> int:
         """How many requests took longer than that."""
-        return sum(each > latency_s * (1 + 1e-9) for each in self.latencies_s)
+        return sum(each > latency_s * (1 + ROUNDING) for each in self.latencies_s)
 
     def __repr__(self) -> str:
         over = [each for each in self.latencies_s if each < math.inf]

@@ -72,6 +72,17 @@ def search(
     return targets
 
 
+def check_against_all(problem: Problem, share: float, scarce: bool) -> None:
+    """Bounds and answers against every plan that fits, at a share of what plans take; with scarce energy or any."""
+    plans = rated_plans(problem)
+    if not plans:
+        return
+    latency_s, energy_j = limits_of(plans, share)
+    targets = search(problem, (latency_s, np.inf), energy_j if scarce else np.inf)
+    check_bounds(targets, plans)
+    check_answers(targets, plans)
+
+
 def check_bounds(targets: Targets, plans: Sequence[Rated]) -> None:
     """No transfer order of any plan refutes a bound."""
     energy_limit_j = targets.energy_limit_j
@@ -143,13 +154,7 @@ def test_no_plan_refutes_the_bounds_where_stages_may_recompute(
 ) -> None:
     """Every stage of the plans compared with may recompute, whether or not it fits without."""
     problem = Problem.of(*question, accounting, space=default_space(*question, recomputation=True))
-    plans = rated_plans(problem)
-    if not plans:
-        return
-    latency_s, energy_j = limits_of(plans, share)
-    targets = search(problem, (latency_s, np.inf), energy_j if scarce else np.inf)
-    check_bounds(targets, plans)
-    check_answers(targets, plans)
+    check_against_all(problem, share, scarce)
 
 
 @pytest.mark.parametrize(("held", "makespan_s"), [(3, 12.0), (2, 12.5)])
@@ -205,13 +210,7 @@ def test_no_plan_refutes_the_bounds_where_weights_may_be_held_in_fewer_bits(
 ) -> None:
     """Every stage of the plans compared with may hold them so, whether or not it gains."""
     problem = Problem.of(*question, accounting, space=default_space(*question, weights=weights))
-    plans = rated_plans(problem)
-    if not plans:
-        return
-    latency_s, energy_j = limits_of(plans, share)
-    targets = search(problem, (latency_s, np.inf), energy_j if scarce else np.inf)
-    check_bounds(targets, plans)
-    check_answers(targets, plans)
+    check_against_all(problem, share, scarce)
 
 
 @settings(max_examples=examples(30), **QUICK)
@@ -231,13 +230,7 @@ def test_no_plan_refutes_the_bounds_where_stages_may_have_shards(
 ) -> None:
     space = default_space(*question, shards=ways[0], weights=ways[1])
     problem = Problem.of(*question, accounting, space=space, overlap=not scarce)
-    plans = rated_plans(problem)
-    if not plans:
-        return
-    latency_s, energy_j = limits_of(plans, share)
-    targets = search(problem, (latency_s, np.inf), energy_j if scarce else np.inf)
-    check_bounds(targets, plans)
-    check_answers(targets, plans)
+    check_against_all(problem, share, scarce)
 
 
 @settings(max_examples=examples(15), **QUICK)
@@ -253,13 +246,7 @@ def test_no_plan_refutes_the_bounds_where_stages_may_train_shards(
 ) -> None:
     space = default_space(*question, shards=3, recomputation=recomputation)
     problem = Problem.of(*question, accounting, space=space)
-    plans = rated_plans(problem)
-    if not plans:
-        return
-    latency_s, energy_j = limits_of(plans, share)
-    targets = search(problem, (latency_s, np.inf), energy_j if scarce else np.inf)
-    check_bounds(targets, plans)
-    check_answers(targets, plans)
+    check_against_all(problem, share, scarce)
 
 
 @settings(max_examples=examples(15), **QUICK)
