@@ -11,6 +11,6 @@ same column. Of the share vectors of a group only those that no other beats in e
 """
 
 from dora_nb.formulation.columns.building import build_columns, stage_columns
-from dora_nb.formulation.columns.record import Choice, Columns, Counts, Screen, leader_first
+from dora_nb.formulation.columns.record import Choice, Columns, Considered, Screen, leader_first
 
-__all__ = ["Choice", "Columns", "Counts", "Screen", "build_columns", "leader_first", "stage_columns"]
+__all__ = ["Choice", "Columns", "Considered", "Screen", "build_columns", "leader_first", "stage_columns"]

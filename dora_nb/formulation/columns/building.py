@@ -15,7 +15,7 @@ from dora_nb.formulation.columns.computing import Computing
 from dora_nb.formulation.columns.dominance import TELLING, not_dominated
 from dora_nb.formulation.columns.held import Held, is_whole, part_vectors, share_vectors
 from dora_nb.formulation.columns.memory import Memory
-from dora_nb.formulation.columns.record import Choice, Columns, Counts, Screen
+from dora_nb.formulation.columns.record import Choice, Columns, Considered, Screen
 from dora_nb.formulation.columns.shard_sums import ShardSums
 from dora_nb.formulation.columns.sums import Sums
 from dora_nb.formulation.columns.transfers import Transfers
@@ -94,18 +94,8 @@ def stage_columns(problem: Problem, micro_batch: int, group: Group, first: int, 
     return Columns.join(parts)
 
 
-def _everything(
-    micro_batch: Counts,
-    token_groups: Counts,
-    code: Counts,
-    first: Ints,
-    stop: Ints,
-    both_s: Floats,
-    decode_s: Floats,
-    energy_j: Floats,
-) -> NDArray[np.bool_]:
-    del micro_batch, token_groups, code, first, stop, decode_s, energy_j
-    return np.ones(both_s.shape, dtype=bool)
+def _everything(stages: Considered) -> NDArray[np.bool_]:
+    return np.ones(stages.both_s.shape, dtype=bool)
 
 
 #: How a group runs a stage: algorithm, whether it recomputes, weights, ``sliced``; see :class:`Choice`.
@@ -251,7 +241,7 @@ class _Builder:
         both_s = figures["forward_s"] + figures["backward_s"]
         dynamic_j, decode_s = figures["compute_j"], figures["decode_s"]
         place = micro_batch, held.token_groups, held.group.code, held.first, held.stop
-        kept = sought & self.screen(*place, both_s, decode_s, dynamic_j) & self._lasts(held, figures)
+        kept = sought & self.screen(Considered(*place, both_s, decode_s, dynamic_j)) & self._lasts(held, figures)
         if skip_empty and not kept.any():
             return _Found(held, kept, least, [])
         rows, ranges = _needed(kept)  # the others are not looked at again
@@ -368,4 +358,4 @@ class _Builder:
         energy_j = self.workload.batch * (rest.energy_j[group_only, stop] - rest.energy_j[group_only, first])
         own_s = rest.decode_s[token_groups]
         decode_s = own_s[group_only, stop] - own_s[group_only, first]
-        return self.screen(micro_batch, token_groups, group.code, first, stop, both_s, decode_s, energy_j)
+        return self.screen(Considered(micro_batch, token_groups, group.code, first, stop, both_s, decode_s, energy_j))

@@ -18,10 +18,31 @@ from dora_nb.formulation.fleet import Fleet, Group, Ints
 Counts = int | Ints
 
 
-#: Which stages may still matter: (micro-batch, groups of tokens, group code, first, stop, seconds both ways, seconds of
-#: steps after the first token, joules) -> mask. Arrays of one entry per layer range, or of one per share vector and
-#: range.
-Screen = Callable[[Counts, Counts, Counts, Ints, Ints, Floats, Floats, Floats], NDArray[np.bool_]]
+class Considered(NamedTuple):
+    """Stages that are asked about, in arrays of one entry per layer range, or of one per share vector and range.
+
+    Attributes
+    ----------
+    micro_batch, token_groups, code
+        Samples of a micro-batch, groups that tokens are generated in, and the devices' code.
+    first, stop
+        Layers.
+    both_s, decode_s, energy_j
+        Seconds of a micro-batch both ways, and of the steps after the first token; joules above idling.
+    """
+
+    micro_batch: Counts
+    token_groups: Counts
+    code: Counts
+    first: Ints
+    stop: Ints
+    both_s: Floats
+    decode_s: Floats
+    energy_j: Floats
+
+
+#: Which stages may still matter.
+Screen = Callable[[Considered], NDArray[np.bool_]]
 
 
 class Choice(NamedTuple):

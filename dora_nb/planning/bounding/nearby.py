@@ -11,10 +11,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dora_nb.costs.table import Floats
 from dora_nb.domain.plan import Plan
-from dora_nb.formulation.columns import Columns
-from dora_nb.formulation.columns.record import Counts, Screen
+from dora_nb.formulation.columns import Columns, Considered, Screen
 from dora_nb.formulation.fleet import Ints
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.bounding.partitions import Candidates
@@ -89,20 +87,9 @@ class Near:
     def screen(self, screen: Screen) -> Screen:
         """Leaves out all that is not close, and what another screen does; it sets nothing aside."""
 
-        def may_matter(
-            micro_batch: Counts,
-            token_groups: Counts,
-            code: Counts,
-            first: Ints,
-            stop: Ints,
-            both_s: Floats,
-            decode_s: Floats,
-            energy_j: Floats,
-        ) -> NDArray[np.bool_]:
-            assert isinstance(code, int), "columns are made group by group"
-            close = self.close(code, first, stop)
-            if not close.any():
-                return np.zeros(both_s.shape, dtype=bool)
-            return close & screen(micro_batch, token_groups, code, first, stop, both_s, decode_s, energy_j)
+        def may_matter(stages: Considered) -> NDArray[np.bool_]:
+            assert isinstance(stages.code, int), "columns are made group by group"
+            close = self.close(stages.code, stages.first, stages.stop)
+            return close & screen(stages) if close.any() else np.zeros(stages.both_s.shape, dtype=bool)
 
         return may_matter

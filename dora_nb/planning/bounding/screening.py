@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dora_nb.costs.table import Floats
-from dora_nb.formulation.columns import Columns, Counts, Screen
+from dora_nb.formulation.columns import Columns, Considered, Screen
 from dora_nb.formulation.fleet import Ints
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.bounding.targets import Figures, Targets
@@ -28,16 +28,8 @@ def screen(problem: Problem, targets: Targets, deadline: Deadline | None = None)
         [problem.cluster.devices[same[0]].idle_w for same in problem.fleet.types]
     )
 
-    def may_matter(
-        micro_batch: Counts,
-        token_groups: Counts,
-        code: Counts,
-        first: Ints,
-        stop: Ints,
-        both_s: Floats,
-        decode_s: Floats,
-        energy_j: Floats,
-    ) -> NDArray[np.bool_]:
+    def may_matter(stages: Considered) -> NDArray[np.bool_]:
+        micro_batch, token_groups, code, first, stop, both_s, decode_s, energy_j = stages
         before, after = code * cuts + first, code * cuts + stop
         load_s = batch * load.around(before, after)
         others_j = batch * energy.around(before, after)
@@ -64,7 +56,7 @@ def screened(columns: Columns, problem: Problem, targets: Targets) -> Columns:
     c = columns
     both_s = c.forward_s + c.backward_s
     place = c.micro_batch, c.token_groups, c.code, c.first, c.stop
-    kept = screen(problem, targets)(*place, both_s, c.decode_s, c.energy_j)
+    kept = screen(problem, targets)(Considered(*place, both_s, c.decode_s, c.energy_j))
     return columns.take(kept)
 
 
