@@ -139,8 +139,8 @@ def settle(
     """The best transfer schedule of a plan that beats a makespan, or the proof that none does.
 
     First the bound of every medium and the windows that a shorter schedule would leave, then schedules by list and by
-    serial scheduling in one, two and four chunks, then from more beginnings, then the transfer program for what is
-    still open.
+    serial scheduling in one, two and four chunks. If the windows that a still shorter one would leave do not refute it,
+    schedules from more beginnings, then the transfer program for what is still open.
 
     Parameters
     ----------
@@ -168,12 +168,18 @@ def settle(
         best = _better(best, plan.replace(chunks=chunks), problem, _quick, enough_s=enough_s, deadline=deadline)
         if best.makespan_s <= enough_s or deadline.passed:
             return best
-    if windows.decide(best.makespan_s):
-        whole = plan.replace(chunks=min(problem.space.chunk_counts))
-        best = _better(best, whole, problem, _patient, enough_s=enough_s, deadline=deadline)
-        if best.makespan_s <= enough_s or deadline.passed:
-            return best
+    if not windows.decide(_worth_s(best, gap)):
+        return _bounded(best, _worth_s(best, gap))
+    whole = plan.replace(chunks=min(problem.space.chunk_counts))
+    best = _better(best, whole, problem, _patient, enough_s=enough_s, deadline=deadline)
+    if best.makespan_s <= enough_s or deadline.passed:
+        return best
     return _by_program(best, finest, windows, problem, gap, solver, deadline)
+
+
+def _worth_s(best: Settled, gap: float) -> float:
+    """What a schedule has to beat: the best by the gap, or, without one, what anything shorter may beat."""
+    return best.makespan_s if best.plan is None else best.makespan_s * (1 - gap)
 
 
 def operations_and_timing(plan: Plan, problem: Problem) -> tuple[Operations, Timing]:
@@ -221,8 +227,7 @@ def _by_program(
     """The transfer program over the finest chunks, of which every coarser schedule is a special case."""
     if len(windows.operations.transfers) > MOST_TRANSFERS:
         return best
-    # Without a plan the makespan is one that is worth being beaten by anything.
-    below_s = best.makespan_s if best.plan is None else best.makespan_s * (1 - gap)
+    below_s = _worth_s(best, gap)
     if not windows.decide(below_s):
         return _bounded(best, below_s)
     if len(windows.undecided()) > MOST_PAIRS:

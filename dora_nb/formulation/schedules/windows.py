@@ -1,8 +1,9 @@
 """When transfers can start: windows from precedence, from the media, and from a makespan to beat.
 
 The order of two transfers on one medium is open until something decides it: precedence, a rule that loses nothing, or
-a window too small for one of the two orders. What stays open is the transfer program's to decide
-(:mod:`dora_nb.formulation.schedules.transfers`).
+a window too small for one of the two orders. Windows get smaller by what is decided, and by whole sets of transfers
+that one must wait for (:mod:`dora_nb.formulation.schedules.edge_finding`). What stays open is the transfer program's to
+decide (:mod:`dora_nb.formulation.schedules.transfers`).
 
 Sources: heads and tails as in Carlier, "The one-machine sequencing problem" (1982); disjunctions decided by windows as
 in Carlier and Pinson, "An algorithm for solving the job-shop problem" (1989), which call it immediate selection.
@@ -22,6 +23,7 @@ from dora_nb.costs.operations import Operations, Timing
 from dora_nb.costs.table import Floats
 from dora_nb.domain.qoe import ROUNDING
 from dora_nb.formulation.fleet import Ints
+from dora_nb.formulation.schedules.edge_finding import least_heads_s
 
 
 @dataclass
@@ -34,7 +36,7 @@ class Windows:
         Of the plan.
     head_s, tail_s
         Seconds from the iteration's start to an operation's earliest start, and from its start to the iteration's
-        earliest end.
+        earliest end; once :meth:`decide` was asked, in iterations no longer than its makespan.
     """
 
     operations: Operations
@@ -46,6 +48,7 @@ class Windows:
         count = len(self.operations.operations)
         self._after: list[dict[int, float]] = [{} for _ in range(count)]  # what follows, and how long after the start
         self._duration_s = [self.timing.duration_s[kind] for kind in self.operations.classes]
+        self._least_head_s, self._least_tail_s = [0.0] * count, list(self._duration_s)  # whatever paths say
         for index, before in enumerate(self.operations.predecessors):
             for earlier in before:
                 self._after[earlier][index] = self._duration_s[earlier]
@@ -104,7 +107,7 @@ class Windows:
             for later in after:
                 waiting[later] += 1
         order = [index for index in range(count) if waiting[index] == 0]
-        head_s = [0.0] * count
+        head_s = list(self._least_head_s)
         for index in order:  # grows while it is walked
             for later, lag_s in self._after[index].items():
                 head_s[later] = max(head_s[later], head_s[index] + lag_s)
@@ -112,7 +115,7 @@ class Windows:
                 if waiting[later] == 0:
                     order.append(later)
         assert len(order) == count, "decided orders never contradict each other"
-        tail_s = list(self._duration_s)
+        tail_s = list(self._least_tail_s)
         for index in reversed(order):
             for later, lag_s in self._after[index].items():
                 tail_s[index] = max(tail_s[index], lag_s + tail_s[later])
@@ -201,13 +204,27 @@ class Windows:
             if not (forth | back).all():
                 return False
             decided = forth != back
-            if not decided.any():
+            if decided.any():
+                earlier, later = np.where(forth, first, second)[decided], np.where(forth, second, first)[decided]
+                for pair in zip(self._transfers[earlier].tolist(), self._transfers[later].tolist(), strict=True):
+                    self._put(*pair)
+            elif not self._raise(limit_s):
                 return True
-            earlier, later = np.where(forth, first, second)[decided], np.where(forth, second, first)[decided]
-            for pair in zip(self._transfers[earlier].tolist(), self._transfers[later].tolist(), strict=True):
-                self._put(*pair)
             self._measure()
         return False
+
+    def _raise(self, limit_s: float) -> bool:
+        """Raise heads and tails by sets of transfers that one must wait for; whether any rose."""
+        head_s, tail_s = np.array(self.head_s), np.array(self.tail_s)
+        for name in self.media:
+            on = np.array([index for index, held in self.held_s.items() if name in held])
+            held_s = np.array([self.held_s[index][name] for index in on.tolist()])
+            head_s[on] = least_heads_s(head_s[on], limit_s - tail_s[on] + held_s, held_s)
+            # The same from the end backwards, where a medium is free for as long as the latency lasts.
+            tail_s[on] = held_s + least_heads_s(tail_s[on] - held_s, limit_s - head_s[on], held_s)
+        rose = (head_s > self.head_s + ROUNDING * limit_s).any() or (tail_s > self.tail_s + ROUNDING * limit_s).any()
+        self._least_head_s, self._least_tail_s = head_s.tolist(), tail_s.tolist()
+        return bool(rose)
 
 
 def _bits(numbers: Sequence[int], places: Ints) -> NDArray[np.bool_]:
