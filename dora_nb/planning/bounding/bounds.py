@@ -90,6 +90,10 @@ class Bounds:
             for ladder in self.targets.asked
         )
 
+    def leaves_room(self, hosted: Ints, code: Ints, cut: Ints) -> NDArray[np.bool_]:
+        """Whether the devices still unused can do the layers still missing within the longest makespan of interest."""
+        return np.asarray(self.load_s.take(self._index(hosted, code, cut)) <= self.within_s)
+
     def promising(self, labels: Labels, behind: Ints, front: Ints) -> NDArray[np.bool_]:
         """Which pairs of a label and a column in front of it are worth a label, by their largest row without transfers.
 

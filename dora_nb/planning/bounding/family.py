@@ -64,12 +64,6 @@ class Family:
         inner = (self.problem.workload.token_bytes(cut) for cut in range(1, self.layers))
         return np.array([0.0, *inner, float(INTEGER_BYTES)])
 
-    @cached_property
-    def by_stop(self) -> list[Ints]:
-        """Columns that end at each cut and may have stages behind them."""
-        c = self.columns
-        return [np.flatnonzero((c.stop == cut) & ~c.hosts) for cut in range(self.layers + 1)]
-
     def token_s(self, ahead: Ints, behind: Ints) -> Floats:
         """Seconds of the hand-overs of one group between two columns in all steps after the first token."""
         c, steps = self.columns, self.problem.workload.decode_steps

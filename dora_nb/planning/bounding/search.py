@@ -165,36 +165,29 @@ class Search:
     def _pairs(self, labels: Labels, needed: int, most: int) -> Iterator[tuple[Ints, Ints]]:
         """Labels and columns that end where they begin, without a device in common; many at once, as two arrays.
 
-        Columns that need fewer micro-batches in flight than ``needed``, or hold more than ``most``, are left out.
+        Columns that need fewer micro-batches in flight than ``needed``, or hold more than ``most``, are left out. So is
+        what the layers and devices used up alone leave no room for: labels of one such kind, and columns of one, are
+        looked at together.
         """
-        c, fleet = self.c, self.c.fleet
-        of_use = (c.most_in_flight >= needed) & (c.least_in_flight <= most)
-        hosted = c.hosts[labels.last]
-        by_cut = np.argsort(labels.cut, kind="stable")
-        cuts, begin = np.unique(labels.cut[by_cut], return_index=True)
-        found: list[tuple[Ints, Ints]] = []
-        count = 0
-        for cut, own in zip(cuts.tolist(), np.split(by_cut, begin[1:]), strict=True):
-            front = self.family.by_stop[cut]
-            front = front[of_use[front]]
-            if not len(front):
-                continue
+        c, codes, place = self.c, self.c.fleet.codes, self.family.layers + 1
+        of_use = np.flatnonzero((c.most_in_flight >= needed) & (c.least_in_flight <= most) & ~c.hosts)
+        behind = _Alike.of((labels.cut * 2 + c.hosts[labels.last]) * codes + labels.code)
+        front = _Alike.of(((c.stop * codes + c.code) * place + c.first)[of_use])
+        cut_of, (stop_of, first_of) = behind.key // (2 * codes), (front.key // (codes * place), front.key % place)
+        hosted_of, code_of, front_code_of = behind.key // codes % 2, behind.key % codes, front.key // place % codes
+        met = []
+        for cut in np.unique(cut_of).tolist():
+            ahead = np.arange(*np.searchsorted(stop_of, (cut, cut + 1)))
+            own = np.flatnonzero(cut_of == cut)[:, None]
+            fits = c.fleet.fit_together(code_of[own], front_code_of[ahead])
             # A hosted first layer ends the pipeline at cut 1; nothing may run layer 0 again.
-            again = c.first[front] == 0
-            rows = max(1, 4 * _BLOCK // len(front))
-            for start in range(0, len(own), rows):
-                behind = own[start : start + rows]
-                fits = fleet.fit_together(labels.code[behind][:, None], c.code[front][None])
-                if again.any() and hosted[behind].any():
-                    fits &= ~(hosted[behind][:, None] & again[None])
-                row, column = np.nonzero(fits)
-                found.append((behind[row], front[column]))
-                count += len(row)
-                if count >= _BLOCK:
-                    yield _joined_pairs(found)
-                    found, count = [], 0
-        if count:
-            yield _joined_pairs(found)
+            fits &= ~((hosted_of[own] == 1) & (first_of[ahead] == 0))
+            row, column = np.nonzero(fits)
+            met.append((own[row, 0], ahead[column]))
+        rows, columns = (np.concatenate(each) for each in zip(*met, strict=True))
+        room = self.bounds.leaves_room(hosted_of[rows], code_of[rows] + front_code_of[columns], first_of[columns])
+        for some, others in _members(behind, front, rows[room], columns[room]):
+            yield some, of_use[others]
 
     def _joined(self, behind: Labels, front: Ints, parents: Ints, in_flight: int) -> Labels:
         c, batches = self.c, self.family.micro_batches
@@ -257,9 +250,33 @@ class Search:
             self.targets.set_aside(*self.bounds.of(labels))
 
 
-def _joined_pairs(found: list[tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
-    behind, front = zip(*found, strict=True)
-    return np.concatenate(behind), np.concatenate(front)
+@dataclass(frozen=True)
+class _Alike:
+    """Places of equal keys, key by key: those of the i-th are ``count[i]`` of ``places`` from ``begin[i]`` on."""
+
+    key: Ints
+    places: Ints
+    begin: Ints
+    count: Ints
+
+    @classmethod
+    def of(cls, keys: Ints) -> _Alike:
+        places = np.argsort(keys, kind="stable")
+        key, begin, count = np.unique(keys[places], return_index=True, return_counts=True)
+        return cls(key, places, begin, count)
+
+
+def _members(some: _Alike, others: _Alike, i: Ints, j: Ints) -> Iterator[tuple[Ints, Ints]]:
+    """Every place of the i-th key of some with every one of the j-th of others, about a block at a time."""
+    ends = np.cumsum(some.count[i] * others.count[j])
+    for start in range(0, int(ends[-1]) if len(ends) else 0, _BLOCK):
+        stop = min(start + _BLOCK, int(ends[-1]))
+        first, last = np.searchsorted(ends, (start, stop - 1), side="right")
+        inside = np.clip(ends[first : last + 1], start, stop)
+        pair = np.repeat(np.arange(first, last + 1), np.diff(inside, prepend=start))
+        across = others.count[j[pair]]
+        along = np.arange(start, stop) - (ends[pair] - some.count[i[pair]] * across)
+        yield some.places[some.begin[i[pair]] + along // across], others.places[others.begin[j[pair]] + along % across]
 
 
 def _among_equals(keys: Ints) -> Ints:
