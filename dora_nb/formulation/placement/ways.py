@@ -3,11 +3,13 @@
 For a number of micro-batches in flight this is a multiple-choice knapsack. Its linear relaxation takes steps from the
 fastest ways towards smaller ones in the order of seconds per byte saved; up to the step that is cut it is a solution
 too (Sinha and Zoltners, "The multiple-choice knapsack problem", 1979). So every stage gets a valid lower bound and a
-way to run at once, and only stages that matter are solved exactly.
+way to run at once, and only stages that matter are solved exactly. What ways add to the bytes that enter and leave a
+stage counts as computing where it adds to it: the least in the lower bound, the most in the way at hand.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,33 +39,81 @@ class _Steps:
     held_bytes: Floats
 
 
+@dataclass(frozen=True)
+class _Added:
+    """Seconds that each way of a layer adds to a hand-over with another one; their units, and whether it leaves."""
+
+    layer: int
+    unit: int
+    other: int
+    leaves: bool
+    seconds: dict[str, float]
+
+
 class WayTable:
     """Least seconds of stages on one kind of device, by micro-batches in flight."""
 
     def __init__(self, problem: MeasuredProblem, units: Units, downsets: Downsets, kind: Kind) -> None:
         self.problem, self.units, self.downsets, self.kind = problem, units, downsets, kind
         self.members = downsets.members.astype(float)
-        self.cap_bytes = problem.devices[kind.device].memory_bytes
+        cap_bytes = problem.devices[kind.device].memory_bytes
+        self.room_bytes = np.inf if cap_bytes is None else cap_bytes
         self.type = problem.devices[kind.device].type
+        self._added = self._added_s()
         self._steps: dict[int, _Steps] = {}
         self._stacks: dict[int, tuple[NDArray[np.int64], Floats, Floats, Floats, Floats]] = {}
         self._exact: dict[int, dict[tuple[int, int], float]] = {}
 
     @property
     def matters(self) -> bool:
-        """Whether memory is limited and some layer has a choice."""
-        return self.cap_bytes is not None and any(
+        """Whether some layer has a choice, and memory is limited or ways differ in what they add to hand-overs."""
+        if self._added:
+            return True
+        return np.isfinite(self.room_bytes) and any(
             len(ways_on(self.problem, layer, self.kind)) > 1 for layers in self.units.layers for layer in layers
         )
+
+    def _added_s(self) -> list[_Added]:
+        """What ways add to hand-overs above the least that any way of the layer adds; none where it is the same."""
+        rules, rate = self.problem.execution, self.problem.devices[self.kind.device].bytes_per_s
+        added, home = [], self.units.home()
+        if rate is None or rules.transfers == "link" or (rules.overlap != "none" and rules.objective == "period"):
+            return []
+        for layer, other, leaves in _hand_overs(self.problem):
+            if rules.transfers == ("receiver" if leaves else "sender") or home[layer] == home[other]:
+                continue
+            name = self.problem.layers[other].name
+            more = {way.way: way.more_bytes.get(name, 0.0) for way in ways_on(self.problem, layer, self.kind)}
+            least = min(more.values(), default=0.0)
+            seconds = {way: rules.crossings * (each - least) / rate for way, each in more.items()}
+            if any(seconds.values()):
+                added.append(_Added(layer, home[layer], home[other], leaves, seconds))
+        return added
+
+    def _added_on(self, inner: int, outer: int) -> dict[int, list[_Added]]:
+        """Those whose hand-over enters or leaves a stage, by layer."""
+        inside = self.downsets.members[outer] & ~self.downsets.members[inner]
+        silent = inner == 0 and not self.problem.execution.first_stage_sends
+        found: dict[int, list[_Added]] = {}
+        for each in self._added:
+            if inside[each.unit] and not inside[each.other] and not (each.leaves and silent):
+                found.setdefault(each.layer, []).append(each)
+        return found
+
+    def _most_added_s(self, inside: Floats) -> Floats:
+        """What the worst ways of stages add to hand-overs; ``inside`` has the units of each, shape (ends, units)."""
+        most = np.array([max(each.seconds.values()) for each in self._added])
+        here = np.array([each.unit for each in self._added], dtype=np.int64)
+        there = np.array([each.other for each in self._added], dtype=np.int64)
+        return np.asarray((inside[:, here] * (1 - inside[:, there])) @ most)
 
     def times(self, inner: int, outer: Ints, most: int, buffers: Floats) -> tuple[Floats, Floats]:
         """Lower bounds and what a solution takes, for 1 to ``most`` micro-batches in flight, shape (ends, most)."""
         units, saved, lost, time_s, held = self._stack(most)
         inside = self.members[outer] - self.members[inner]  # (ends, units)
         base_s, base_bytes = inside @ time_s.T, inside @ held.T  # (ends, most)
-        assert self.cap_bytes is not None, "ways matter only where memory is limited"
-        need = base_bytes + buffers[:, None] - self.cap_bytes
-        lower, upper = base_s.copy(), base_s.copy()
+        need = base_bytes + buffers[:, None] - self.room_bytes
+        lower, upper = base_s.copy(), base_s + self._most_added_s(inside)[:, None]
         tight = np.flatnonzero((need > 0).any(axis=1))
         if len(tight) and units.shape[1]:
             chosen = inside[tight][:, units]  # (tight, most, steps)
@@ -113,8 +163,11 @@ class WayTable:
             for unit in np.flatnonzero(self.downsets.members[outer] & ~self.downsets.members[inner])
             for layer in self.units.layers[unit]
         ]
-        room = np.inf if self.cap_bytes is None else self.cap_bytes - buffers
-        choices = [self._points(layer, in_flight) for layer in layers]
+        # As full as the bounds allow, which are differences of sums: what rounding hides is for the evaluation to see.
+        room, added = self.room_bytes * (1 + 1e-12) - buffers, self._added_on(inner, outer)
+        choices = [self._points(layer, in_flight, added.get(layer, ())) for layer in layers]
+        if np.isinf(room):
+            choices = [each[-1:] for each in choices]  # the fastest
         least = [*np.cumsum([min(held for held, _, _ in each) for each in choices[::-1]])[::-1].tolist(), 0.0]
         quick = [*np.cumsum([min(seconds for _, seconds, _ in each) for each in choices[::-1]])[::-1].tolist(), 0.0]
         # States (bytes, seconds, back pointer) by layer, none beaten at both.
@@ -149,15 +202,15 @@ class WayTable:
         return seconds, chosen, proven
 
     def _greedy_s(self, inner: int, outer: int, in_flight: int, buffers: float) -> float:
-        if self.cap_bytes is None:
-            return np.inf
         _, upper = self.times(inner, np.array([outer]), in_flight, np.array([buffers]))
         return float(upper[0, in_flight - 1])
 
-    def _points(self, layer: int, in_flight: int) -> list[tuple[float, float, Way]]:
+    def _points(self, layer: int, in_flight: int, added: Sequence[_Added] = ()) -> list[tuple[float, float, Way]]:
         """(bytes held, seconds, way) of a layer, least bytes first, those beaten at both left out."""
-        ways = ways_on(self.problem, layer, self.kind)
-        points = [(way.memory_bytes + in_flight * way.in_flight_bytes, way.time_s[self.type], way) for way in ways]
+        points = []
+        for way in ways_on(self.problem, layer, self.kind):
+            seconds = way.time_s[self.type] + sum(each.seconds[way.way] for each in added)
+            points.append((way.memory_bytes + in_flight * way.in_flight_bytes, seconds, way))
         points.sort(key=lambda point: (point[0], point[1]))
         kept: list[tuple[float, float, Way]] = []
         for point in points:
@@ -211,3 +264,14 @@ class WayTable:
             time_s, held = np.stack([steps.time_s for steps in each]), np.stack([steps.held_bytes for steps in each])
             self._stacks[most] = units, saved, lost, time_s, held
         return self._stacks[most]
+
+
+def _hand_overs(problem: MeasuredProblem) -> Iterator[tuple[int, int, bool]]:
+    """A layer at one end of a tensor, the one at the other end, and whether the tensor leaves the first."""
+    where = problem.layer_index
+    for tensor in problem.tensors:
+        if tensor.producer is None:
+            continue
+        for name in tensor.consumers:
+            yield where[name], where[tensor.producer], False
+            yield where[tensor.producer], where[name], True

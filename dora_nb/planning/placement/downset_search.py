@@ -185,13 +185,13 @@ class DownsetSearch:
         """Seconds of the stages by micro-batches in flight, infinite where memory is too small, shape (ends, most)."""
         cap = self.problem.devices[self.table.kinds[kind].device].memory_bytes
         most = self._most_in_flight
-        if cap is None:
-            return np.asarray(rows.time_s[kind][:, None])
-        fixed, growing = rows.fixed_bytes[kind], rows.in_flight_bytes[kind]
         if self.chooses[kind]:
             found = self._way_times(kind, inner, outer, rows)
             self.ways[kind].correct(inner, outer, found)
             return found
+        if cap is None:
+            return np.asarray(rows.time_s[kind][:, None])
+        fixed, growing = rows.fixed_bytes[kind], rows.in_flight_bytes[kind]
         counts = np.arange(1, most + 1)
         fits = fixed[:, None] + counts * growing[:, None] <= cap
         return np.asarray(np.where(fits, rows.time_s[kind][:, None], np.inf))
@@ -233,7 +233,7 @@ class DownsetSearch:
         """Put stages on one kind of devices in front."""
         states = self.states
         first, second = self.table.parts(option, rows, inner, outer)
-        quickest = np.maximum(times[:, 0] / option.replicas + first, second)
+        quickest = np.maximum(times.min(axis=1) / option.replicas + first, second)
         keep = np.flatnonzero(quickest < (self.below if self.measure != "airtime" else np.inf))
         if self.measure == "airtime":
             keep = np.flatnonzero(quickest <= self.limit_s)
