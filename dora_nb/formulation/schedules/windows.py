@@ -25,6 +25,9 @@ from dora_nb.domain.qoe import ROUNDING
 from dora_nb.formulation.fleet import Ints
 from dora_nb.formulation.schedules.edge_finding import least_heads_s
 
+#: Transfers on one medium up to which sets of them are looked at: time and memory grow with the square of their number.
+_MOST_TOGETHER = 600
+
 
 @dataclass
 class Windows:
@@ -218,6 +221,8 @@ class Windows:
         head_s, tail_s = np.array(self.head_s), np.array(self.tail_s)
         for name in self.media:
             on = np.array([index for index, held in self.held_s.items() if name in held])
+            if len(on) > _MOST_TOGETHER:
+                continue
             held_s = np.array([self.held_s[index][name] for index in on.tolist()])
             head_s[on] = least_heads_s(head_s[on], limit_s - tail_s[on] + held_s, held_s)
             # The same from the end backwards, where a medium is free for as long as the latency lasts.
