@@ -26,6 +26,7 @@ from dora_nb.domain.architecture import INTEGER_BYTES
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.fits import check_fits
 from dora_nb.domain.plan import Plan, Replica, Stage
+from dora_nb.domain.serving import Batching
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 
@@ -288,6 +289,20 @@ def check_times(table: CostTable, slots: int) -> None:
     most = table.forward_s.shape[2] - 1
     if most < slots:
         raise InputError("table", f"times of up to {most} samples", f"those of {slots}, for as many slots")
+
+
+def check_wave(wave: int, plan: Plan, batching: Batching = "continuous") -> None:
+    """Refuse a wave that a plan's slots cannot hold, or that would be let in by whole groups anyway.
+
+    Raises
+    ------
+    InputError
+        Naming the value and what is allowed.
+    """
+    most = plan.micro_batch * plan.micro_batches if batching == "continuous" else 1
+    if not 1 <= wave <= most:
+        allowed = f"from 1 to {most}, the slots of all groups" if batching == "continuous" else "1, to batch statically"
+        raise InputError("wave", wave, allowed)
 
 
 def serving_plan(stages: list[tuple[int, int, str]], slots: int, groups: int) -> Plan:

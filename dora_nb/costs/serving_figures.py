@@ -16,7 +16,12 @@ REQUESTS = 120
 
 
 def serving_figures(
-    service: Service, requests_per_s: float, *, requests: int = REQUESTS, batching: Batching = "continuous"
+    service: Service,
+    requests_per_s: float,
+    *,
+    requests: int = REQUESTS,
+    batching: Batching = "continuous",
+    wave: int = 1,
 ) -> ServingFigures:
     """Play the first requests of those that arrive evenly spaced, the first one at an empty cluster.
 
@@ -30,12 +35,14 @@ def serving_figures(
         How many are looked at.
     batching
         Who joins when.
+    wave
+        Of continuous batching: requests that join together at least.
 
     Returns
     -------
     ServingFigures
     """
-    played = play_rounds(service, evenly_spaced(requests_per_s, requests), batching)
+    played = play_rounds(service, evenly_spaced(requests_per_s, requests), batching, wave)
     first_s, latency_s = played.first_token_s - played.arrival_s, played.end_s - played.arrival_s
     each_s = (played.last_token_s - played.first_token_s) / max(service.tokens - 1, 1)
     before, after = _waiting(played)

@@ -4,6 +4,12 @@ Whoever is ready first has a stage, or the media that a transfer needs, first; a
 its turn on all of them. Among those ready at the same time inputs come before groups, and groups before outputs. A
 waiting request goes to the first group that comes to a boundary with a free slot; if groups are empty, to the first of
 them at once. All of that is our own choice.
+
+A prompt takes a stage for as long as many tokens do, and meanwhile the other stages run out of groups, since those come
+round but once and then wait behind it. Requests that join one by one, wherever a slot is free, bring a prompt into every
+few rounds. So requests may join in *waves*: none until several wait and as many slots are free, then all of these, one
+in each round of a group, so that prompts follow each other through the stages, and tokens do between waves. They end as
+they have begun, one after the other, and so does the next wave begin. That too is our own choice.
 """
 
 from __future__ import annotations
@@ -54,7 +60,41 @@ class Played:
     together: int
 
 
-def play_rounds(service: Service, arrivals_s: Sequence[float], batching: Batching = "continuous") -> Played:
+class Gate:
+    """Who may join where requests do so in waves.
+
+    Parameters
+    ----------
+    wave
+        As many must wait, and as many slots be free, before any joins.
+    """
+
+    def __init__(self, wave: int) -> None:
+        self.wave, self._left = wave, 0
+
+    def is_open(self, waiting: int, free: int, more_come: bool) -> bool:
+        """Whether somebody may join; once it was opened until all have who then could.
+
+        Parameters
+        ----------
+        waiting, free
+            Requests without a slot, and slots of all groups that nobody has.
+        more_come
+            If not, those who are left are a wave however few they are.
+        """
+        could = min(waiting, free)
+        if not self._left and could >= (self.wave if more_come else 1):
+            self._left = could
+        return self._left > 0
+
+    def pass_one(self) -> None:
+        """One of a wave joins."""
+        self._left -= 1
+
+
+def play_rounds(
+    service: Service, arrivals_s: Sequence[float], batching: Batching = "continuous", wave: int = 1
+) -> Played:
     """Play all rounds, from an empty cluster until all requests have their tokens.
 
     Parameters
@@ -65,8 +105,10 @@ def play_rounds(service: Service, arrivals_s: Sequence[float], batching: Batchin
         When requests arrive, in order.
     batching
         Who joins when.
+    wave
+        Of continuous batching: requests that join together at least; 1: whoever waits joins where a slot is free.
     """
-    return _Rounds(service, arrivals_s, batching).run()
+    return _Rounds(service, arrivals_s, batching, wave).run()
 
 
 def evenly_spaced(requests_per_s: float, requests: int) -> list[float]:
@@ -75,18 +117,21 @@ def evenly_spaced(requests_per_s: float, requests: int) -> list[float]:
 
 
 class _Group:
-    """A group on its way: who is in its slots, with how many tokens, and on which leg it is."""
+    """A group on its way: who is in its slots, with how many tokens, how many leave next, and on which leg it is."""
 
     def __init__(self) -> None:
         self.tokens: dict[int, int] = {}
         self.joining: list[int] = []
         self.leg = 0
+        self.done = 0
         self.asleep = True
 
 
 class _Rounds:
-    def __init__(self, service: Service, arrivals_s: Sequence[float], batching: Batching) -> None:
+    def __init__(self, service: Service, arrivals_s: Sequence[float], batching: Batching, wave: int) -> None:
         self.service, self.batching = service, batching
+        self.gate = Gate(wave) if wave > 1 else None
+        self.free_slots = service.slots * service.groups
         self.arrivals = [round(each / service.tick_s) for each in arrivals_s]
         count = len(self.arrivals)
         self.joined, self.first, self.last, self.over = ([0] * count for _ in range(4))
@@ -137,6 +182,8 @@ class _Rounds:
         """Whether an empty group may go."""
         if self.batching == "static" and self.to_come:
             return len(self.waiting) >= self.service.slots
+        if self.gate is not None:
+            return self.gate.is_open(len(self.waiting), self.free_slots, self.to_come > 0)
         return bool(self.waiting)
 
     def _go_on(self, now: int, number: int) -> None:
@@ -160,10 +207,10 @@ class _Rounds:
 
     def _board(self, now: int, group: _Group) -> bool:
         """At a boundary waiting requests join; whether there is anybody in the group."""
-        free = self.service.slots - len(group.tokens)
-        if self.batching == "static" and (group.tokens or not self._are_enough()):
-            free = 0
-        for _ in range(min(free, len(self.waiting))):
+        self.free_slots += group.done
+        group.done = 0
+        for _ in range(self._joining(group)):
+            self.free_slots -= 1
             request = self.waiting.popleft()
             self.joined[request] = now
             group.tokens[request] = 0
@@ -176,6 +223,18 @@ class _Rounds:
         self._wake(now)
         return True
 
+    def _joining(self, group: _Group) -> int:
+        """How many join a group that is at a boundary."""
+        free = self.service.slots - len(group.tokens)
+        if self.batching == "static" and (group.tokens or not self._are_enough()):
+            return 0
+        if self.gate is None:
+            return min(free, len(self.waiting))
+        if free and self._are_enough():
+            self.gate.pass_one()
+            return 1
+        return 0
+
     def _have_tokens(self, end: int, group: _Group) -> None:
         """Everybody in a group has one token more; who has all of them leaves."""
         for request in group.joining:
@@ -186,6 +245,7 @@ class _Rounds:
         done = [request for request, tokens in group.tokens.items() if tokens == self.service.tokens]
         for request in done:
             del group.tokens[request]
+            group.done += 1
             self.last[request] = end
         if done:
             heapq.heappush(self.coming, (end, LEAVES, len(self.leaving)))

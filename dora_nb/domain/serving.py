@@ -131,6 +131,9 @@ class Serving(Record):
         What was asked.
     batching
         See :data:`Batching`.
+    wave
+        Requests wait until so many do and as many slots are free; then all who can join, one in each round of a group.
+        1: whoever waits joins where a slot is free.
     plan
         Its micro-batch is the slots of a group, its micro-batches the groups: as a plan of mode ``generate`` it is
         that of a batch that fills all slots.
@@ -156,6 +159,7 @@ class Serving(Record):
     cluster: str
     goal: ServingGoal
     batching: Batching
+    wave: int = Field(default=1, ge=1)
     plan: Plan
     figures: ServingFigures
     value: float

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from dora_nb.costs.serving import Service
+from dora_nb.costs.serving import Service, check_wave
 from dora_nb.costs.serving_rounds import Played, play_rounds
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.fits import check_fits
@@ -91,6 +91,7 @@ def serve_requests(
     arrivals_s: Sequence[float],
     model: object = None,
     *,
+    wave: int = 1,
     data: object = None,
     seed: int = 0,
     dtype: str | None = None,
@@ -106,6 +107,8 @@ def serve_requests(
         One request, and what it was planned for.
     arrivals_s
         When each request arrives, in order, from the moment when all devices are ready.
+    wave
+        That of the :class:`~dora_nb.domain.serving.Serving`: requests that join together at least.
     model, data, seed, dtype
         What is computed, as for :func:`~dora_nb.executor.launch.execute`; a prompt is a sample of the data. Without a
         model: a small random network of the workload's structure, in fp64.
@@ -119,7 +122,7 @@ def serve_requests(
     Raises
     ------
     InputError
-        If the plan cannot serve such requests, or arrivals are not in order.
+        If the plan cannot serve such requests, arrivals are not in order, or it cannot have such a wave.
     ExecutionError
         If a worker fails.
     """
@@ -130,6 +133,7 @@ def serve_requests(
     check_fits(plan, together, cluster)
     if any(len(stage.replicas) > 1 for stage in plan.stages) or plan.token_groups != plan.micro_batches:
         raise InputError("plan", plan.devices, "one device a stage and a micro-batch a group, as dora_nb.serve plans")
+    check_wave(wave, plan)
     require_torch()
     from dora_nb.executor.reference import reference_run
     from dora_nb.executor.tasks.assemble import task_of
@@ -145,8 +149,8 @@ def serve_requests(
         session.clear()
         session.prepare(assembled.plan, fresh=True)
         session.commit(assembled.plan)
-        predicted = _predicted(assembled, cluster, session.probe(), arrivals_s)
-        served = session.serve(arrivals_s)
+        predicted = _predicted(assembled, cluster, session.probe(), arrivals_s, wave)
+        served = session.serve(arrivals_s, wave)
         one_by_one = assembled.plan.replace(
             micro_batch=1,
             micro_batches=len(arrivals_s),
@@ -170,7 +174,9 @@ def _closed_on_error(given: WorkerPool) -> Iterator[WorkerPool]:
         raise
 
 
-def _predicted(assembled: Assembled, cluster: Cluster, link: Link | None, arrivals_s: Sequence[float]) -> Played:
+def _predicted(
+    assembled: Assembled, cluster: Cluster, link: Link | None, arrivals_s: Sequence[float], wave: int
+) -> Played:
     """What the cost model expects of this machine, which keeps inputs where they are needed."""
     from dora_nb.executor.measuring.profile import profile_layers
 
@@ -182,7 +188,7 @@ def _predicted(assembled: Assembled, cluster: Cluster, link: Link | None, arriva
     }
     table = replace(tables[None], narrower={weights: each for weights, each in tables.items() if weights})
     request = assembled.workload.replace(batch=1, source=None, sink=None)
-    return play_rounds(Service(plan, request, here, table), arrivals_s)
+    return play_rounds(Service(plan, request, here, table), arrivals_s, wave=wave)
 
 
 def _run_of(served: Served, alone: Sequence[tuple[int, ...]], predicted: Played) -> ServedRun:

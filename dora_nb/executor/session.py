@@ -283,10 +283,10 @@ class Session:
             device: each.replace(iteration=self._on_own_clock(device, each.iteration)) for device, each in done.items()
         }
 
-    def serve(self, arrivals_s: Sequence[float]) -> Served:
-        """Serve requests for tokens, which arrive at these times; what the first stage says."""
+    def serve(self, arrivals_s: Sequence[float], wave: int) -> Served:
+        """Serve requests for tokens, which arrive at these times and join in waves; what the first stage says."""
         assert self.plan is not None, "serving follows a commit"
-        orders = {device: Serve(arrivals_s=tuple(arrivals_s)) for device in self.plan.devices}
+        orders = {device: Serve(arrivals_s=tuple(arrivals_s), wave=wave) for device in self.plan.devices}
         return self._ask(orders, Served, "serving requests", self._wait_s)[self.plan.devices[0]]
 
     def answered(self) -> Answered | None:

@@ -255,7 +255,7 @@ class Worker:
         return Iterated(iteration=_report(order.step, iteration), copying_s=time.perf_counter() - began_s)
 
     def _serve(self, order: Serve) -> Served:
-        told = self._membership.serve(order.arrivals_s)
+        told = self._membership.serve(order.arrivals_s, order.wave)
         if told is None:
             return Served()
         began_s, served = told

@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from dora_nb.costs.serving import Leg, Service
+from dora_nb.costs.serving import Leg, Service, check_wave
 from dora_nb.costs.table import CostTable, cost_table
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
@@ -90,6 +90,7 @@ def play(
     arrivals_s: Sequence[float],
     *,
     batching: Batching = "continuous",
+    wave: int = 1,
     table: CostTable | None = None,
 ) -> ServedRequests:
     """Simulate requests that arrive at these times, from an empty cluster until all have their tokens.
@@ -104,19 +105,23 @@ def play(
         Ascending, e.g. :func:`poisson_arrivals`.
     batching
         Who joins when.
+    wave
+        Of continuous batching: requests that join together at least, e.g. that of a
+        :class:`~dora_nb.domain.serving.Serving`.
     table
         Compute times; the roofline estimate when None.
 
     Raises
     ------
     InputError
-        If the plan cannot serve such requests, or there is no arrival, or one before another.
+        If the plan cannot serve such requests or have such a wave, or there is no arrival, or one before another.
     """
     if len(arrivals_s) == 0 or arrivals_s[0] < 0 or any(np.diff(arrivals_s) < 0):
         raise InputError("arrivals_s", list(arrivals_s)[:5], "at least one time, from 0 on, in order")
     if table is None:
         table = cost_table(workload.replace(batch=plan.micro_batch), cluster)
-    return _Cluster(Service(plan, workload, cluster, table), arrivals_s, batching).run()
+    check_wave(wave, plan, batching)
+    return _Cluster(Service(plan, workload, cluster, table), arrivals_s, batching, wave).run()
 
 
 class _Place:
@@ -139,8 +144,10 @@ class _Cluster:
     #: At one time places are let go first, then requests come to wait, inputs are sent, groups go on, outputs leave.
     FREE, WAIT, INPUT, GROUP, OUTPUT = range(5)
 
-    def __init__(self, service: Service, arrivals_s: Sequence[float], batching: Batching) -> None:
-        self.service, self.is_static = service, batching == "static"
+    def __init__(self, service: Service, arrivals_s: Sequence[float], batching: Batching, wave: int) -> None:
+        self.service, self.is_static, self.wave = service, batching == "static", wave
+        self.to_join = 0  # of a wave that has begun
+        self.taken = 0  # slots
         self.now = 0
         self.events: list[tuple[int, int, int, Process | _Place]] = []
         self.places: dict[str, _Place] = {}
@@ -219,18 +226,32 @@ class _Cluster:
             self._at(self.now, (self.GROUP, number), self._group(number))
 
     def _could_go(self) -> bool:
+        if self.wave > 1:
+            if self.to_join == 0:
+                able = min(len(self.queue), self.service.groups * self.service.slots - self.taken)
+                self.to_join = able if able >= self.wave or not self.outside else 0
+            return self.to_join > 0
         wanted = self.service.slots if self.is_static and self.outside else 1
         return len(self.queue) >= wanted
+
+    def _boarding(self, had: int) -> list[int]:
+        """Who joins a group that has so many."""
+        room = self.service.slots - had
+        if self.wave > 1:
+            room = 1 if room and self._could_go() else 0
+            self.to_join -= room
+        elif self.is_static and (had or not self._could_go()):
+            room = 0
+        new = [self.queue.popleft() for _ in range(min(room, len(self.queue)))]
+        self.taken += len(new)
+        return new
 
     def _group(self, number: int) -> Process:
         """Rounds until nobody is left."""
         service, last = self.service, len(self.service.devices) - 1
         had: dict[int, int] = {}  # tokens of everybody in a slot
         while True:
-            new: list[int] = []
-            if not self.is_static or (not had and self._could_go()):
-                while self.queue and len(had) + len(new) < service.slots:
-                    new.append(self.queue.popleft())
+            new = self._boarding(len(had))
             if not had and not new:
                 self.resting = sorted([*self.resting, number])
                 return
@@ -251,6 +272,7 @@ class _Cluster:
                 had = {request: tokens for request, tokens in had.items() if tokens < service.tokens}
             if had and last:
                 yield service.carry(service.back, 0, len(had))
+            self.taken -= len(done)
 
     def _output(self, requests: list[int]) -> Process:
         """What they have got is sent to the sink."""

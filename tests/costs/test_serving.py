@@ -16,6 +16,7 @@ from dora_nb.costs.serving_figures import needed_bytes, serving_figures
 from dora_nb.costs.serving_rounds import evenly_spaced, play_rounds
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.plan import Plan
+from dora_nb.domain.serving import Batching
 from dora_nb.errors import InputError
 from dora_nb.formulation.schedules.list_schedule import list_schedule
 
@@ -51,6 +52,18 @@ def test_static_batching_waits_for_the_whole_batch_and_until_all_have_their_toke
     # Two together at 1 s: 4 s of prompts and twice 0.4 s; then the last one, which nobody follows.
     assert played.first_token_s == pytest.approx([5.0, 5.0, 5.8 + 2.0])
     assert played.last_token_s == pytest.approx([5.8, 5.8, 8.2])
+
+
+def test_a_wave_joins_one_a_round_once_as_many_wait_and_slots_are_free() -> None:
+    """Nobody joins before 1 s; the first then has its prompt passed, the second follows a round later.
+
+    The third waits for a slot, until the first has left at 5.6 s; as it is the last one, it is a wave by itself.
+    """
+    service = service_of(two_layers(), serving_plan(ALONE, 2, 1))
+    played = play_rounds(service, [0.0, 1.0, 1.5], wave=2)
+    assert played.joined_s == pytest.approx([1.0, 3.0, 5.6])
+    assert played.first_token_s == pytest.approx([3.0, 5.2, 7.8])
+    assert played.last_token_s == pytest.approx([5.6, 7.8, 8.2])
 
 
 def test_two_groups_compute_while_the_other_is_elsewhere() -> None:
@@ -108,8 +121,10 @@ def test_every_slot_has_its_cache_at_its_longest() -> None:
 def test_no_requests_are_served_sooner_than_what_is_said_of_the_plan(served: tuple[Case, Plan], dice: Dice) -> None:
     service = service_of(*served)
     arrivals = random_arrivals(dice, service, 10)
-    for batching in ("continuous", "static"):
-        played = play_rounds(service, arrivals, batching)
+    ways: list[tuple[Batching, int]] = [("continuous", 1), ("static", 1)]
+    ways.append(("continuous", dice.number(1, service.slots * service.groups)))
+    for way in ways:
+        played = play_rounds(service, arrivals, *way)
         rounded = 1 + 1e-9
         assert np.all((played.first_token_s - played.arrival_s) * rounded >= service.first_token_alone_s)
         assert np.all(

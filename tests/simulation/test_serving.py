@@ -11,12 +11,15 @@ from served import Case, random_arrivals, random_served, service_of, two_layers
 from dora_nb.costs.serving import serving_plan
 from dora_nb.costs.serving_rounds import evenly_spaced, play_rounds
 from dora_nb.domain.plan import Plan
+from dora_nb.domain.serving import Batching
 from dora_nb.errors import InputError
 from dora_nb.simulation.serving import ServedRequests, play, poisson_arrivals
 
 
-def played(case: Case, plan: Plan, arrivals_s: list[float], batching: str = "continuous") -> ServedRequests:
-    return play(plan, case.work, case.place, arrivals_s, batching=batching, table=case.table)  # type: ignore[arg-type]
+def played(
+    case: Case, plan: Plan, arrivals_s: list[float], batching: Batching = "continuous", wave: int = 1
+) -> ServedRequests:
+    return play(plan, case.work, case.place, arrivals_s, batching=batching, wave=wave, table=case.table)
 
 
 @settings(max_examples=examples(60))
@@ -29,9 +32,11 @@ def test_every_token_comes_when_it_is_predicted(served: tuple[Case, Plan], dice:
         evenly_spaced(rate, 12),
         poisson_arrivals(rate, 12, seed=dice.number(0, 99)),
     ):
-        for batching in ("continuous", "static"):
-            simulated = played(*served, arrivals, batching)
-            predicted = play_rounds(service, arrivals, batching)
+        total = service.slots * service.groups
+        ways: list[tuple[Batching, int]] = [("continuous", 1), ("static", 1), ("continuous", dice.number(1, total))]
+        for batching, wave in ways:
+            simulated = played(*served, arrivals, batching, wave)
+            predicted = play_rounds(service, arrivals, batching, wave)
             assert np.array_equal(simulated.first_token_at_s, predicted.first_token_s)
             assert np.array_equal(simulated.last_token_at_s, predicted.last_token_s)
             assert np.array_equal(simulated.end_s, predicted.end_s)

@@ -194,10 +194,13 @@ class Serve(Record):
     ----------
     arrivals_s
         When each arrives, in order, from the moment when all devices begin.
+    wave
+        Requests that join together at least; 1: whoever waits joins where a slot is free.
     """
 
     kind: Literal["serve"] = "serve"
     arrivals_s: tuple[float, ...]
+    wave: int = 1
 
 
 class Save(Record):

@@ -141,8 +141,8 @@ class Membership:
         data = self.replica.batch(step, first)
         return interpreter.run(program, data, arriving_from_s=began_s, on_event=on_event)
 
-    def serve(self, arrivals_s: Sequence[float]) -> tuple[float, ServedHere] | None:
-        """Serve requests that arrive at these times.
+    def serve(self, arrivals_s: Sequence[float], wave: int) -> tuple[float, ServedHere] | None:
+        """Serve requests that arrive at these times, in waves of so many at least.
 
         Returns
         -------
@@ -161,7 +161,7 @@ class Membership:
             return bisect.bisect_right(arrivals_s, time.perf_counter() - began_s)
 
         prompts = self.replica.prompts(len(arrivals_s))
-        return began_s, lead(stage, self.transport, plan, prompts, self.job.task.new_tokens, come)
+        return began_s, lead(stage, self.transport, plan, prompts, self.job.task.new_tokens, come, wave)
 
     def so_far(self) -> Iteration | None:
         """What is done of the last iteration, also if it was given up; None if it did not begin."""

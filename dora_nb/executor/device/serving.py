@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dora_nb.costs.serving_rounds import Gate
 from dora_nb.domain.plan import Plan
 from dora_nb.executor.device.cache import KeyValueCache
 from dora_nb.executor.device.transport import Transport
@@ -156,6 +157,7 @@ def lead(
     prompts: Sequence[Tensor],
     new_tokens: int,
     come: Come,
+    wave: int = 1,
 ) -> ServedHere:
     """Serve requests as the first stage.
 
@@ -173,8 +175,10 @@ def lead(
         That each gets.
     come
         How many of them have come.
+    wave
+        Requests that join together at least; 1: whoever waits joins where a slot is free.
     """
-    return _Lead(stage, transport, plan, prompts, new_tokens, come).run()
+    return _Lead(stage, transport, plan, prompts, new_tokens, come, wave).run()
 
 
 class _Lead:
@@ -186,8 +190,10 @@ class _Lead:
         prompts: Sequence[Tensor],
         new_tokens: int,
         come: Come,
+        wave: int,
     ) -> None:
         self.stage, self.transport, self.plan = stage, transport, plan
+        self.gate = Gate(wave) if wave > 1 else None
         self.prompts, self.new_tokens, self.come = prompts, new_tokens, come
         self.members: list[dict[int, int]] = [{} for _ in range(plan.token_groups)]  # request by row
         self.under_way: deque[tuple[int, Round, Tensor | None]] = deque()
@@ -219,8 +225,8 @@ class _Lead:
         slots, members = self.plan.micro_batch, self.members[group]
         rows = range(group * slots, (group + 1) * slots)
         going = tuple(members)
-        waiting = min(self.come(len(self.served.rounds)), len(self.prompts)) - self.joined
-        joining = tuple(row for row in rows if row not in members)[:waiting] if waiting > 0 else ()
+        free = tuple(row for row in rows if row not in members)
+        joining = free[: self._may_join()] if free else ()
         if not going and not joining:
             return
         for row in joining:
@@ -239,6 +245,18 @@ class _Lead:
         self.transport.send(_head(who, slots), self.plan.devices[1], WHO, "hand-over")
         _hand_on(self.stage, self.transport, who, left, self.plan.devices[1])
         self.under_way.append((group, who, None))
+
+    def _may_join(self) -> int:
+        """How many requests may join a group now, if it has as many slots."""
+        come = min(self.come(len(self.served.rounds)), len(self.prompts))
+        waiting = come - self.joined
+        if self.gate is None:
+            return waiting
+        free = self.plan.micro_batch * self.plan.token_groups - sum(map(len, self.members))
+        if not self.gate.is_open(waiting, free, come < len(self.prompts)):
+            return 0
+        self.gate.pass_one()
+        return 1
 
     def _returned(self, who: Round, chosen: Tensor | None) -> Tensor:
         """Tokens chosen for all of a round."""

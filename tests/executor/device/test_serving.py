@@ -22,7 +22,7 @@ from dora_nb.executor.tasks.scale import scale_down
 NEW_TOKENS, PROMPT = 6, 7
 
 
-def served(lab, plan, stages, prompts, task, come):
+def served(lab, plan, stages, prompts, task, come, wave=1):
     """All devices as threads; what the first one says, and that nothing is left over."""
     told: list[ServedHere] = []
 
@@ -32,7 +32,7 @@ def served(lab, plan, stages, prompts, task, come):
         }
         stage = SlotStage(stages[device], caches, task)
         if device == plan.devices[0]:
-            told.append(lead(stage, transport, plan, prompts, NEW_TOKENS, come))
+            told.append(lead(stage, transport, plan, prompts, NEW_TOKENS, come, wave))
         else:
             follow(stage, transport, plan, device)
 
@@ -79,6 +79,23 @@ def test_every_request_gets_the_tokens_that_it_gets_alone(lab, cuts, slots, grou
     assert max(together) <= slots
     if come is one_a_round and slots > 1:  # prompts pass while others go on, of unequal age
         assert any(who.joining and who.going for who in told.rounds)
+
+
+def test_requests_join_in_waves_one_a_round(lab):
+    plan, wave = plan_of((0, 3, 6), 2, 2), 3
+    workload = lab.workload(lab.architectures["untied"], "generate", 4, PROMPT, new_tokens=NEW_TOKENS)
+    small, plan = scale_down(plan, workload)
+    task = random_task(small, 3)
+    layers = built_layers(task.network.build(), dtype=task.torch_dtype, seed=task.seed)
+    layers.eval()
+    prompts = [each.inputs[0] for each in (task.data.build().micro_batch(0, index, 1) for index in range(11))]
+    stages = {device: {layer: layers[layer] for layer in Replica(device, plan, task).layers} for device in plan.devices}
+    told = served(lab, plan, stages, prompts, task, lambda rounds: 10 + (rounds > 20), wave)
+    assert told.tokens == [alone(layers, prompt) for prompt in prompts]
+    joining = [len(who.joining) for who in told.rounds]
+    # One is yet to come. Four slots for the first wave; round 12 is the last one of the third request, behind which three slots are free.
+    assert joining[:15] == [1, 1, 1, 1, *[0] * 10, 1]
+    assert sum(joining) == len(prompts)
 
 
 @pytest.mark.parametrize(("name", "attention"), [("qwen3", "sdpa"), ("llama", "eager")])
