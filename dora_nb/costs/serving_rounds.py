@@ -6,10 +6,10 @@ waiting request goes to the first group that comes to a boundary with a free slo
 them at once. All of that is our own choice.
 
 A prompt takes a stage for as long as many tokens do, and meanwhile the other stages run out of groups, since those come
-round but once and then wait behind it. Requests that join one by one, wherever a slot is free, bring a prompt into every
-few rounds. So requests may join in *waves*: none until several wait and as many slots are free, then all of these, one
-in each round of a group, so that prompts follow each other through the stages, and tokens do between waves. They end as
-they have begun, one after the other, and so does the next wave begin. That too is our own choice.
+round but once and then wait behind it. Requests that join one by one, wherever a slot is free, bring a prompt into
+every few rounds. So requests may join in *waves*: none until several wait and as many slots are free, then all of
+these, one in each round of a group, so that prompts follow each other through the stages, and tokens do between waves.
+They end as they have begun, one after the other, and so does the next wave begin. That too is our own choice.
 """
 
 from __future__ import annotations

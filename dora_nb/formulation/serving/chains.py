@@ -112,6 +112,24 @@ class Chains:
             elif (chain := self._chain(top)) is not None:
                 heapq.heappush(heap, (max(chain.least, least), 0, next(ticket), chain))
 
+    def of(self, stages: list[tuple[int, int, str]]) -> Chain | None:
+        """The chain with these stages; None if it does not fit in memory, or is sure to break a limit.
+
+        Parameters
+        ----------
+        stages
+            First layer, stop layer and device of each.
+        """
+        taken, used, last = np.zeros(len(self._limits)), 0, -1
+        for first, stop, name in stages:
+            device = self.cluster.device_ids.index(name)
+            way = self._starts[:, device] if last < 0 else self._hops[:, last, device, first]
+            taken = self._joined(self._joined(taken, way), self._stages[:, device, first, stop])
+            used, last = used | 1 << device, device
+        if math.isinf(taken[_KEY]) or np.any(taken > self._limits):
+            return None
+        return self._chain(_Begun(len(self.workload.layers), used, last, tuple(stages), taken))
+
     def _push(self, heap: _Heap, begun: _Begun, ticket: int) -> None:
         """Keep a beginning that may keep the limits; of equally good ones the longest has its turn first."""
         whole = self._joined(begun.taken, self._left[:, begun.used, begun.last, begun.layer])

@@ -93,7 +93,7 @@ def test_requests_join_in_waves_one_a_round(lab):
     told = served(lab, plan, stages, prompts, task, lambda rounds: 10 + (rounds > 20), wave)
     assert told.tokens == [alone(layers, prompt) for prompt in prompts]
     joining = [len(who.joining) for who in told.rounds]
-    # One is yet to come. Four slots for the first wave; round 12 is the last one of the third request, behind which three slots are free.
+    # One is yet to come. Four slots for the first wave; behind round 12 the third has left too: three slots are free.
     assert joining[:15] == [1, 1, 1, 1, *[0] * 10, 1]
     assert sum(joining) == len(prompts)
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import threading
 
 import numpy as np
 import pytest
-from builders import Dice, cluster, device, examples, seeded
+from builders import Dice, cluster, device, examples, layer, seeded
 from hypothesis import given, settings
-from served import Case, every_plan, random_case, service_of, two_layers
+from served import Case, case_of, every_plan, random_case, service_of, two_layers
 
 import dora_nb as dora
 from dora_nb.costs.serving import Service, serving_plan
 from dora_nb.costs.serving_figures import needed_bytes, serving_figures
+from dora_nb.domain.layer import NextToken
 from dora_nb.domain.serving import Batching, Serving, ServingFigures, ServingGoal, ServingObjective
+from dora_nb.domain.workload import Workload
 from dora_nb.errors import InfeasibleError, InputError
+from dora_nb.formulation.serving.chains import Chains
+from dora_nb.planning.serving.rearrange import beside
 from dora_nb.simulation.serving import play
 
-SLOTS, GROUPS, REQUESTS = (1, 3), (1, 2), 12
+SLOTS, GROUPS, WAVES, REQUESTS = (1, 3), (1, 2), (1, 2), 12
 
 
 def served(case: Case, goal: ServingGoal, batching: Batching = "continuous", gap: float = 1e-6) -> Serving:
@@ -31,9 +36,17 @@ def served(case: Case, goal: ServingGoal, batching: Batching = "continuous", gap
         groups=GROUPS,
         requests=REQUESTS,
         batching=batching,
+        waves=WAVES if batching == "continuous" else None,
         gap=gap,
         table=case.table,
     )
+
+
+def waves_of(service: Service, batching: Batching) -> list[int]:
+    """That its slots hold."""
+    return [
+        wave for wave in WAVES if wave == 1 or (batching == "continuous" and wave <= service.slots * service.groups)
+    ]
 
 
 def that_fit(case: Case) -> list[Service]:
@@ -76,10 +89,11 @@ def test_no_plan_of_all_is_better(case: Case, dice: Dice) -> None:
     assert goal.requests_per_s is not None
     best = math.inf
     for service in that_fit(case):
-        figures = serving_figures(service, goal.requests_per_s, requests=REQUESTS, batching=batching)
-        # Beyond its capacity a plan keeps up with so few requests only as long as they fill its slots.
-        if goal.keeps(figures) and goal.requests_per_s <= service.capacity_per_s * (1 + 1e-9):
-            best = min(best, value_of(figures, goal))
+        for wave in waves_of(service, batching):
+            figures = serving_figures(service, goal.requests_per_s, requests=REQUESTS, batching=batching, wave=wave)
+            # Beyond its capacity a plan keeps up with so few requests only as long as they fill its slots.
+            if goal.keeps(figures) and goal.requests_per_s <= service.capacity_per_s * (1 + 1e-9):
+                best = min(best, value_of(figures, goal))
     if math.isinf(best):
         with pytest.raises(InfeasibleError, match="no plan fits"):
             served(case, goal, batching)
@@ -90,7 +104,8 @@ def test_no_plan_of_all_is_better(case: Case, dice: Dice) -> None:
     assert answer.bound <= best * (1 + 1e-9)
     assert goal.keeps(answer.figures)
     (again,) = [each for each in that_fit(case) if each.plan == answer.plan]
-    assert serving_figures(again, goal.requests_per_s, requests=REQUESTS, batching=batching) == answer.figures
+    figures = serving_figures(again, goal.requests_per_s, requests=REQUESTS, batching=batching, wave=answer.wave)
+    assert figures == answer.figures
 
 
 @settings(max_examples=examples(15))
@@ -106,13 +121,61 @@ def test_no_plan_serves_more_than_the_bound(case: Case, dice: Dice) -> None:
     assert answer.value <= answer.bound * (1 + 1e-9)
     assert answer.value == pytest.approx(answer.figures.requests_per_s)
     assert goal.keeps(answer.figures)
-    for service in fitting:
-        ended = play(service.plan, case.work, case.place, [0.0] * REQUESTS, table=case.table).end_s
+    for service, wave in itertools.product(fitting, WAVES):
+        if wave > service.slots * service.groups:
+            continue
+        ended = play(service.plan, case.work, case.place, [0.0] * REQUESTS, wave=wave, table=case.table).end_s
         within = goal.latency_s is None or service.alone_s <= goal.latency_s
         within &= goal.first_token_s is None or service.first_token_alone_s <= goal.first_token_s
         within &= goal.token_s is None or service.token_alone_s <= goal.token_s
         if within:
             assert REQUESTS / float(ended.max()) <= answer.bound * (1 + 1e-9)
+
+
+@settings(max_examples=examples(25))
+@given(seeded(random_case), seeded(lambda dice: dice))
+def test_a_chain_by_its_stages_is_the_one_that_comes_in_order(case: Case, dice: Dice) -> None:
+    goal = random_goal(dice, case, dice.pick(("latency", "energy", "rate")))
+    chains = Chains(case.work, case.place, case.table, goal, 2, 2)
+    listed = {chain.plan: chain.least for _, chain in chains.in_order() if chain is not None}
+    for plan in every_plan(case, (2,), (2,)):
+        chain = chains.of([(stage.first_layer, stage.stop_layer, stage.leader) for stage in plan.stages])
+        assert (chain is None) == (plan not in listed)
+        assert chain is None or chain.least == pytest.approx(listed[plan], rel=1e-12)
+
+
+def test_by_steps_to_chains_beside_it_one_comes_to_every_chain() -> None:
+    devices = ("a", "b", "c")
+    every = set()
+    for stages in range(1, 4):
+        for inner in itertools.combinations(range(1, 6), stages - 1):
+            for names in itertools.permutations(devices, stages):
+                cuts = itertools.pairwise((0, *inner, 6))
+                every.add(tuple((first, stop, name) for (first, stop), name in zip(cuts, names, strict=True)))
+    seen, ahead = set(), [((0, 6, "a"),)]
+    while ahead:
+        chain = ahead.pop()
+        if chain not in seen:
+            seen.add(chain)
+            near = [tuple(each) for each in beside(list(chain), devices)]
+            assert chain not in near
+            ahead += near
+    assert seen == every
+
+
+def test_waves_serve_more_where_prompts_are_long_and_groups_are_few() -> None:
+    """Prompts of 1 s a stage, tokens of 0.01 s: one by one they leave the other stage idle, in waves they do not."""
+    token = NextToken(flops=1e7, read_parameters=0, output_elements=1)
+    chain = [layer(f"l{index}", next_token=token, output_elements=1) for index in range(2)]
+    work = Workload(name="long", mode="generate", batch=1, layers=tuple(chain), sequence=8, new_tokens=50)
+    case = case_of(work, cluster(2, 1e9), 4)
+
+    def fastest(wave: int) -> float:
+        goal = ServingGoal(objective="rate")
+        shape = {"slots": (4,), "groups": (2,), "requests": 48, "table": case.table}
+        return dora.serve(case.work, case.place, goal, waves=(wave,), time_limit_s=5.0, **shape).value  # type: ignore[arg-type]
+
+    assert fastest(8) > 1.2 * fastest(1)
 
 
 def test_slots_are_added_where_requests_would_wait() -> None:
@@ -186,6 +249,10 @@ def test_times_of_too_few_samples_are_refused() -> None:
         ({"requests": 3}, "requests"),
         ({"batching": "none"}, "batching"),
         ({"gap": 2.0}, "gap"),
+        ({"waves": (0,)}, "waves"),
+        ({"waves": ()}, "waves"),
+        ({"waves": (99,)}, "waves"),
+        ({"waves": (4,), "batching": "static"}, "waves"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(option: dict[str, object], field: str) -> None:

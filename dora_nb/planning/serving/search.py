@@ -1,0 +1,236 @@
+"""The best plan to serve with: chains one by one, until none is left that could be better."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from dora_nb.costs.serving import Service
+from dora_nb.costs.serving_figures import serving_figures
+from dora_nb.domain.plan import Plan
+from dora_nb.domain.serving import Batching, ServingFigures, ServingGoal
+from dora_nb.formulation.serving.chains import Chain, Chains
+from dora_nb.planning.deadline import Deadline
+from dora_nb.planning.serving.rearrange import Stages, beside
+
+Progress = Callable[[str], None]
+
+#: The largest rate that a plan keeps is found to one part in 2 to the power of this many halvings of its capacity.
+_HALVINGS = 7
+
+#: Where the rate is looked for, so many requests a slot are played at least: the first ones fill the slots.
+_REQUESTS_PER_SLOT = 4
+
+
+class Found(NamedTuple):
+    """The best so far: what is minimised, and of what."""
+
+    value: float
+    plan: Plan
+    wave: int
+    figures: ServingFigures
+
+
+class Search:
+    """Chains one by one, until none is left that could be better.
+
+    Parameters
+    ----------
+    goal, batching
+        What is asked.
+    waves
+        Requests that join together at least: numbers to choose from.
+    requests
+        That are played at least.
+    gap
+        At which an answer is good enough.
+    deadline
+        Until when.
+    say
+        Told of what is found.
+    """
+
+    def __init__(
+        self,
+        goal: ServingGoal,
+        batching: Batching,
+        waves: Sequence[int],
+        requests: int,
+        gap: float,
+        deadline: Deadline,
+        say: Progress,
+    ) -> None:
+        self.goal, self.batching, self.waves = goal, batching, sorted(set(waves))
+        self.requests, self.gap = requests, gap
+        self.deadline, self.say = deadline, say
+        self.found: Found | None = None
+        self.bound = math.inf  # of all chains, in what is minimised
+        self.is_over = False
+        self._first_least = math.inf
+        self._seen: set[Plan] = set()
+        self._enough: dict[tuple[object, int], int] = {}  # slots, by stages and groups
+
+    @property
+    def played(self) -> int:
+        """Plans whose requests were played."""
+        return len(self._seen)
+
+    def run(self, every: Sequence[Chains]) -> None:
+        """Until it is proven, or time is up."""
+        self._begin(sorted(every, key=lambda each: each.slots * each.groups, reverse=True))
+        for least, chain in _in_order(every):
+            self.bound = self._proven(least, chain)
+            if self._is_good(least):
+                self.is_over = True
+                return
+            if self.deadline.passed:
+                return
+            if chain is not None:
+                self._settle(chain)
+        self.is_over = True
+        self.bound = self._proven(math.inf, None)
+
+    def _begin(self, every: Sequence[Chains]) -> None:
+        """Settle the first chain of every number of slots and groups, and what is beside the best of them.
+
+        Where the rate is looked for, that of every number of stages too: the more there are the larger is the capacity,
+        but not what is kept of it.
+        """
+        counts = range(1, len(every[0].cluster.devices) + 1) if self.goal.objective == "rate" else (None,)
+        for most_stages in counts:
+            before = self.found
+            for chains in every:
+                for least, chain in chains.in_order(most_stages):
+                    if self._is_good(least):
+                        break
+                    if self.deadline.passed:
+                        return
+                    if chain is not None:
+                        self._settle(chain)
+                        break
+            if self.found is not before:
+                self._climb(every)
+
+    def _climb(self, every: Sequence[Chains]) -> None:
+        """Settle chains beside the best so far until none of them is better."""
+        by_shape = {(each.slots, each.groups): each for each in every}
+        while True:
+            best = self.found
+            assert best is not None, "there is something to begin with"
+            shape = best.plan.micro_batch, best.plan.token_groups
+            stages = [(each.first_layer, each.stop_layer, each.leader) for each in best.plan.stages]
+            for near in beside(stages, every[0].cluster.device_ids):
+                if self.deadline.passed:
+                    return
+                self._try(by_shape[shape], near)
+                if self.found is not best:
+                    break
+            else:
+                return
+
+    def _try(self, chains: Chains, stages: Stages) -> None:
+        chain = chains.of(stages)
+        if chain is not None and not self._is_good(chain.least):
+            self._settle(chain)
+
+    def _is_good(self, least: float) -> bool:
+        """Whether no chain that takes so much at least could be better by more than the gap."""
+        return self.found is not None and least >= self.found.value * (1 - self.gap)
+
+    def _proven(self, least: float, chain: Chain | None) -> float:
+        """What no chain is below, where all whose least is smaller have been settled.
+
+        A chain is settled by its figures at the rate that is given. Where the rate is looked for, others than those
+        that were tried might be kept, so that the least of the first chain holds for all.
+        """
+        if self.goal.objective == "rate":
+            self._first_least = min(self._first_least, least if chain is not None else math.inf)
+            return min(self._first_least, least)
+        return min(least, math.inf if self.found is None else self.found.value)
+
+    def _settle(self, chain: Chain) -> None:
+        """Play a chain's requests, in every wave that its slots may hold."""
+        if chain.plan in self._seen:
+            return
+        total = chain.service.slots * chain.service.groups
+        for wave in (each for each in self.waves if each <= total):
+            self._play(chain, wave)
+
+    def _play(self, chain: Chain, wave: int) -> None:
+        where = tuple((stage.first_layer, stage.leader) for stage in chain.plan.stages), chain.service.groups
+        is_plain = self.batching == "continuous" and self.goal.objective != "rate" and wave == 1
+        if is_plain and chain.service.slots >= self._enough.get(where, math.inf):
+            return
+        self._seen.add(chain.plan)
+        figures = self._fastest(chain, wave) if self.goal.objective == "rate" else self._figures(chain.service, wave)
+        if is_plain and figures is not None and figures.together < chain.service.slots:
+            self._enough[where] = figures.together  # with more slots nobody waits less
+        if figures is None or not self.goal.keeps(figures):
+            return
+        value = self._value(figures)
+        if self.found is None or value < self.found.value:
+            self.found = Found(value, chain.plan, wave, figures)
+            shape = f"{chain.service.groups} x {chain.service.slots} slots on {', '.join(chain.plan.devices)}"
+            waves = f", waves of {wave}" if wave > 1 else ""
+            self.say(f"{shape}{waves}: {reported(value, self.goal):.4g} {unit_of(self.goal)}")
+
+    def _figures(self, service: Service, wave: int, requests_per_s: float | None = None) -> ServingFigures:
+        rate = requests_per_s or self.goal.requests_per_s
+        assert rate is not None, "a goal without a rate looks for one"
+        least = self.requests
+        if requests_per_s is not None:
+            least = max(least, _REQUESTS_PER_SLOT * service.slots * service.groups)
+        requests = whole_waves(least, wave)
+        return serving_figures(service, rate, requests=requests, batching=self.batching, wave=wave)
+
+    def _fastest(self, chain: Chain, wave: int) -> ServingFigures | None:
+        """At the largest rate that was found to keep the limits; None where it is none, or below the best so far."""
+        best, slow, fast = None, 0.0, chain.service.capacity_per_s
+        if self.found is not None:  # a little faster, or not at all
+            slow = (1 + self.gap) / self.found.value
+            best = self._figures(chain.service, wave, slow) if slow <= fast else None
+            if best is None or not self.goal.keeps(best):
+                return None
+        for _ in range(_HALVINGS):
+            rate = (slow + fast) / 2
+            figures = self._figures(chain.service, wave, rate)
+            if self.goal.keeps(figures):
+                best, slow = figures, rate
+            else:
+                fast = rate
+        return best
+
+    def _value(self, figures: ServingFigures) -> float:
+        if self.goal.objective == "latency":
+            return figures.latency_s
+        if self.goal.objective == "energy":
+            return figures.energy_j(self.goal.energy_accounting)
+        return 1.0 / figures.requests_per_s
+
+
+def whole_waves(requests: int, wave: int) -> int:
+    """So many requests, or a few more: every third of them has whole waves, so that thirds can be compared."""
+    return 3 * wave * math.ceil(requests / (3 * wave)) if wave > 1 else requests
+
+
+def unit_of(goal: ServingGoal) -> str:
+    """Of the objective."""
+    return {"latency": "s", "energy": "J", "rate": "requests/s"}[goal.objective]
+
+
+def reported(minimised: float, goal: ServingGoal) -> float:
+    """As the objective is stated: a rate instead of the seconds between requests."""
+    return 1.0 / minimised if goal.objective == "rate" else minimised
+
+
+def _in_order(every: Sequence[Chains]) -> Iterator[tuple[float, Chain | None]]:
+    """All chains of all numbers of slots and groups, by what they take at least; of equal ones those with fewer."""
+
+    def ranked(place: int, chains: Chains) -> Iterator[tuple[float, int, Chain | None]]:
+        return ((least, place, chain) for least, chain in chains.in_order())
+
+    merged = heapq.merge(*itertools.starmap(ranked, enumerate(every)), key=lambda each: each[:2])
+    return ((least, chain) for least, _, chain in merged)
