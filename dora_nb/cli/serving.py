@@ -56,6 +56,10 @@ def serve(
     batching: Annotated[
         Literal["continuous", "static"], typer.Option(help="Requests join at token boundaries, or as a whole batch.")
     ] = "continuous",
+    waves: Annotated[
+        list[int] | None,
+        typer.Option(help="Requests that join together at least; once for each number, 1, 4 and 16 unless given."),
+    ] = None,
     requests: Annotated[int, typer.Option(help="Requests that a prediction is made of.")] = 120,
     gap: Gap = 0.01,
     time_limit: TimeLimit = "60 s",
@@ -101,6 +105,7 @@ def serve(
             slots=slots,
             groups=groups,
             batching=batching,
+            waves=waves,
             requests=requests,
             gap=gap,
             time_limit_s=parse_field("time_limit", time_limit, "time"),

@@ -40,9 +40,10 @@ def serving_html(serving: Serving) -> str:
 
 def _headline(serving: Serving) -> str:
     slots = f"{words.count(serving.groups, 'group')} of {words.count(serving.slots, 'slot')}"
+    waves = f" in waves of {serving.wave}" if serving.wave > 1 else ""
     return (
-        f"{serving.figures.requests_per_s:.3g} requests/s on {serving.cluster}, {slots}, {serving.batching} batching: "
-        f"{stages_words(serving.plan)}"
+        f"{serving.figures.requests_per_s:.3g} requests/s on {serving.cluster}, {slots}, {serving.batching} batching"
+        f"{waves}: {stages_words(serving.plan)}"
     )
 
 

@@ -48,12 +48,12 @@ def serve(
 ) -> Serving:
     """Plan for requests that want tokens and arrive over time: which layers run where, with how many slots and groups.
 
-    Chains of stages come in the order of what a request takes at least, those beside the best so far before. The requests
-    of each are played one by one, until no chain is left that could be better; those that cannot keep the limits, or
-    whose capacity is below the rate, are left out. The bound holds for the figures of the first ``requests`` requests as
-    :func:`~dora_nb.costs.serving_figures.serving_figures` plays them. With the objective ``rate`` it is the largest
-    capacity of all chains: no plan serves more, whereas the rate found is the largest that was tried and kept, so that
-    its gap also holds what waiting and batching cost.
+    Chains of stages come in the order of what a request takes at least, those beside the best so far before. The
+    requests of each are played one by one, until no chain is left that could be better; those that cannot keep the
+    limits, or whose capacity is below the rate, are left out. The bound holds for the figures of the first ``requests``
+    requests as :func:`~dora_nb.costs.serving_figures.serving_figures` plays them. With the objective ``rate`` it is the
+    largest capacity of all chains: no plan serves more, whereas the rate found is the largest that was tried and kept,
+    so that its gap also holds what waiting and batching cost.
 
     Parameters
     ----------
