@@ -14,7 +14,7 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.serving import Batching, ServingFigures, ServingGoal
 from dora_nb.formulation.serving.chains import Chain, Chains
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.serving.rearrange import Stages, beside
+from dora_nb.planning.serving.rearrange import beside
 
 Progress = Callable[[str], None]
 
@@ -69,14 +69,15 @@ class Search:
         self.found: Found | None = None
         self.bound = math.inf  # of all chains, in what is minimised
         self.is_over = False
+        self._least_of_all = 0.0  # known of all chains before they come in order
         self._first_least = math.inf
-        self._seen: set[Plan] = set()
+        self._seen: set[tuple[Plan, int]] = set()  # with the wave
         self._enough: dict[tuple[object, int], int] = {}  # slots, by stages and groups
 
     @property
     def played(self) -> int:
         """Plans whose requests were played."""
-        return len(self._seen)
+        return len({plan for plan, _ in self._seen})
 
     def run(self, every: Sequence[Chains]) -> None:
         """Until it is proven, or time is up."""
@@ -97,22 +98,30 @@ class Search:
         """Settle the first chain of every number of slots and groups, and what is beside the best of them.
 
         Where the rate is looked for, that of every number of stages too: the more there are the larger is the capacity,
-        but not what is kept of it.
+        but not what is kept of it. The largest capacity of all is then known, too.
         """
-        counts = range(1, len(every[0].cluster.devices) + 1) if self.goal.objective == "rate" else (None,)
-        for most_stages in counts:
-            before = self.found
+        most = len(every[0].cluster.devices)
+        for most_stages in range(most, 0, -1) if self.goal.objective == "rate" else (most,):
+            before, firsts = self.found, []
             for chains in every:
-                for least, chain in chains.in_order(most_stages):
-                    if self._is_good(least):
-                        break
-                    if self.deadline.passed:
-                        return
-                    if chain is not None:
-                        self._settle(chain)
-                        break
+                firsts.append(self._settle_first(chains, most_stages))
+                if self.deadline.passed:
+                    return
+            if self.goal.objective == "rate" and most_stages == most:
+                self._least_of_all = min(firsts)
             if self.found is not before:
                 self._climb(every)
+
+    def _settle_first(self, chains: Chains, most_stages: int) -> float:
+        """Settle the first chain; what no chain of these takes less than."""
+        least = 0.0
+        for least, chain in chains.in_order(most_stages):
+            if self.deadline.passed or self._is_good(least):
+                return least
+            if chain is not None:
+                self._settle(chain)
+                return least
+        return math.inf
 
     def _climb(self, every: Sequence[Chains]) -> None:
         """Settle chains beside the best so far until none of them is better."""
@@ -125,16 +134,13 @@ class Search:
             for near in beside(stages, every[0].cluster.device_ids):
                 if self.deadline.passed:
                     return
-                self._try(by_shape[shape], near)
+                chain = by_shape[shape].of(near)
+                if chain is not None and not self._is_good(chain.least):
+                    self._play(chain, best.wave)
                 if self.found is not best:
                     break
             else:
                 return
-
-    def _try(self, chains: Chains, stages: Stages) -> None:
-        chain = chains.of(stages)
-        if chain is not None and not self._is_good(chain.least):
-            self._settle(chain)
 
     def _is_good(self, least: float) -> bool:
         """Whether no chain that takes so much at least could be better by more than the gap."""
@@ -148,23 +154,23 @@ class Search:
         """
         if self.goal.objective == "rate":
             self._first_least = min(self._first_least, least if chain is not None else math.inf)
-            return min(self._first_least, least)
+            return max(self._least_of_all, min(self._first_least, least))
         return min(least, math.inf if self.found is None else self.found.value)
 
     def _settle(self, chain: Chain) -> None:
         """Play a chain's requests, in every wave that its slots may hold."""
-        if chain.plan in self._seen:
-            return
         total = chain.service.slots * chain.service.groups
         for wave in (each for each in self.waves if each <= total):
             self._play(chain, wave)
 
     def _play(self, chain: Chain, wave: int) -> None:
+        if (chain.plan, wave) in self._seen:
+            return
         where = tuple((stage.first_layer, stage.leader) for stage in chain.plan.stages), chain.service.groups
         is_plain = self.batching == "continuous" and self.goal.objective != "rate" and wave == 1
         if is_plain and chain.service.slots >= self._enough.get(where, math.inf):
             return
-        self._seen.add(chain.plan)
+        self._seen.add((chain.plan, wave))
         figures = self._fastest(chain, wave) if self.goal.objective == "rate" else self._figures(chain.service, wave)
         if is_plain and figures is not None and figures.together < chain.service.slots:
             self._enough[where] = figures.together  # with more slots nobody waits less
