@@ -416,6 +416,7 @@ def test_requests_for_tokens_are_served(tmp_path):
     assert answer["plan"]["micro_batch"] in (1, 2)
     assert load_serving(tmp_path / "serving.json").model_dump(mode="json") == answer
     refused(run(*asked[:-2]), "requests_per_s", "a rate")
+    refused(run(*asked, *few, "--waves", "9"), "waves", "up to 2")
 
 
 def test_layers_are_sliced_where_that_is_asked_for(tmp_path):

@@ -3,7 +3,8 @@
 ``pytest tests/benchmarks/test_serving.py -o addopts='--import-mode=importlib' -s``
 
 64 tokens of Qwen3-0.6B after prompts of 128, in the smart home. The first figures are of one plan each, the laptop with
-eight slots, under either batching; requests arrive evenly spaced, or at random (Poisson, seed 0), 400 of them.
+eight slots, under either batching; requests arrive evenly spaced, or at random (Poisson, seed 0), 400 of them. The last
+ones are the largest rates that were found on all clusters, whoever waits joining at once or in waves as well.
 """
 
 from __future__ import annotations
@@ -55,3 +56,18 @@ def test_planning(goal: dora.ServingGoal, batching: Batching) -> None:
         print(f"\n{batching}: {error}; {time.process_time() - started:.1f} s of CPU")
         return
     print(f"\n{answer}\n{time.process_time() - started:.1f} s of CPU")
+
+
+@pytest.mark.parametrize("waves", [(1,), (1, 4, 16)], ids=["at once", "waves"])
+@pytest.mark.parametrize("model", ["qwen3-0.6b", "qwen3-1.7b"])
+@pytest.mark.parametrize("cluster", ["smart-home", "wired-home", "edge-cluster", "traffic-5g", "traffic-analytics"])
+def test_largest_rates(cluster: str, model: str, waves: tuple[int, ...]) -> None:
+    request = dora.load_workload(model, mode="generate", batch=1, new_tokens=64)
+    started = time.process_time()
+    answer = dora.serve(request, dora.load_cluster(cluster), waves=waves, time_limit_s=60.0)
+    shape = f"{answer.groups} x {answer.slots} slots on {', '.join(answer.plan.devices)}, wave {answer.wave}"
+    print(
+        f"\n{cluster}, {model}: {answer.value:.3g} requests/s, bound {answer.bound:.3g}, gap {answer.gap:.1%}, "
+        f"{shape}; mean latency {answer.figures.latency_s:.3g} s; {time.process_time() - started:.1f} s of CPU"
+    )
+    assert answer.value <= answer.bound

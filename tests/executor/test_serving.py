@@ -26,8 +26,9 @@ def test_processes_serve_requests_as_they_come(lab, pool):
     assert all(0 < first < last for first, last in zip(*expected, strict=True))
     assert run.arrivals_s == pytest.approx([0.002 * number for number in range(12)])
     assert repr(run).startswith("ServedRun of 12 requests, all tokens as alone: first token after")
-    again = serve_requests(plan, workload, place, [0.0] * 12, workers=pool)
+    again = serve_requests(plan, workload, place, [0.0] * 12, wave=4, workers=pool)
     assert again.tokens == run.tokens
+    assert {joining for joining, _ in again.rounds} == {0, 1}  # in waves, one a round
 
 
 def test_a_hugging_face_model_serves_prompts_of_ones_own(lab, pool):
@@ -55,5 +56,7 @@ def test_what_cannot_be_served_is_refused(lab):
     plan, place = serving_plan([(0, 6, "d0")], 2, 1), lab.cluster([1e9])
     with pytest.raises(InputError, match="arrivals_s"):
         serve_requests(plan, workload, place, [1.0, 0.0])
+    with pytest.raises(InputError, match="from 1 to 2, the slots of all groups"):
+        serve_requests(plan, workload, place, [0.0], wave=3)
     with pytest.raises(InputError, match="one device a stage"):
         serve_requests(lab.plan([(0, 6, [(0, 1)], 1, None)], 2), workload, place, [0.0])

@@ -25,6 +25,8 @@ def test_the_text_has_what_a_request_sees_and_what_is_proven(serving: Serving) -
     assert "a: computes" in text
     assert "busiest on the network: net" in text
     assert str(serving) == text
+    in_waves = serving.model_copy(update={"wave": 3})
+    assert "continuous batching in waves of 3: a 1-1 > b 2-2\n" in repr(in_waves)
 
 
 def test_the_page_has_the_same(serving: Serving) -> None:

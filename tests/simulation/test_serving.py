@@ -66,3 +66,11 @@ def test_arrivals_come_in_order() -> None:
     for arrivals in ([], [-1.0], [1.0, 0.5]):
         with pytest.raises(InputError, match="arrivals_s"):
             played(case, serving_plan([(0, 2, "a")], 1, 1), arrivals)
+
+
+def test_a_wave_is_no_more_than_the_slots_hold() -> None:
+    case, plan = two_layers(), serving_plan([(0, 2, "a")], 2, 2)
+    with pytest.raises(InputError, match="from 1 to 4, the slots of all groups"):
+        played(case, plan, [0.0], wave=5)
+    with pytest.raises(InputError, match="to batch statically"):
+        played(case, plan, [0.0], "static", wave=2)
