@@ -31,11 +31,10 @@ def beside(stages: Stages, devices: Sequence[str]) -> Iterator[Stages]:
     for place, (first, stop, own) in enumerate(stages):
         for name in idle:
             yield [*stages[:place], (first, stop, name), *stages[place + 1 :]]
-            middle = (first + stop) // 2
-            if first < middle:
+            for cut in sorted({first + 1, (first + stop) // 2, stop - 1} - {first, stop}):
                 for one_name, other_name in ((own, name), (name, own)):
-                    halves = [(first, middle, one_name), (middle, stop, other_name)]
-                    yield [*stages[:place], *halves, *stages[place + 1 :]]
+                    parts = [(first, cut, one_name), (cut, stop, other_name)]
+                    yield [*stages[:place], *parts, *stages[place + 1 :]]
     for place, ((first, _, own), (_, stop, behind)) in enumerate(itertools.pairwise(stages)):
         for name in (own, behind):
             yield [*stages[:place], (first, stop, name), *stages[place + 2 :]]

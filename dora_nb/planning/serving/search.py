@@ -124,19 +124,25 @@ class Search:
         return math.inf
 
     def _climb(self, every: Sequence[Chains]) -> None:
-        """Settle chains beside the best so far until none of them is better."""
+        """Play chains beside the best so far until none is better.
+
+        With as many slots and groups, or with most; in as large a wave, or in the largest.
+        """
         by_shape = {(each.slots, each.groups): each for each in every}
         while True:
             best = self.found
             assert best is not None, "there is something to begin with"
-            shape = best.plan.micro_batch, best.plan.token_groups
+            own = by_shape[best.plan.micro_batch, best.plan.token_groups]
+            shapes = [own] if own is every[0] else [own, every[0]]
             stages = [(each.first_layer, each.stop_layer, each.leader) for each in best.plan.stages]
-            for near in beside(stages, every[0].cluster.device_ids):
+            near = beside(stages, every[0].cluster.device_ids)
+            for next_stages, chains in itertools.product(near, shapes):
                 if self.deadline.passed:
                     return
-                chain = by_shape[shape].of(near)
+                chain = chains.of(next_stages)
                 if chain is not None and not self._is_good(chain.least):
-                    self._play(chain, best.wave)
+                    for wave in dict.fromkeys((best.wave, *self._waves_of(chain)[-1:])):
+                        self._play(chain, wave)
                 if self.found is not best:
                     break
             else:
@@ -159,9 +165,12 @@ class Search:
 
     def _settle(self, chain: Chain) -> None:
         """Play a chain's requests, in every wave that its slots may hold."""
-        total = chain.service.slots * chain.service.groups
-        for wave in (each for each in self.waves if each <= total):
+        for wave in self._waves_of(chain):
             self._play(chain, wave)
+
+    def _waves_of(self, chain: Chain) -> list[int]:
+        """That its slots may hold."""
+        return [each for each in self.waves if each <= chain.service.slots * chain.service.groups]
 
     def _play(self, chain: Chain, wave: int) -> None:
         if (chain.plan, wave) in self._seen:
