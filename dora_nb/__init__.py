@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from dora_nb.domain.solver_comparison import SolverComparison
     from dora_nb.domain.stream import Stream
     from dora_nb.domain.workload import Workload
+    from dora_nb.errors import DoraError, InfeasibleError, InputError
     from dora_nb.executor.control.listener import Listener
     from dora_nb.executor.control.tls import Tls
     from dora_nb.executor.launch import execute
@@ -99,7 +100,10 @@ _HOMES = {
     "CostTable": "costs",
     "Delayed": "adaptation",
     "Device": "domain.cluster",
+    "DoraError": "errors",
     "Exported": "exporting",
+    "InfeasibleError": "errors",
+    "InputError": "errors",
     "Layer": "domain.layer",
     "Listener": "executor.control.listener",
     "MeasuredProblem": "domain.problem",
@@ -189,7 +193,10 @@ __all__ = [
     "CostTable",
     "Delayed",
     "Device",
+    "DoraError",
     "Exported",
+    "InfeasibleError",
+    "InputError",
     "Layer",
     "Listener",
     "MeasuredProblem",

@@ -21,11 +21,41 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
+
+_LONGEST_VALUE = 200  # characters of a wrong value that a message repeats
+
+
+def shortened(value: object) -> str:
+    """A wrong value as a message repeats it."""
+    text = repr(str(value) if isinstance(value, Path) else value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
+
+
+def _restored(kind: type[DoraError], message: tuple[Any, ...], state: dict[str, Any]) -> DoraError:
+    error = kind.__new__(kind)
+    error.args = message
+    error.__dict__.update(state)
+    return error
 
 
 class DoraError(Exception):
-    """Base of every error that dora_nb raises on purpose."""
+    """Base of every error that dora_nb raises on purpose.
+
+    Parameters
+    ----------
+    message
+        What was given, what is allowed, what to do.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default Python makes it again from its message alone. That fails for those that take more, and a pool of
+        # processes whose worker raised one would wait for ever.
+        return _restored, (type(self), self.args, self.__dict__)
 
 
 class InputError(DoraError, ValueError):
@@ -39,23 +69,32 @@ class InputError(DoraError, ValueError):
         What was given.
     allowed
         What is allowed instead, as a sentence fragment.
+
+    Attributes
+    ----------
+    path
+        File in which the value stands; None where it was given otherwise, or is of the catalogue.
     """
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
         self.field = field
         self.value = value
         self.allowed = allowed
-        super().__init__(f"{field}: got {value!r}; allowed: {allowed}")
+        self.path: Path | None = None
+        super().__init__(f"{field}: got {shortened(value)}; allowed: {allowed}")
+
+    def __str__(self) -> str:
+        return super().__str__() if self.path is None else f"{self.path}: {super().__str__()}"
 
 
 class UnknownNameError(InputError):
     """A name that is not in the catalogue."""
 
-    def __init__(self, field: str, value: str, known: Iterable[str]) -> None:
+    def __init__(self, field: str, value: str, known: Iterable[str], otherwise: str = "") -> None:
         names = sorted(known)
         close = difflib.get_close_matches(value, names, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        super().__init__(field, value, ", ".join(names) + hint)
+        super().__init__(field, value, ", ".join(names) + hint + (f"; {otherwise}" if otherwise else ""))
 
 
 class DocumentError(DoraError):

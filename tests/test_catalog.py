@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dora_nb.catalog import data_dir, folder, load_cluster, load_device, load_workload, names
+from dora_nb.catalog import (
+    data_dir,
+    folder,
+    load_cluster,
+    load_conditions,
+    load_device,
+    load_dynamics,
+    load_streams,
+    load_workload,
+    names,
+)
 from dora_nb.errors import DocumentError, DoraError, InputError, UnknownNameError
 
 
@@ -140,7 +151,6 @@ def _set(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("memory_bytes", ..., "memory_bytes"),
         ("memory_bytes_per_s/value", 0, "memory_bytes_per_s"),
         ("flops_per_s/matmul/fp32/unit", "GFLOPS", "flops_per_s.matmul.fp32"),
-        ("flops_per_s/matmul/fp32/value", float("nan"), "flops_per_s.matmul.fp32"),
         ("flops_per_s/matmul", 3, "flops_per_s.matmul"),
         ("active_w/value", 0.1, "active_w"),
         ("colour", "red", "colour"),
@@ -204,8 +214,9 @@ def test_an_error_in_a_model_names_the_field(tmp_path: Path, architecture: Any, 
     [
         ('{"profile": "board",\n "memory_bytes": }', "line 2, column 18"),
         ("", "line 1, column 1"),
-        ("[1, 2]", "holds a JSON list, not an object"),
-        ('{"idle_w": 1, "idle_w": 2}', "key 'idle_w' twice"),
+        ('{"idle_w": NaN}', "NaN is not a JSON number"),
+        ("[1, 2]", "it holds JSON, but not an object in braces"),
+        ('{"idle_w": 1, "idle_w": 2}', "key 'idle_w' stands twice"),
     ],
 )
 def test_a_damaged_file_says_where(tmp_path: Path, text: str, problem: str) -> None:
@@ -217,7 +228,7 @@ def test_a_damaged_file_says_where(tmp_path: Path, text: str, problem: str) -> N
 
 
 def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
-    with pytest.raises(DocumentError, match="No such file"):
+    with pytest.raises(DocumentError, match="no such file"):
         load_device(tmp_path / "none.json")
     (tmp_path / "binary.json").write_bytes(b"{\xff}")
     with pytest.raises(DocumentError, match="not UTF-8"):
@@ -233,3 +244,31 @@ def test_data_is_found_inside_an_installed_package(tmp_path: Path, monkeypatch: 
     inside = package / "data"
     (inside / "devices").mkdir(parents=True)
     assert data_dir() == inside
+
+
+def test_an_error_in_a_file_names_the_file(tmp_path: Path) -> None:
+    for load, document in (
+        (load_device, _set(device(), "idle_w/unit", "J")),
+        (load_cluster, _set(cluster(), "devices/0/profile", "rpi6")),
+        (load_workload, {"name": "mine", "architecture": 3}),
+        (load_conditions, {"conditions": [3]}),
+        (load_dynamics, {"states": [3]}),
+        (load_streams, {"streams": [3]}),
+    ):
+        path = written(tmp_path, document)
+        with pytest.raises(InputError, match=re.escape(f"{path}: ")) as caught:
+            load(path)
+        assert caught.value.path == path
+    with pytest.raises(InputError) as caught:
+        load_workload("vit-b-16", batch=0)
+    assert caught.value.path is None
+
+
+def test_a_name_that_is_unknown_may_have_been_meant_as_a_file() -> None:
+    with pytest.raises(UnknownNameError, match="or the path of a JSON file"):
+        load_cluster("mine")
+
+
+def test_a_file_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DocumentError, match="nested too deeply"):
+        load_cluster(written(tmp_path, "[" * 100_000))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from dora_nb.errors import DocumentError, UnknownNameError
+from dora_nb.domain.document import read_document
+from dora_nb.errors import DocumentError, InputError, UnknownNameError
 
 Kind = Literal["devices", "models", "deployments", "streams", "conditions", "dynamics"]
 
@@ -46,42 +48,28 @@ def names(kind: Kind) -> tuple[str, ...]:
 
 def load_document(kind: Kind, name_or_path: str | Path) -> dict[str, Any]:
     """The object in a catalogue file, or in a file the person points to."""
-    known = names(kind)
-    text = str(name_or_path)
-    if isinstance(name_or_path, str) and text in known:
-        path = data_dir() / kind / f"{text}.json"
-    elif isinstance(name_or_path, Path) or text.endswith(".json") or "/" in text or "\\" in text:
-        path = Path(name_or_path)
-    else:
-        raise UnknownNameError(
-            kind if kind in ("conditions", "dynamics", "streams") else kind.removesuffix("s"), text, known
-        )
-    return _read(path)
+    what = kind if kind in ("conditions", "dynamics", "streams") else kind.removesuffix("s")
+    path = _own_file(name_or_path)
+    if path is None:
+        known = names(kind)
+        if name_or_path not in known:
+            raise UnknownNameError(what, str(name_or_path), known, "or the path of a JSON file")
+        path = data_dir() / kind / f"{name_or_path}.json"
+    return read_document(path, what)
 
 
-def _read(path: Path) -> dict[str, Any]:
+@contextlib.contextmanager
+def naming_file(name_or_path: str | Path) -> Iterator[None]:
+    """Let errors about a value say in which file of the person's it stands."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
-    except OSError as error:
-        raise DocumentError(path, f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise DocumentError(path, f"is not UTF-8 text (byte {error.start})") from None
-    except json.JSONDecodeError as error:
-        raise DocumentError(path, f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
-    except _RepeatedKeyError as error:
-        raise DocumentError(path, f"has the key {error.args[0]!r} twice in one object") from None
-    if not isinstance(document, dict):
-        raise DocumentError(path, f"holds a JSON {type(document).__name__}, not an object, at line 1, column 1")
-    return document
+        yield
+    except InputError as error:
+        error.path = error.path or _own_file(name_or_path)
+        raise
 
 
-class _RepeatedKeyError(Exception):
-    """A key stands twice in one JSON object, where Python would silently keep the last."""
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise _RepeatedKeyError(key)
-    return dict(pairs)
+def _own_file(name_or_path: str | Path) -> Path | None:
+    """The path, where it is one rather than a name in the catalogue."""
+    text = str(name_or_path)
+    is_path = isinstance(name_or_path, Path) or text.endswith(".json") or "/" in text or "\\" in text
+    return Path(name_or_path) if is_path else None

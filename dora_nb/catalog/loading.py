@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, get_args
 
-from dora_nb.catalog.folder import load_document, names
+from dora_nb.catalog.folder import load_document, names, naming_file
 from dora_nb.catalog.quantities import join, numbers, objects, under
 from dora_nb.domain.architecture import (
     Architecture,
@@ -71,7 +71,8 @@ def load_device(name_or_path: str | Path, id: str | None = None) -> Device:
     InputError
         If a field of it cannot be used.
     """
-    return _device(load_document("devices", name_or_path), id, "")
+    with naming_file(name_or_path):
+        return _device(load_document("devices", name_or_path), id, "")
 
 
 def load_cluster(name_or_path: str | Path) -> Cluster:
@@ -97,17 +98,18 @@ def load_cluster(name_or_path: str | Path) -> Cluster:
     InputError
         If a field of it cannot be used.
     """
-    document = load_document("deployments", name_or_path)
-    document.pop("status", None)  # of the composition as such: for the reader of the file
-    document.pop("source", None)
-    document["devices"] = tuple(
-        _cluster_device(entry, f"devices[{index}]") for index, entry in enumerate(objects(document, "devices"))
-    )
-    document["domains"] = tuple(
-        under(f"domains[{index}]", ContentionDomain, numbers(entry, DOMAIN_DIMENSIONS, f"domains[{index}]"))
-        for index, entry in enumerate(objects(document, "domains"))
-    )
-    return Cluster(**document)
+    with naming_file(name_or_path):
+        document = load_document("deployments", name_or_path)
+        document.pop("status", None)  # of the composition as such: for the reader of the file
+        document.pop("source", None)
+        document["devices"] = tuple(
+            _cluster_device(entry, f"devices[{index}]") for index, entry in enumerate(objects(document, "devices"))
+        )
+        document["domains"] = tuple(
+            under(f"domains[{index}]", ContentionDomain, numbers(entry, DOMAIN_DIMENSIONS, f"domains[{index}]"))
+            for index, entry in enumerate(objects(document, "domains"))
+        )
+        return Cluster(**document)
 
 
 def load_workload(
@@ -166,7 +168,8 @@ def load_workload(
     if precision not in BYTES_PER_ELEMENT:
         raise UnknownNameError("precision", str(precision), BYTES_PER_ELEMENT)
     document = load_document("models", name_or_path)
-    architecture = _architecture(document.get("architecture"))
+    with naming_file(name_or_path):
+        architecture = _architecture(document.get("architecture"))
     if isinstance(architecture, DecoderArchitecture | EncoderArchitecture):
         if sequence is None:
             sequence = DEFAULT_SEQUENCE
@@ -212,12 +215,13 @@ def load_conditions(name_or_path: str | Path) -> Conditions:
     InputError
         If a field of it cannot be used.
     """
-    document = _without_origin(load_document("conditions", name_or_path))
-    entries = tuple(
-        under(f"conditions[{index}]", Condition, numbers(entry, _CONDITION_DIMENSIONS, f"conditions[{index}]"))
-        for index, entry in enumerate(objects(document, "conditions"))
-    )
-    return Conditions(**numbers(document | {"conditions": entries}, {"windows_per_change": "count"}, ""))
+    with naming_file(name_or_path):
+        document = _without_origin(load_document("conditions", name_or_path))
+        entries = tuple(
+            under(f"conditions[{index}]", Condition, numbers(entry, _CONDITION_DIMENSIONS, f"conditions[{index}]"))
+            for index, entry in enumerate(objects(document, "conditions"))
+        )
+        return Conditions(**numbers(document | {"conditions": entries}, {"windows_per_change": "count"}, ""))
 
 
 def load_dynamics(name_or_path: str | Path) -> MarkovChain:
@@ -241,12 +245,13 @@ def load_dynamics(name_or_path: str | Path) -> MarkovChain:
     InputError
         If a field of it cannot be used.
     """
-    document = _without_origin(load_document("dynamics", name_or_path))
-    states = tuple(
-        under(f"states[{index}]", MarkovState, numbers(entry, _STATE_DIMENSIONS, f"states[{index}]"))
-        for index, entry in enumerate(objects(document, "states"))
-    )
-    return MarkovChain(**numbers(document | {"states": states}, {"step_s": "time"}, ""))
+    with naming_file(name_or_path):
+        document = _without_origin(load_document("dynamics", name_or_path))
+        states = tuple(
+            under(f"states[{index}]", MarkovState, numbers(entry, _STATE_DIMENSIONS, f"states[{index}]"))
+            for index, entry in enumerate(objects(document, "states"))
+        )
+        return MarkovChain(**numbers(document | {"states": states}, {"step_s": "time"}, ""))
 
 
 def load_streams(name_or_path: str | Path) -> tuple[Stream, ...]:
@@ -271,11 +276,12 @@ def load_streams(name_or_path: str | Path) -> tuple[Stream, ...]:
     InputError
         If a field of it cannot be used.
     """
-    document = _without_origin(load_document("streams", name_or_path))
-    entries = objects(document, "streams")
-    if not entries:
-        raise InputError("streams", document.get("streams"), "a list of one stream or more")
-    return tuple(_stream(entry, f"streams[{index}]") for index, entry in enumerate(entries))
+    with naming_file(name_or_path):
+        document = _without_origin(load_document("streams", name_or_path))
+        entries = objects(document, "streams")
+        if not entries:
+            raise InputError("streams", document.get("streams"), "a list of one stream or more")
+        return tuple(_stream(entry, f"streams[{index}]") for index, entry in enumerate(entries))
 
 
 def _stream(entry: dict[str, Any], where: str) -> Stream:

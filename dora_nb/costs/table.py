@@ -24,6 +24,9 @@ BACKWARD_FACTOR = 2.0
 #: AdamW keeps two moments in fp32 and reads and writes both.
 ADAMW_STATE_BYTES = 8
 
+#: Numbers in one array of a table (128 MB); there are up to eight such arrays.
+LARGEST_TABLE = 2**24
+
 
 @dataclass(frozen=True)
 class CostTable:
@@ -166,11 +169,29 @@ def cost_table(workload: Workload, cluster: Cluster) -> CostTable:
     Raises
     ------
     InputError
-        If a device has no rate for an operator class and precision that the workload needs.
+        If a device has no rate for an operator class and precision that the workload needs, or the batch or the number
+        of new tokens is beyond what a table can hold.
     """
+    _check_size(workload, cluster)
     kinds: tuple[Weights, ...] = () if workload.trains else get_args(Weights)
     narrower = {weights: _roofline(workload, cluster, weights) for weights in kinds}
     return replace(_roofline(workload, cluster, None), narrower=narrower)
+
+
+def _check_size(workload: Workload, cluster: Cluster) -> None:
+    """Refuse a table of more numbers than memory is meant for."""
+    most = LARGEST_TABLE // (len(workload.layers) * len(cluster.devices)) - 1
+    if workload.batch > most:
+        raise InputError(
+            "batch",
+            workload.batch,
+            f"at most {most:,} for {len(workload.layers)} layers on {len(cluster.devices)} devices: their times are "
+            "kept for every number of samples; give the samples of one iteration or request",
+        )
+    if (workload.batch + 1) * workload.decode_steps > LARGEST_TABLE:
+        raise InputError(
+            "new_tokens", workload.new_tokens, f"at most {LARGEST_TABLE // (workload.batch + 1):,} with this batch"
+        )
 
 
 def _roofline(workload: Workload, cluster: Cluster, weights: Weights | None) -> CostTable:

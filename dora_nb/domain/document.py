@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dora_nb.domain.record import Record
-from dora_nb.errors import DocumentError, InputError, MissingDependencyError
+from dora_nb.errors import DocumentError, InputError, MissingDependencyError, shortened
 
 _Made = TypeVar("_Made")
 
@@ -19,8 +19,6 @@ _Made = TypeVar("_Made")
 LARGEST_BYTES = 64 * 2**20
 
 _YAML = (".yaml", ".yml")
-
-_LONGEST_VALUE = 200  # characters of a wrong value that a message repeats
 
 
 def release() -> str:
@@ -47,7 +45,7 @@ def write_whole(path: str | Path, content: str | bytes) -> Path:
         If it cannot be written; nothing is left behind and an existing file is as it was.
     """
     path = Path(path)
-    draft = path.with_name(f".dora-nb-{secrets.token_hex(6)}.tmp")
+    draft = path.parent / f".dora-nb-{secrets.token_hex(6)}.tmp"
     try:
         try:
             with draft.open("xb") as file:
@@ -280,9 +278,3 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a JSON number")
-
-
-def shortened(value: object) -> str:
-    """A wrong value as a message repeats it."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."

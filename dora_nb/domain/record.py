@@ -24,7 +24,7 @@ def input_error(error: ValidationError, prefix: str = "") -> InputError:
     field = _path(problem["loc"])
     cause = problem.get("ctx", {}).get("error")
     value: object = problem["input"]
-    allowed = problem["msg"].removeprefix("Value error, ")
+    allowed = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if isinstance(cause, InputError):  # raised while a nested record was built: its path continues ours
         field = f"{field}.{cause.field}" if field and cause.field else field or cause.field
         value, allowed = cause.value, cause.allowed
@@ -32,6 +32,9 @@ def input_error(error: ValidationError, prefix: str = "") -> InputError:
         value, allowed = None, "this field is required"
     elif problem["type"] == "extra_forbidden":
         allowed = "no such field"
+    elif problem["type"] == "too_short":
+        least = problem["ctx"]["min_length"]
+        allowed = f"at least {least} {'item' if least == 1 else 'items'}"
     field = f"{prefix}.{field}" if prefix and field else field or prefix
     return InputError(field or "value", value, allowed)
 

@@ -173,6 +173,10 @@ class Session:
         self._digests: dict[int, tuple[Record, str]] = {}
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[type[Session], tuple[()]]:
+        # Answers that are sent to another process leave what is remembered behind: it would only make them large.
+        return Session, ()
+
     def case(self, question: Question) -> Case:
         """The case of a question."""
         table = question.table
