@@ -201,6 +201,10 @@ def test_without_torch_planning_works_and_running_says_what_to_install(tmp_path)
         (["--time-limit", "soon"], ["time_limit", "soon"]),
         (["--cluster", "nowhere/cluster.json"], ["nowhere/cluster.json"]),
         (["--out", "nowhere/plan.json"], ["nowhere/plan.json", "no folder nowhere"]),
+        (["--out", "."], [".: cannot be written", "it is a folder"]),
+        (["--batch", "100000000"], ["batch: got 100000000", "at most"]),
+        (["--mode", "generate", "--new-tokens", "100000000"], ["new_tokens: got 100000000", "at most"]),
+        (["--problem", "mine.json"], ["nothing with --problem"]),
     ],
     ids=lambda value: " ".join(value) if value[0].startswith("--") else "",
 )
@@ -390,6 +394,36 @@ def test_explain_takes_the_options_of_plan():
     options = [set(re.findall(r"--[a-z-]+", run(command, "--help")[1])) for command in ("plan", "explain")]
     assert options[0] - options[1] == {"--algorithm", "--most-plans", "--out", "--problem"}
     refused(run("explain", "--cluster", "nowhere", "--workload", "vit-b-16"), "nowhere", "smart-home")
+
+
+def test_explain_searches_the_plans_that_were_allowed():
+    """What a stage may hold is asked about, not passed over."""
+    asked = ("explain", "--cluster", "smart-home", "--workload", "qwen3-0.6b", "--mode", "generate", "--json")
+    asked += ("--new-tokens", "16", "--time-limit", "1 s")
+    best = [run(*asked, *more) for more in ((), ("--weights", "fp16"))]
+    assert [status for status, _, _ in best] == [0, 0], best
+    in_fp32, in_fp16 = (json.loads(out)["best"]["makespan_s"] for _, out, _ in best)
+    assert in_fp16 < in_fp32
+    refused(run(*asked, "--weights", "int4"), "weights", "int4")
+
+
+def test_a_result_never_replaces_what_it_is_made_of(tmp_path):
+    path = tmp_path / "plan.json"
+    path.write_text("{}")
+    before = path.read_bytes()
+    for command in (
+        ("execute", "plan.json", "--out", "plan.json"),
+        ("execute", "plan.json", "--trace", "../" + tmp_path.name + "/plan.json"),
+        ("execute", "plan.json", "--trace", "run.json", "--out", "run.json"),
+        ("export", "plan.json", "--to", "stages", "--out", "plan.json"),
+        ("plan", *SMALL, "--profile", "edge=plan.json", "--out", "plan.json"),
+        ("plan", "--cluster", "plan.json", "--workload", "vit-b-16", "--out", "plan.json"),
+        ("probe", "--cluster", "plan.json", "--out", "plan.json"),
+        ("share", "--cluster", "smart-home", "--streams", "plan.json", "--out", "plan.json"),
+    ):
+        refused(run(*command, cwd=tmp_path), "would be replaced", "give another file")
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_cameras_share_a_cluster(tmp_path):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dora_nb.cli.options import Json, check_folder
+from dora_nb.cli.options import Json, check_output
 from dora_nb.cli.talk import Talk
 
 
@@ -39,7 +39,7 @@ def export(
     from dora_nb.exporting import export as write
 
     say = Talk(as_json)
-    check_folder(out)
+    check_output(out, plan_file)
     loaded = load_plan(plan_file)
     written = write(
         out,

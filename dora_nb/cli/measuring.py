@@ -19,7 +19,7 @@ from dora_nb.cli.options import (
     TlsKey,
     TokenFile,
     certificates,
-    check_folder,
+    check_output,
 )
 from dora_nb.cli.talk import Talk
 from dora_nb.errors import InputError
@@ -64,7 +64,7 @@ def profile(
     from dora_nb.render.profiles import profile_facts, profile_lines
 
     say = Talk(as_json)
-    check_folder(out)
+    check_output(out, model)
     kinds = checked_weights(weights or (), trains=mode == "training")
     own = ":" in model or Path(model).is_dir()
     if own != (sample is not None):
@@ -119,7 +119,7 @@ def probe(
     from dora_nb.render.words import domain_lines
 
     say = Talk(as_json)
-    check_folder(out)
+    check_output(out, cluster)
     devices = catalog.load_cluster(cluster)
     tls = certificates(tls_cert, tls_key, tls_ca)
     with say.progress("probing") as update:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -37,16 +38,31 @@ TlsCa = Annotated[Path | None, typer.Option(help="Certificate of the authority t
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
 
-def check_folder(path: Path | None) -> None:
-    """Fail before the work rather than after it if a result could not be written.
+def check_output(path: Path | None, *inputs: str | Path | None) -> None:
+    """Fail before the work rather than after it if a result could not be written, or would replace what it is made of.
+
+    Parameters
+    ----------
+    path
+        Where the result goes; None: nowhere.
+    inputs
+        What the command reads, and where else it writes; names in the catalogue among them do no harm.
 
     Raises
     ------
     DocumentError
-        If there is no such folder.
+        If there is no such folder, it is not ours to write into, the path is a folder, or the path is that of an input.
     """
-    if path is not None and not path.parent.is_dir():
+    if path is None:
+        return
+    if not path.parent.is_dir():
         raise DocumentError(path, f"cannot be written: there is no folder {path.parent}")
+    if path.is_dir():
+        raise DocumentError(path, "cannot be written: it is a folder; give the name of a file in it")
+    if not os.access(path.parent, os.W_OK):
+        raise DocumentError(path, f"cannot be written: you may not write into the folder {path.parent}")
+    if any(other is not None and path.resolve() == Path(other).resolve() for other in inputs):
+        raise DocumentError(path, "would be replaced, and this command needs it for something else; give another file")
 
 
 def certificates(cert: Path | None, key: Path | None, ca: Path | None) -> Tls | None:

@@ -27,10 +27,10 @@ from dora_nb.cli.options import (
     Threads,
     TimeLimit,
     WorkloadName,
-    check_folder,
+    check_output,
     solver_options,
 )
-from dora_nb.cli.questions import measured_times, question, setting_lines
+from dora_nb.cli.questions import measured_times, question, search_space, setting_lines
 from dora_nb.cli.talk import Talk
 from dora_nb.errors import InputError
 
@@ -128,16 +128,15 @@ def plan(
         _plan_problem(problem, locals())
         return
     started = time.monotonic()
+    check_output(out, cluster, workload, *(each.partition("=")[2] for each in profile or []))
     job, devices, qoe = question(locals())
     table = measured_times(profile or [], job, devices)
     chosen = solver_options(solver, threads, seed, solver_log)
     from dora_nb.domain.plan_file import save_plan
-    from dora_nb.formulation.space import SearchSpace
     from dora_nb.planning.plan import plan as make_plan
     from dora_nb.units import parse_field
 
     say = Talk(as_json)
-    check_folder(out)
     say.lines(setting_lines(job, devices, qoe))
     with say.progress("planning") as update:
         plans = make_plan(
@@ -151,9 +150,7 @@ def plan(
             algorithm=algorithm,
             overlap=overlap,
             table=table,
-            space=SearchSpace.of(job, devices, weights=tuple(weights or ()), shards=shards)
-            if weights or shards != 1
-            else None,
+            space=search_space(job, devices, weights, shards),
             on_progress=update,
         )
     say.plans(plans)
@@ -217,7 +214,7 @@ def share(
     from dora_nb.units import parse_field
 
     say = Talk(as_json)
-    check_folder(out)
+    check_output(out, cluster, streams)
     devices, asked = catalog.load_cluster(cluster), catalog.load_streams(streams)
     with say.progress("sharing") as update:
         answer = share_cluster(
@@ -345,6 +342,7 @@ def explain(**options: Any) -> None:
             solver=solver_options(*(options[name] for name in ("solver", "threads", "seed", "solver_log"))),
             overlap=options["overlap"],
             table=table,
+            space=search_space(job, devices, options["weights"], options["shards"]),
             on_progress=update,
         )
     say.lines([repr(explanation)])

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dora_nb.domain.cluster import Cluster
     from dora_nb.domain.qoe import QoE
     from dora_nb.domain.workload import Workload
+    from dora_nb.formulation.space import SearchSpace
 
 
 def question(options: Mapping[str, Any]) -> tuple[Workload, Cluster, QoE]:
@@ -91,6 +92,21 @@ def measured_times(written: list[str], workload: Workload, cluster: Cluster) -> 
             raise InputError("profile", each, "device=FILE, e.g. 'phone=phone.json', once for each device")
         profiles[device] = load_profile(path)
     return measured_table(workload, cluster, profiles) if profiles else None
+
+
+def search_space(workload: Workload, cluster: Cluster, weights: list[str] | None, shards: int) -> SearchSpace | None:
+    """The plans to search where more is allowed than a search has by itself, else None.
+
+    Raises
+    ------
+    InputError
+        If the weights are not known, or the layers cannot be sliced.
+    """
+    from dora_nb.formulation.space import SearchSpace
+
+    if not weights and shards == 1:
+        return None
+    return SearchSpace.of(workload, cluster, weights=tuple(weights or ()), shards=shards)
 
 
 def setting_lines(workload: Workload, cluster: Cluster, qoe: QoE) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from dora_nb.cli.facts import comparison_facts
-from dora_nb.cli.options import Json, Solver, check_folder
+from dora_nb.cli.options import Json, Solver, check_output
 from dora_nb.cli.talk import Talk
 
 
@@ -57,7 +57,7 @@ def reproduce(
     from dora_nb.reproduction import reproduce as compare
 
     say = Talk(as_json)
-    check_folder(out)
+    check_output(out)
     with say.bar("settings") as update:
         found = compare(quick=quick, solver=solver, jobs=jobs, cache=cache, fresh=fresh, on_progress=update)
     for table in reproduction_tables(found):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dora_nb.cli.facts import plans_facts, run_facts
-from dora_nb.cli.options import Json, Listen, TlsCa, TlsCert, TlsKey, TokenFile, certificates, check_folder
+from dora_nb.cli.options import Json, Listen, TlsCa, TlsCert, TlsKey, TokenFile, certificates, check_output
 from dora_nb.cli.questions import setting_lines
 from dora_nb.cli.talk import Talk
 
@@ -147,8 +147,8 @@ def execute(
     from dora_nb.executor.measuring.survey import workers_at
 
     say = Talk(as_json)
-    for path in (out, trace):
-        check_folder(path)
+    check_output(out, plan_file)
+    check_output(trace, plan_file, out)
     loaded = load_plan(plan_file)
     tls = certificates(tls_cert, tls_key, tls_ca)
     with contextlib.ExitStack() as stack:

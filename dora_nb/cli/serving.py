@@ -18,7 +18,7 @@ from dora_nb.cli.options import (
     Source,
     TimeLimit,
     WorkloadName,
-    check_folder,
+    check_output,
 )
 from dora_nb.cli.talk import Talk
 
@@ -78,7 +78,7 @@ def serve(
     from dora_nb.units import parse_field
 
     say = Talk(as_json)
-    check_folder(out)
+    check_output(out, cluster, workload)
     goal = ServingGoal(
         objective=objective,
         requests_per_s=rate,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dora_nb.cli.options import Json, check_folder
+from dora_nb.cli.options import Json, check_output
 from dora_nb.cli.talk import Talk
 from dora_nb.errors import InputError
 
@@ -87,7 +87,7 @@ def report(
     """
     from dora_nb.sweeps.reporting import report as write_report
 
-    check_folder(out)
+    check_output(out)
     written = write_report(folder, out)
     Talk(False).lines([f"{written}  open it in a browser"])
 
@@ -96,9 +96,8 @@ def _sampled(grid: Grid, points: int | None, seed: int | None, method: str | Non
     """The grid with what was said about a sample in place of what its file says."""
     from dora_nb.sweeps.grid import Sample
 
-    given = {name: value for name, value in (("points", points), ("seed", seed), ("method", method)) if value}
-    if seed == 0:
-        given["seed"] = 0
+    said_now = {"points": points, "seed": seed, "method": method}
+    given = {name: value for name, value in said_now.items() if value is not None}
     if not given:
         return grid
     said = {} if grid.sample is None else grid.sample.model_dump()
