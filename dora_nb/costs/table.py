@@ -136,6 +136,10 @@ class CostTable:
             narrower={weights: table.slower(factors) for weights, table in self.narrower.items()},
         )
 
+    def __repr__(self) -> str:
+        layers, devices, entries = self.forward_s.shape
+        return f"CostTable: {layers} layers on {devices} devices, up to {entries - 1} samples at once, {self.status}"
+
     def same_times(self, other: CostTable) -> bool:
         """Whether all seconds are equal."""
         if self.narrower.keys() != other.narrower.keys():

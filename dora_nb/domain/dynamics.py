@@ -78,3 +78,10 @@ class MarkovChain(Record):
         for index, row in enumerate(rows):
             row[index] = max(1.0 - sum(row), 0.0)
         return rows
+
+    def __repr__(self) -> str:
+        from dora_nb.render.briefly import chain_text  # a method that looks up a room: imported when called
+
+        return chain_text(self)
+
+    __str__ = __repr__

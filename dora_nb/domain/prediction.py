@@ -70,3 +70,10 @@ class Prediction(Record):
     def energy_j(self, accounting: EnergyAccounting) -> float:
         """Energy under one accounting."""
         return self.energy_participating_j if accounting == "participating" else self.energy_all_on_j
+
+    def __repr__(self) -> str:
+        from dora_nb.render.briefly import prediction_text  # a method that looks up a room: imported when called
+
+        return prediction_text(self)
+
+    __str__ = __repr__

@@ -73,6 +73,13 @@ class Stream(Record):
         assert self.workload.requests_per_s is not None, "a stream has a rate"
         return Fraction(self.workload.requests_per_s).limit_denominator(_FINEST)
 
+    def __repr__(self) -> str:
+        from dora_nb.render.briefly import stream_text  # a method that looks up a room: imported when called
+
+        return stream_text(self)
+
+    __str__ = __repr__
+
 
 def common_round(streams: Sequence[Stream]) -> tuple[Fraction, tuple[int, ...]]:
     """The time after which all streams repeat together.

@@ -83,3 +83,10 @@ class ScheduledTransfer(Record):
     media: tuple[str, ...]
     start_s: float
     end_s: float
+
+    def __repr__(self) -> str:
+        from dora_nb.render.briefly import transfer_text  # a method that looks up a room: imported when called
+
+        return transfer_text(self)
+
+    __str__ = __repr__
