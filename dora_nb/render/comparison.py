@@ -149,7 +149,8 @@ def _said(comparison: Comparison) -> Iterable[str]:
         default=None,
     )
     if worst is not None and worst.error is not None and math.isfinite(worst.error):
-        yield f"Furthest off: {worst.kind} of {stage_words(worst.stage)}, {error_words(worst.error)}."
+        furthest = f"{worst.kind} of {stage_words(worst.stage)}, {error_words(worst.error)}"
+        yield f"Furthest off of what is computed: {furthest}."
     yield comparison.emulation
 
 

@@ -12,7 +12,7 @@ def placement_lines(answer: Placement) -> list[str]:
     """The value and what is proven of it, then a line a stage with what it takes. Predicted from the given numbers."""
     lines = [
         f"{answer.problem}: {answer.objective} {format_seconds(answer.value_s)} predicted, "
-        f"bound {format_seconds(answer.bound_s)}, gap {answer.gap:.2%} ({answer.status})",
+        f"bound {format_seconds(answer.bound_s)}, gap {100 * answer.gap:.2f} % ({answer.status})",
         f"{answer.scope}; {answer.method}; {answer.wall_s:.2f} s",
     ]
     for index, (stage, load) in enumerate(zip(answer.stages, answer.loads, strict=True)):

@@ -54,7 +54,7 @@ def _proof(serving: Serving) -> Iterator[str]:
     tried = words.count(serving.played, "plan")
     yield (
         f"objective {serving.goal.objective}: {said(serving.value)}, bound {said(serving.bound)}, "
-        f"gap {serving.gap:.2%} ({serving.status}), {tried} played, {serving.wall_s:.1f} s"
+        f"gap {100 * serving.gap:.2f} % ({serving.status}), {tried} played, {serving.wall_s:.1f} s"
     )
     yield f"over: {serving.scope}"
 
@@ -81,9 +81,9 @@ def _place_lines(serving: Serving) -> Iterator[str]:
     for each in figures.devices:
         if each.memory_bytes > 0:
             yield (
-                f"{each.device}: computes {each.load:.0%} of the time, {format_bytes(each.memory_bytes)} of "
+                f"{each.device}: computes {100 * each.load:.0f} % of the time, {format_bytes(each.memory_bytes)} of "
                 f"{format_bytes(each.usable_memory_bytes)}, {each.power_w:.3g} W"
             )
     busiest = max(figures.media, key=lambda each: each.load, default=None)
     if busiest is not None:
-        yield f"busiest on the network: {busiest.medium}, held {busiest.load:.1%} of the time"
+        yield f"busiest on the network: {busiest.medium}, held {100 * busiest.load:.1f} % of the time"

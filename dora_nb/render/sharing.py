@@ -60,8 +60,8 @@ def _proof(sharing: Sharing) -> Iterator[str]:
         return format_seconds(value) if sharing.unit == "s" else f"{value:.4g} W"
 
     yield (
-        f"objective {sharing.objective}: {said(sharing.value)}, bound {said(sharing.bound)}, gap {sharing.gap:.2%} "
-        f"({sharing.status}), {sharing.wall_s:.1f} s"
+        f"objective {sharing.objective}: {said(sharing.value)}, bound {said(sharing.bound)}, "
+        f"gap {100 * sharing.gap:.2f} % ({sharing.status}), {sharing.wall_s:.1f} s"
     )
     yield f"over: {sharing.scope}. {sharing.method}"
 
@@ -100,7 +100,7 @@ def stages_words(plan: Plan) -> str:
 def _place_lines(sharing: Sharing) -> list[str]:
     figures = sharing.figures
     lines = [
-        f"{each.device}: computes {each.load:.0%} of the time, {format_bytes(each.memory_bytes)} of "
+        f"{each.device}: computes {100 * each.load:.0f} % of the time, {format_bytes(each.memory_bytes)} of "
         f"{format_bytes(each.usable_memory_bytes)}, {each.power_w:.3g} W"
         for each in figures.devices
         if each.memory_bytes > 0
@@ -110,7 +110,7 @@ def _place_lines(sharing: Sharing) -> list[str]:
         lines.append(f"not needed: {', '.join(unused)}")
     busiest = max(figures.media, key=lambda each: each.load, default=None)
     if busiest is not None:
-        lines.append(f"busiest on the network: {busiest.medium}, held {busiest.load:.1%} of the time")
+        lines.append(f"busiest on the network: {busiest.medium}, held {100 * busiest.load:.1f} % of the time")
     return lines
 
 

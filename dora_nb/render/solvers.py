@@ -56,7 +56,7 @@ def _cells(row: SolverRow) -> tuple[str, ...]:
         row.status,
         figure(row.value),
         figure(row.bound),
-        words.NOTHING if row.gap is None else f"{row.gap:.2%}",
+        words.NOTHING if row.gap is None else f"{100 * row.gap:.2f} %",
         words.NOTHING if row.wall_s is None else format_seconds(row.wall_s),
         words.NOTHING if row.nodes is None else f"{row.nodes:,}",
     )

@@ -19,7 +19,7 @@ def serving() -> Serving:
 def test_the_text_has_what_a_request_sees_and_what_is_proven(serving: Serving) -> None:
     text = repr(serving)
     assert text.startswith("0.5 requests/s on tiny, 2 groups of 2 slots, continuous batching: a 1-1 > b 2-2\n")
-    assert f"gap {serving.gap:.2%} ({serving.status}), 2 plans played" in text
+    assert f"gap {100 * serving.gap:.2f} % ({serving.status}), 2 plans played" in text
     assert "time to first token" in text
     assert "30 s" in text
     assert "a: computes" in text

@@ -30,7 +30,7 @@ def sharing() -> Sharing:
 def test_the_text_has_every_camera_and_what_is_proven(sharing: Sharing) -> None:
     text = repr(sharing)
     assert "3 cameras on tiny" in text
-    assert f"gap {sharing.gap:.2%} ({sharing.status})" in text
+    assert f"gap {100 * sharing.gap:.2f} % ({sharing.status})" in text
     assert re.search(r"^door 1 +[ab] 1-1 +\d+ ms +\d+ ms +", text, re.MULTILINE)
     assert "not needed: spare" in text
     assert "busiest on the network: net/" in text

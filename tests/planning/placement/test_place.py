@@ -445,7 +445,7 @@ def test_the_command_places_a_problem_file(tmp_path: Path) -> None:
     assert told["bound_s"] <= told["value_s"]
     assert [name for stage in told["stages"] for name in stage["layers"]][-1] == "head"
     words = CliRunner().invoke(app, ["plan", "--problem", str(example)]).stdout
-    assert "gap 0.00%" in words
+    assert "gap 0.00 %" in words
     assert "phone: block" in words
     assert repr(place(load_problem(example))).splitlines()[0] in words
 
