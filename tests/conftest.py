@@ -23,6 +23,9 @@ os.environ["XDG_CACHE_HOME"] = _cache.name
 # algebra library would only wait for each other, which takes longer. Read when numpy is imported.
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
+# Kernels, workers and commands that tests start compile the package once, not each of them anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # The same examples on every machine and no time limit on a single one: a busy machine must not fail a test.
 hypothesis.settings.register_profile("dora", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("dora")

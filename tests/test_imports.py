@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -102,6 +103,7 @@ def imported(node: ast.AST, path: Path) -> Iterator[str]:
         yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
+@functools.cache
 def imports(path: Path) -> tuple[set[str], set[str]]:
     """Modules imported when the file is loaded, and those imported when a function is called."""
     at_once: set[str] = set()
