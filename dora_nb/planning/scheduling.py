@@ -35,8 +35,8 @@ Heuristic = Callable[[Operations, Timing, float, Callable[[], bool]], ListSchedu
 MOST_PAIRS, MOST_TRANSFERS = 4_000, 600
 
 #: Open pairs up to which it is where planning has no deadline, and nothing would end the root node of a large program.
-#: Measured: with 2,444 and 3,307 pairs (vit-b-16's training in the smart home, partitioned in sequence) the root took
-#: HiGHS 40 and 20 s, and in 2,000 nodes (80 and 60 s) neither program found a schedule.
+#: Measured: with some 2,400 and 3,300 pairs (vit-b-16's training in the smart home, partitioned in sequence) the root
+#: took HiGHS 40 and 20 s, and in 2,000 nodes (80 and 60 s) neither program found a schedule.
 MOST_PAIRS_UNTIMED = 2_000
 
 #: Seconds a single transfer program gets.
