@@ -75,7 +75,7 @@ def test_the_program_finds_the_best_order_and_proves_that_none_is_better(case: t
 def test_without_time_or_nodes_the_bound_is_still_true(case: tuple[Problem, object]) -> None:
     problem, plan = case
     best_s = best_makespan(*shape_and_timing(plan, problem), math.inf)  # type: ignore[arg-type]
-    for name, value in (("PROGRAM_NODES", 1), ("MOST_PAIRS", 0), ("MOST_TRANSFERS", 0)):
+    for name, value in (("PROGRAM_NODES", 1), ("MOST_PAIRS", 0), ("MOST_PAIRS_UNTIMED", 0), ("MOST_TRANSFERS", 0)):
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(scheduling, name, value)
             found = by_program(case, 1.2 * best_s, Deadline())
