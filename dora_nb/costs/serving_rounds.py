@@ -116,6 +116,17 @@ def evenly_spaced(requests_per_s: float, requests: int) -> list[float]:
     return [number / requests_per_s for number in range(requests)]
 
 
+def least_wait_s(wave: int, requests_per_s: float, requests: int) -> float:
+    """Seconds that evenly spaced requests wait for their wave at least, on the mean.
+
+    Requests join in the order of their arrival, so that of those who wait the i-th newest came at least (i - 1) / rate
+    ago. The first k of at least k >= wave who wait have waited for (k - 1) / (2 rate) or more on the mean. Only those
+    behind the last arrival may be in a smaller wave; the q of them have also waited for (q - 1) / (2 rate) on the mean,
+    so that at most wave - 1 requests of all have waited for less than (wave - 1) / (2 rate).
+    """
+    return max(requests - (wave - 1), 0) / requests * (wave - 1) / (2 * requests_per_s)
+
+
 class _Group:
     """A group on its way: who is in its slots, with how many tokens, how many leave next, and on which leg it is."""
 

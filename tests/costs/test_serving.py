@@ -13,7 +13,7 @@ from dora_nb.costs.evaluate import evaluate
 from dora_nb.costs.operations import Shape, operations_of
 from dora_nb.costs.serving import serving_plan
 from dora_nb.costs.serving_figures import needed_bytes, serving_figures
-from dora_nb.costs.serving_rounds import evenly_spaced, play_rounds
+from dora_nb.costs.serving_rounds import evenly_spaced, least_wait_s, play_rounds
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.serving import Batching
@@ -155,6 +155,17 @@ def test_a_batch_that_arrives_at_once_is_what_the_evaluation_has_of_it(served: t
     assert list(played.busy_s) == pytest.approx([each.busy_s for each in expected.devices], rel=1e-9)
     carried = sum(service_of(case, plan).carried_bytes for _ in range(plan.micro_batch))
     assert carried == pytest.approx(expected.network_bytes)
+
+
+@settings(max_examples=examples(30))
+@given(seeded(random_served), seeded(lambda dice: dice))
+def test_no_wave_is_waited_for_less_long(served: tuple[Case, Plan], dice: Dice) -> None:
+    service = service_of(*served)
+    wave = dice.number(1, service.slots * service.groups)
+    rate, requests = dice.pick((0.2, 0.8, 1.5)) * service.capacity_per_s, dice.number(1, 14)
+    played = play_rounds(service, evenly_spaced(rate, requests), wave=wave)
+    waited_s = float((played.joined_s - played.arrival_s).mean())
+    assert waited_s * (1 + 1e-9) + service.tick_s >= least_wait_s(wave, rate, requests)
 
 
 def test_arrivals_of_a_rate() -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from dora_nb.costs.serving import Service
 from dora_nb.costs.serving_figures import serving_figures
+from dora_nb.costs.serving_rounds import least_wait_s
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.serving import Batching, ServingFigures, ServingGoal
 from dora_nb.formulation.serving.chains import Chain, Chains
@@ -81,7 +82,7 @@ class Search:
 
     def run(self, every: Sequence[Chains]) -> None:
         """Until it is proven, or time is up."""
-        self._begin(sorted(every, key=lambda each: each.slots * each.groups, reverse=True))
+        self._begin(every)
         for least, chain in _in_order(every):
             self.bound = self._proven(least, chain)
             if self._is_good(least):
@@ -100,6 +101,8 @@ class Search:
         Where the rate is looked for, that of every number of stages too: the more there are the larger is the capacity,
         but not what is kept of it. The largest capacity of all is then known, too.
         """
+        if self.goal.objective == "rate":
+            every = sorted(every, key=lambda each: each.slots * each.groups, reverse=True)
         most = len(every[0].cluster.devices)
         for most_stages in range(most, 0, -1) if self.goal.objective == "rate" else (most,):
             before, firsts = self.found, []
@@ -133,7 +136,8 @@ class Search:
             best = self.found
             assert best is not None, "there is something to begin with"
             own = by_shape[best.plan.micro_batch, best.plan.token_groups]
-            shapes = [own] if own is every[0] else [own, every[0]]
+            largest = max(every, key=lambda each: each.slots * each.groups)
+            shapes = [own] if own is largest else [own, largest]
             stages = [(each.first_layer, each.stop_layer, each.leader) for each in best.plan.stages]
             near = beside(stages, every[0].cluster.device_ids)
             for next_stages, chains in itertools.product(near, shapes):
@@ -179,6 +183,8 @@ class Search:
         is_plain = self.batching == "continuous" and self.goal.objective != "rate" and wave == 1
         if is_plain and chain.service.slots >= self._enough.get(where, math.inf):
             return
+        if wave > 1 and self._waits_too_long(chain, wave):
+            return
         self._seen.add((chain.plan, wave))
         figures = self._fastest(chain, wave) if self.goal.objective == "rate" else self._figures(chain.service, wave)
         if is_plain and figures is not None and figures.together < chain.service.slots:
@@ -191,6 +197,17 @@ class Search:
             shape = f"{chain.service.groups} x {chain.service.slots} slots on {', '.join(chain.plan.devices)}"
             waves = f", waves of {wave}" if wave > 1 else ""
             self.say(f"{shape}{waves}: {reported(value, self.goal):.4g} {unit_of(self.goal)}")
+
+    def _waits_too_long(self, chain: Chain, wave: int) -> bool:
+        """Whether waiting for a wave alone breaks a limit, or is worse than the best so far."""
+        goal = self.goal
+        if goal.requests_per_s is None:
+            return False
+        wait_s = least_wait_s(wave, goal.requests_per_s, whole_waves(self.requests, wave))
+        limits = [(chain.service.first_token_alone_s, goal.first_token_s), (chain.service.alone_s, goal.latency_s)]
+        if goal.objective == "latency" and self.found is not None:
+            limits.append((chain.service.alone_s, self.found.value))
+        return any(limit is not None and alone_s + wait_s > limit * (1 + 1e-9) for alone_s, limit in limits)
 
     def _figures(self, service: Service, wave: int, requests_per_s: float | None = None) -> ServingFigures:
         rate = requests_per_s or self.goal.requests_per_s
