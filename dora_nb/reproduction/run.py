@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -186,7 +187,7 @@ def _computed(
         return
     # Fresh processes: a copy of one with threads, such as a notebook's, could hang.
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_leave_interrupts_alone)
+    pool = ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_follow_parent)
     try:
         with _interrupts_held_back():
             waiting = {pool.submit(cells_of, setting, seeds, solver): setting for setting in settings}
@@ -221,6 +222,17 @@ def _interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _leave_interrupts_alone() -> None:
-    """The process that started this one is told as well, and ends it."""
+def _follow_parent() -> None:
+    """Leave interrupts to the process that started this one, which is told as well; end when it ends.
+
+    A notebook's kernel may be killed at any time. Its pool would compute on, and then wait for ever.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -11,7 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
+from processes import command, is_running, until
 from typer.testing import CliRunner
 
 from dora_nb.cli import app
@@ -205,3 +207,20 @@ def test_cells_are_kept_in_the_users_cache_unless_told_otherwise(monkeypatch: py
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.delenv("LOCALAPPDATA", raising=False)
     assert default_folder() == Path.home() / ".cache/dora_nb/reproduce"
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes in /proc")
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    """A notebook's kernel may be killed; nobody would end its pool."""
+
+    def pool_of(process: psutil.Process) -> list[psutil.Process]:
+        return [each for each in process.children() if "spawn_main" in " ".join(each.cmdline())]
+
+    with command("reproduce", "--quick", "--jobs", "2", "--cache", str(tmp_path)) as process:
+        parent = psutil.Process(process.pid)
+        until(lambda: len(pool_of(parent)) == 2)
+        workers = pool_of(parent)
+        until(lambda: all(each.cpu_times().user > 3 for each in workers), 120)  # they are at work
+        process.kill()
+        process.wait()
+        until(lambda: not any(is_running(each.pid) for each in workers))
