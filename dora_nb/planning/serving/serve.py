@@ -109,7 +109,22 @@ def serve(
     say = on_progress or (lambda _: None)
     search = Search(goal, batching, chosen, requests, gap, Deadline(started + time_limit_s, cancel), say)
     search.run(every)
+    if search.found is None and search.is_over and not search.played and goal.requests_per_s is not None:
+        capacity = ServingGoal(objective="rate")
+        largest = [Chains(workload, cluster, table, capacity, slot, group) for slot, group in pairs]
+        _check_capacity(goal.requests_per_s, cluster, largest)
     return _answer(search, cluster, started, _scope(search, slots, groups))
+
+
+def _check_capacity(requests_per_s: float, cluster: Cluster, every: Sequence[Chains]) -> None:
+    """Refuse a rate that no plan has the capacity for, which is found at once."""
+    firsts = (next((chain for _, chain in each.in_order() if chain is not None), None) for each in every)
+    least_s = min((chain.least for chain in firsts if chain is not None), default=0.0)
+    if requests_per_s * least_s > 1:
+        raise InfeasibleError(
+            f"{cluster.name}: {requests_per_s:.4g} requests/s are more than any plan serves with these slots and "
+            f"groups: at most {1 / least_s:.3g}/s"
+        )
 
 
 def _check_waves(waves: Sequence[int], batching: Batching, most: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import re
 import threading
 
 import numpy as np
@@ -95,7 +96,7 @@ def test_no_plan_of_all_is_better(case: Case, dice: Dice) -> None:
             if goal.keeps(figures) and goal.requests_per_s <= service.capacity_per_s * (1 + 1e-9):
                 best = min(best, value_of(figures, goal))
     if math.isinf(best):
-        with pytest.raises(InfeasibleError, match="no plan fits"):
+        with pytest.raises(InfeasibleError, match=r"no plan fits|more than any plan serves"):
             served(case, goal, batching)
         return
     answer = served(case, goal, batching)
@@ -231,6 +232,14 @@ def test_a_rate_that_was_not_found_is_not_said_to_be_impossible() -> None:
         dora.serve(case.work, case.place, goal, slots=(2,), groups=(1,), table=case.table, batching="static")
     with pytest.raises(InfeasibleError, match="no plan fits in memory and keeps the limits; 0 plans"):
         dora.serve(case.work, case.place, goal.replace(first_token_s=1.9), table=case.table, slots=(2,))
+
+
+def test_a_rate_beyond_any_capacity_is_told_apart_from_too_little_memory() -> None:
+    case = two_layers()
+    most = dora.serve(case.work, case.place, slots=(1,), groups=(1,), table=case.table).bound
+    goal = ServingGoal(requests_per_s=2 * most)
+    with pytest.raises(InfeasibleError, match=re.escape(f"at most {most:.3g}/s")):
+        dora.serve(case.work, case.place, goal, slots=(1,), groups=(1,), table=case.table)
 
 
 def test_times_of_too_few_samples_are_refused() -> None:
