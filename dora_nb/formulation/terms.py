@@ -137,10 +137,11 @@ class Terms:
             cost = cost + qoe.energy_price * np.maximum(energy_j - qoe.energy_j, 0.0)
         return cost
 
-    def cap_s(self, device: int, dynamic_j: Floats, idle_w: float) -> Floats:
-        """Longest makespan that a device's battery lasts, given its joules above idling; -inf where none."""
+    def cap_s(self, device: Ints, dynamic_j: Floats, idle_w: Floats) -> Floats:
+        """Longest makespan that devices' batteries last, given their joules above idling; -inf where none."""
         left_j = self.battery_j[device] * (1 + ROUNDING) - dynamic_j
-        return np.where(left_j < 0, -np.inf, left_j / idle_w if idle_w > 0 else np.inf)
+        lasts_s = np.divide(left_j, idle_w, out=np.full_like(left_j, np.inf), where=idle_w > 0)
+        return np.where(left_j < 0, -np.inf, lasts_s)
 
 
 def _lasts_s(battery_j: Floats, idle_w: Floats) -> list[float]:

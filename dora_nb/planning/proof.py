@@ -12,10 +12,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from dora_nb.domain.qoe import ROUNDING
+from dora_nb.planning.bounding.floors import least_makespan_s
 from dora_nb.planning.bounding.nearby import MOST_LABELS
 from dora_nb.planning.bounding.partitions import Candidates
 from dora_nb.planning.bounding.search import Search
-from dora_nb.planning.bounding.targets import Ladder, Targets
+from dora_nb.planning.bounding.targets import Ladder, Targets, least_possible
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.proven import Proven
 from dora_nb.planning.question import Question
@@ -56,6 +60,7 @@ class Proof:
     bound: float
     nodes: int = 0
     candidates: list[Candidates] = field(default_factory=list)
+    _of_better: bool = False  # whether the least makespan known is that of better plans only
 
     @property
     def ladder(self) -> Ladder:
@@ -69,13 +74,21 @@ class Proof:
 
     def find_plans(self) -> None:
         """Good plans, close to those that are known where there are any."""
+        self._raise_floor(self.targets)
+        known = float(self.ladder.best[0])
         self._look_nearby()
         if self.ladder.best[0] > self.bound * (1 + FAR):
-            sizes = self.question.case.replicas
-            # With a plan in hand, smaller groups first would keep little from the columns of all.
-            for replicas in sizes if math.isinf(self.ladder.best[0]) else sizes[-1:]:
-                self._search(self.targets, replicas, FEW)
-            self._look_nearby()
+            case = self.question.case
+            self._raise_floor(self.targets)
+            if math.isfinite(known) and self.ladder.best[0] >= known:
+                # None close to it beats a plan of another question: rarely is any far from it better, so it is put to
+                # the proof at once. The columns of its widest window serve all others.
+                case.columns(self.question.problem, case.replicas[-1], self.targets, self.deadline)
+            else:
+                # With a plan in hand, smaller groups first would keep little from the columns of all.
+                for replicas in case.replicas if math.isinf(self.ladder.best[0]) else case.replicas[-1:]:
+                    self._search(self.targets, replicas, FEW)
+                self._look_nearby()
         self.targets.forget_bounds()  # those of these searches hold for a part of the partitions only
 
     def _look_nearby(self) -> None:
@@ -112,6 +125,7 @@ class Proof:
         (own,) = window.asked
         own.best[:] = self.ladder.best  # a plan beyond the limit is still what has to be beaten
         own.plans[:] = self.ladder.plans
+        self._raise_floor(window)
         search = self._search(window, self.question.problem.space.most_devices, MANY)
         settle_all(self.question.problem, window, search.open, solver=self.question.solver, deadline=self.deadline)
         self.ladder.best[:], self.ladder.plans[:] = own.best, own.plans
@@ -119,6 +133,25 @@ class Proof:
         cut_short = own.floor[0] < own.best[0] * (1 - targets.tolerance)
         self.bound = max(self.bound, min(reached, limit))
         return math.isfinite(limit) and not cut_short and own.best[0] > limit
+
+    def _raise_floor(self, targets: Targets) -> None:
+        """Tell the targets how long every better plan takes, from what is proven of the energy of shorter ones.
+
+        Better plans draw less than the incumbent. What is only proven of these, for these targets or those that they
+        come from, is set aside with the energy up to which it is proven, so that bounds hold for all plans.
+        """
+        (own,) = targets.asked
+        within_j = targets.energy_limit_j * (1 + 2 * ROUNDING)
+        if own.least == "energy_j":
+            within_j = min(within_j, float(own.best[0]) * (1 - targets.tolerance))
+        problem = self.question.problem
+        targets.floor_s = max(targets.floor_s, least_possible(problem, self.question.qoe, "makespan_s"))
+        floor_s = max(targets.floor_s, self.question.case.proven(self.question.qoe).least_makespan_s(within_j))
+        floor_s = least_makespan_s(problem, within_j, targets.longest_s, floor_s)
+        self._of_better = self._of_better or floor_s > targets.floor_s
+        targets.floor_s = floor_s
+        if self._of_better:
+            targets.set_aside(np.array([floor_s]), np.array([within_j]))
 
     def _search(self, targets: Targets, replicas: int, size: tuple[int, int]) -> Search:
         problem, (most_labels, schedules) = self.question.problem, size

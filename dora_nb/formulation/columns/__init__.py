@@ -7,7 +7,8 @@ Devices that cannot be told apart form a *type*, and groups are counted by type:
 same column. Of the share vectors of a group only those that no other beats in every figure are kept.
 
 ``record`` says what a column is, ``building`` makes them all from the figures of ``computing``, ``transfers``,
-``sums``, ``shard_sums`` and ``memory``, and ``dominance`` leaves out those that others match or beat.
+``sums``, ``shard_sums`` and ``memory`` for many groups at a time (``held``, ``pairs``), and ``dominance`` leaves out
+those that others match or beat.
 """
 
 from dora_nb.formulation.columns.building import build_columns, stage_columns

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from dora_nb.formulation.columns.computing import Computing
 from dora_nb.formulation.columns.dominance import TELLING, not_dominated
 from dora_nb.formulation.columns.held import Held, is_whole, part_vectors, share_vectors
 from dora_nb.formulation.columns.memory import Memory
+from dora_nb.formulation.columns.pairs import count_until, left, needed, numbered, picked, some
 from dora_nb.formulation.columns.record import Choice, Columns, Considered, Screen
 from dora_nb.formulation.columns.shard_sums import ShardSums
 from dora_nb.formulation.columns.sums import Sums
@@ -30,6 +31,7 @@ def build_columns(
     *,
     beaten: bool = False,
     least_devices: int = 1,
+    codes: Collection[int] | None = None,
 ) -> Columns:
     """All columns of a problem whose memory suffices for at least one micro-batch in flight.
 
@@ -62,25 +64,39 @@ def build_columns(
         Keep share vectors that others beat as well: on other durations they may beat those.
     least_devices
         Fewest devices of a stage; at most what a micro-batch, or a layer, of the space can be shared out on.
+    codes
+        Of which groups to make columns, some of them of a size that is allowed; None: of all.
     """
     builder = _Builder(problem, screen or _everything, beaten)
-    workload = problem.workload
-    choices: list[Choice] = []
-    parts: list[dict[str, NDArray[np.generic]]] = []  # the first may be empty: it says which figures there are
-    for micro_batch, token_groups in problem.space.families(workload.batch):
-        most = max(min(problem.space.most_replicas, micro_batch), problem.space.shards)
-        for group in problem.fleet.groups(min(most_devices, most)):
-            if len(group.devices) < least_devices:
-                continue
-            for hosts in (False, True) if workload.trains and workload.tied_parameters else (False,):
-                found = builder.columns(micro_batch, token_groups, group, hosts, skip_empty=bool(parts))
-                for made_as, part, shares in found:
-                    used, place = np.unique(part["choice"], return_inverse=True)
-                    part["choice"] = place + len(choices)
-                    choices.extend(Choice(group, tuple(map(int, shares[index])), *made_as) for index in used)
-                    parts.append(part)
+    workload, space = problem.workload, problem.space
+    choices: list[tuple[Held, _Way]] = []
+    first_choice = [0]
+    parts: list[Part] = []  # the first may be empty: it says which figures there are
+    for family, (micro_batch, token_groups) in enumerate(space.families(workload.batch)):
+        most = max(min(space.most_replicas, micro_batch), space.shards)
+        groups = [
+            group for group in problem.fleet.groups(min(most_devices, most)) if len(group.devices) >= least_devices
+        ]
+        if codes is not None:
+            groups = [group for group in groups if group.code in codes]
+        for held in builder.batches(micro_batch, token_groups, groups, skip_empty=bool(parts)):
+            for way, part, own in builder.columns(held, skip_empty=bool(parts)):
+                part["place"] = family * problem.fleet.codes + part["code"]
+                part["choice"] += first_choice[-1]
+                parts.append(part)
+                choices.append((own, way))
+                first_choice.append(first_choice[-1] + len(own.groups) * len(own.shares))
     merged = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return Columns(**merged, choices=tuple(choices), fleet=problem.fleet, batch=workload.batch)
+    place = merged.pop("place")
+    if (np.diff(place) < 0).any():
+        order = np.argsort(place, kind="stable")
+        merged = {name: values[order] for name, values in merged.items()}
+    used, at = numbered(merged["choice"])
+    merged["choice"] = at
+    found = np.searchsorted(first_choice, used, side="right") - 1
+    made = [(*choices[part], int(index) - first_choice[part]) for part, index in zip(found, used, strict=True)]
+    made_as = tuple(_choice(*each) for each in made)
+    return Columns(**merged, choices=made_as, fleet=problem.fleet, batch=workload.batch)
 
 
 def stage_columns(problem: Problem, micro_batch: int, group: Group, first: int, stop: int) -> Columns:
@@ -88,9 +104,10 @@ def stage_columns(problem: Problem, micro_batch: int, group: Group, first: int, 
     builder = _Builder(problem, _everything, beaten=False)
     builder.first, builder.stop = np.array([first]), np.array([stop])
     parts = []
-    for made_as, part, shares in builder.columns(micro_batch, 1, group, hosts=False, skip_empty=False):
-        choices = tuple(Choice(group, tuple(map(int, row)), *made_as) for row in shares)
-        parts.append(Columns(**part, choices=choices, fleet=problem.fleet, batch=problem.workload.batch))  # type: ignore[arg-type]
+    for held in builder.batches(micro_batch, 1, [group], skip_empty=False):
+        for way, part, own in builder.columns(held, skip_empty=False) if not held.hosts else ():
+            choices = tuple(_choice(own, way, index) for index in range(len(own.shares)))
+            parts.append(Columns(**part, choices=choices, fleet=problem.fleet, batch=problem.workload.batch))
     return Columns.join(parts)
 
 
@@ -101,16 +118,28 @@ def _everything(stages: Considered) -> NDArray[np.bool_]:
 #: How a group runs a stage: algorithm, whether it recomputes, weights, ``sliced``; see :class:`Choice`.
 _Way = tuple[Algorithm, bool, Weights | None, int]
 
+#: Columns as they go into :class:`Columns`.
+Part = dict[str, NDArray[Any]]
+
+#: Pairs of a share vector and a stage that are looked at together: many are worth the calls, few fit the cache.
+_BLOCK = 40_000
+
+
+def _choice(held: Held, way: _Way, index: int) -> Choice:
+    """Who runs a stage, and how, given the number of a group and a share vector."""
+    group, row = divmod(index, len(held.shares))
+    return Choice(held.groups[group], tuple(map(int, held.shares[row])), *way)
+
 
 class _Found(NamedTuple):
-    """Columns of a group run in one way.
+    """Columns of groups that run stages in one way.
 
     Attributes
     ----------
     held
         What is left of the share vectors.
     sought
-        Which of them, by range, may matter as far as time and energy go.
+        Which of them, by stage, may matter as far as time and energy go.
     enough
         Micro-batches in flight that fit without anything being paid for memory.
     parts
@@ -120,41 +149,11 @@ class _Found(NamedTuple):
     held: Held
     sought: NDArray[np.bool_]
     enough: Floats
-    parts: list[tuple[Algorithm, dict[str, NDArray[np.generic]]]]
-
-
-def _left(held: Held, sought: NDArray[np.bool_], least: Floats) -> tuple[Held, NDArray[np.bool_], Floats]:
-    """The share vectors and the ranges of which any pair is sought."""
-    rows, ranges = _needed(sought)
-    left = held._replace(shares=held.shares[rows], first=held.first[ranges], stop=held.stop[ranges])
-    return left, _some(sought, rows, ranges), _some(least, rows, ranges)
-
-
-def _count_until(where: NDArray[np.bool_]) -> Ints:
-    """How many layers before each cut are some of those."""
-    return np.concatenate([[0], np.cumsum(where)])
-
-
-def _needed(sought: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Share vectors, and ranges, of which any pair is sought."""
-    return np.asarray(sought.any(axis=1)), np.asarray(sought.any(axis=0))
-
-
-def _some(values: NDArray[Any], rows: NDArray[np.bool_], ranges: NDArray[np.bool_]) -> NDArray[Any]:
-    """Figures of some share vectors and ranges, of those axes that they have."""
-    chosen = values[rows] if len(values) == len(rows) else values
-    return chosen[:, ranges] if values.shape[1] == len(ranges) else chosen
-
-
-def _picked(values: NDArray[Any], choice: Ints, place: Ints) -> NDArray[Any]:
-    """Figures of pairs of a share vector and a range, of those axes that they have."""
-    vectors, ranges = values.shape[:2]
-    flat = (choice * ranges if vectors > 1 else 0 * choice) + (place if ranges > 1 else 0)
-    return np.asarray(values.reshape(vectors * ranges, *values.shape[2:]).take(flat, axis=0))
+    parts: list[tuple[Algorithm, Part]]
 
 
 class _Builder:
-    """Columns of one group at a time, all layer ranges and share vectors at once."""
+    """Columns of many stages at a time, all share vectors at once."""
 
     def __init__(self, problem: Problem, screen: Screen, beaten: bool) -> None:
         self.workload, self.cluster, self.network = problem.workload, problem.cluster, problem.network
@@ -164,89 +163,129 @@ class _Builder:
         self.first, self.stop = (np.array(side, dtype=np.int64) for side in zip(*ranges, strict=True))
         self.computing, self.transfers, self.memory = Computing(problem), Transfers(problem), Memory(problem)
         self.sums, self.shard_sums = Sums(problem, self.computing), ShardSums(problem)
+        self.idle_w = np.array([device.idle_w for device in self.cluster.devices])
 
-    def columns(
-        self, micro_batch: int, token_groups: int, group: Group, hosts: bool, *, skip_empty: bool
-    ) -> Iterator[tuple[_Way, dict[str, NDArray[np.generic]], Ints]]:
-        """Columns of one group by algorithm and way to run them, and the share vectors that their ``choice`` counts.
+    def batches(
+        self, micro_batch: int, token_groups: int, groups: Sequence[Group], *, skip_empty: bool
+    ) -> Iterator[Held]:
+        """Stages that may matter, of groups whose samples are shared out alike together; hosted layers last.
 
-        With ``skip_empty`` nothing comes of a group that is in no column.
+        With ``skip_empty`` nothing comes of groups that are in no column.
         """
-        eligible = self._may_matter(micro_batch, token_groups, group)
-        if hosts:
-            eligible &= (self.stop == self.layers) & (self.first >= 2)  # at least one stage is left between the ends
-        first, stop = self.first[eligible], self.stop[eligible]
-        shares = np.zeros((0, len(group.devices)), dtype=np.int64)
-        if skip_empty and not len(first):
-            return
-        if len(first) and len(group.devices) <= self.problem.space.most_replicas:
-            shares = share_vectors(group, micro_batch, ordered=self._is_separable(group))
+        alike: dict[tuple[object, ...], list[Group]] = {}
+        for group in groups:
+            counts = tuple(count for count in group.counts if count)
+            alike.setdefault((counts, self._is_separable(group)), []).append(group)
+        asked: list[tuple[list[Group], NDArray[np.bool_], Ints]] = []
+        for same in alike.values():
+            shares = np.zeros((0, len(same[0].devices)), dtype=np.int64)
+            if len(same[0].devices) <= self.problem.space.most_replicas:
+                shares = share_vectors(same[0], micro_batch, ordered=self._is_separable(same[0]))
+            most = max(1, _BLOCK // len(self.first))
+            for start in range(0, len(same), most):
+                few = same[start : start + most]
+                asked.append((few, self._may_matter(micro_batch, token_groups, few), shares))
         micro_batches = self.workload.batch // micro_batch
-        whole = Held(group, shares, first, stop, micro_batches, token_groups, hosts, recomputes=False, weights=None)
-        whole = whole._replace(micro_batch=micro_batch)
-        sought, least = np.ones((len(shares), len(first)), dtype=bool), np.ones((len(shares), len(first)))
-        found = self._held_so(micro_batch, whole, sought, least, skip_empty=skip_empty)
+        for hosts in (False, True) if self.workload.trains and self.workload.tied_parameters else (False,):
+            for few, may_matter, shares in asked:
+                eligible = may_matter
+                if hosts:  # at least one stage is left between the ends
+                    eligible = may_matter & (self.stop == self.layers) & (self.first >= 2)
+                for begin, end in self._blocks(eligible, max(len(shares), 1)):
+                    which, at = np.nonzero(eligible[begin:end])
+                    if skip_empty and not len(which):
+                        continue
+                    yield Held(
+                        groups=tuple(few[begin:end]),
+                        which=which,
+                        shares=shares,
+                        first=self.first[at],
+                        stop=self.stop[at],
+                        micro_batches=micro_batches,
+                        token_groups=token_groups,
+                        hosts=hosts,
+                        recomputes=False,
+                        weights=None,
+                        micro_batch=micro_batch,
+                    )
+                    skip_empty = True
+
+    def _blocks(self, eligible: NDArray[np.bool_], rows: int) -> Iterator[tuple[int, int]]:
+        """From which group to which there are enough pairs with so many share vectors."""
+        begin, pairs = 0, 0
+        for group, own in enumerate((rows * eligible.sum(axis=1)).tolist()):
+            if pairs and pairs + own > _BLOCK:
+                yield begin, group
+                begin, pairs = group, 0
+            pairs += own
+        yield begin, len(eligible)
+
+    def columns(self, whole: Held, *, skip_empty: bool) -> Iterator[tuple[_Way, Part, Held]]:
+        """Columns by algorithm and way to run stages, and the groups and share vectors that their ``choice`` counts.
+
+        With ``skip_empty`` nothing comes of a way by which no column is made.
+        """
+        shape = len(whole.shares), len(whole.first)
+        sought, least = np.ones(shape, dtype=bool), np.ones(shape)
+        found = self._held_so(whole, sought, least, skip_empty=skip_empty)
         for algorithm, part in found.parts:
-            yield (algorithm, False, None, 0), part, found.held.shares
+            yield (algorithm, False, None, 0), part, found.held
         if self.problem.space.recomputation and self.workload.trains:
-            deeper = found.sought & (found.enough < self._deepest(group, found.held.stop, micro_batches))
+            deeper = found.sought & (found.enough < self._deepest(found.held))
             again = found.held._replace(recomputes=True)
-            recomputed = self._held_so(micro_batch, again, deeper, 1 + found.enough, skip_empty=True)
+            recomputed = self._held_so(again, deeper, 1 + found.enough, skip_empty=True)
             for algorithm, part in recomputed.parts:
-                yield (algorithm, True, None, 0), part, recomputed.held.shares
+                yield (algorithm, True, None, 0), part, recomputed.held
         yield from self._in_fewer_bits(whole)
-        if 1 < len(group.devices) <= self.problem.space.shards and not hosts:
+        if 1 < whole.size <= self.problem.space.shards and not whole.hosts:
             yield from self._sliced(whole)
 
-    def _in_fewer_bits(self, whole: Held) -> Iterator[tuple[_Way, dict[str, NDArray[np.generic]], Ints]]:
+    def _in_fewer_bits(self, whole: Held) -> Iterator[tuple[_Way, Part, Held]]:
         """The same in every kind of weights that is allowed, where one gains by it."""
         wider, least = [whole], np.ones((len(whole.shares), len(whole.first)))
         for weights in checked_weights(self.problem.space.weights, trains=self.workload.trains):
             smaller = whole._replace(weights=weights)
             gains = np.logical_and.reduce([self._gains(smaller, than) for than in wider])
-            made = self._held_so(whole.micro_batch, smaller, gains, least, skip_empty=True)
+            made = self._held_so(smaller, gains, least, skip_empty=True)
             for algorithm, part in made.parts:
-                yield (algorithm, False, weights, 0), part, made.held.shares
+                yield (algorithm, False, weights, 0), part, made.held
             wider.append(smaller)
 
-    def _sliced(self, whole: Held) -> Iterator[tuple[_Way, dict[str, NDArray[np.generic]], Ints]]:
+    def _sliced(self, whole: Held) -> Iterator[tuple[_Way, Part, Held]]:
         """Columns whose devices hold parts of layers, of ranges whose layers can all be sliced alike or not at all."""
         for parts in sorted({layer.parts for layer in self.workload.layers} - {1}):
-            if parts < len(whole.group.devices):
+            if parts < whole.size:
                 continue
             by_layer = np.array([layer.parts for layer in self.workload.layers])
-            alike, other = (_count_until(where) for where in (by_layer == parts, ~np.isin(by_layer, (1, parts))))
+            alike, other = (count_until(where) for where in (by_layer == parts, ~np.isin(by_layer, (1, parts))))
             can = (alike[whole.stop] > alike[whole.first]) & (other[whole.stop] == other[whole.first])
             if self.workload.trains and self.workload.tied_parameters:  # no shards at one of two ends that are tied
                 inside = (whole.first > 0) & (whole.stop < self.layers)
                 can &= inside | is_whole(whole.first, whole.stop, self.layers)
-            first, stop = whole.first[can], whole.stop[can]
-            if not len(first):
+            if not can.any():
                 continue
-            shares = part_vectors(whole.group, parts, ordered=self._is_separable(whole.group))
-            held = whole._replace(shares=shares, first=first, stop=stop, parts=parts)
-            every = np.ones((len(shares), len(first)))
-            found = self._held_so(whole.micro_batch, held, every.astype(bool), every, skip_empty=True)
+            shares = part_vectors(whole.groups[0], parts, ordered=self._is_separable(whole.groups[0]))
+            held = whole._replace(shares=shares, parts=parts)
+            every = np.broadcast_to(can, (len(shares), len(can)))
+            found = self._held_so(held, every, np.ones(every.shape), skip_empty=True)
             for algorithm, part in found.parts:
-                yield (algorithm, False, None, held.micro_batch), part, found.held.shares
+                yield (algorithm, False, None, held.micro_batch), part, found.held
 
-    def _held_so(
-        self, micro_batch: int, held: Held, sought: NDArray[np.bool_], least: Floats, *, skip_empty: bool
-    ) -> _Found:
-        """Columns of share vectors and ranges that are sought, each from so many micro-batches in flight on."""
-        held, sought, least = _left(held, sought, least)
+    def _held_so(self, held: Held, sought: NDArray[np.bool_], least: Floats, *, skip_empty: bool) -> _Found:
+        """Columns of share vectors and stages that are sought, each from so many micro-batches in flight on."""
+        held, sought, least = left(held, sought, least)
         if skip_empty and not sought.any():
             return _Found(held, sought, least, [])
         figures = self.computing.figures(held)
         both_s = figures["forward_s"] + figures["backward_s"]
         dynamic_j, decode_s = figures["compute_j"], figures["decode_s"]
-        place = micro_batch, held.token_groups, held.group.code, held.first, held.stop
+        place = held.micro_batch, held.token_groups, held.code, held.first, held.stop
         kept = sought & self.screen(Considered(*place, both_s, decode_s, dynamic_j)) & self._lasts(held, figures)
         if skip_empty and not kept.any():
             return _Found(held, kept, least, [])
-        rows, ranges = _needed(kept)  # the others are not looked at again
-        figures = {name: _some(values, rows, ranges) for name, values in figures.items()}
-        held, kept, least = _left(held, kept, least)
+        rows, stages = needed(kept)  # the others are not looked at again
+        figures = {name: some(values, rows, stages) for name, values in figures.items()}
+        held, kept, least = left(held, kept, least)
         figures["least_in_flight"] = least
         figures["most_in_flight"] = self.memory.most_in_flight(held)
         figures |= self.memory.over_bytes(held)
@@ -254,7 +293,7 @@ class _Builder:
         if self.workload.generates:
             figures = self.transfers.without_outputs(figures, held.micro_batches)
         fitting = kept & (figures["most_in_flight"] >= least)
-        parts = list(self._by_algorithm(micro_batch, held, figures, fitting))
+        parts = list(self._by_algorithm(held, figures, fitting))
         return _Found(held, kept, self.memory.enough(held, figures["most_in_flight"]), parts)
 
     def _lasts(self, held: Held, figures: dict[str, Floats]) -> NDArray[np.bool_]:
@@ -280,18 +319,18 @@ class _Builder:
         gains = gains | (ours["cap_s"] > theirs["cap_s"])
         return np.asarray(gains)
 
-    def _deepest(self, group: Group, stop: Ints, micro_batches: int) -> Ints:
+    def _deepest(self, held: Held) -> Ints:
         """Most micro-batches that a stage can be asked to hold, given how many stages there may be behind it."""
-        behind = np.minimum(self.layers - stop, len(self.cluster.devices) - len(group.devices))
-        return np.asarray(np.minimum(micro_batches, 1 + max(self.problem.space.in_flight_depths) * behind))
+        behind = np.minimum(self.layers - held.stop, len(self.cluster.devices) - held.size)
+        return np.asarray(np.minimum(held.micro_batches, 1 + max(self.problem.space.in_flight_depths) * behind))
 
     def _by_algorithm(
-        self, micro_batch: int, held: Held, figures: dict[str, Floats], kept: NDArray[np.bool_]
-    ) -> Iterator[tuple[Algorithm, dict[str, NDArray[np.generic]]]]:
+        self, held: Held, figures: dict[str, Floats], kept: NDArray[np.bool_]
+    ) -> Iterator[tuple[Algorithm, Part]]:
         """The columns of every algorithm by which gradients, or outputs of shards, are summed."""
         if held.parts:
             for algorithm, own in self.shard_sums.figures(held, figures).items():
-                yield algorithm, self._part(micro_batch, held, figures | own, kept)
+                yield algorithm, self._part(held, figures | own, kept)
             return
         shortest_tail_s: Floats | None = None
         for algorithm, own in self.sums.figures(held, figures["backward_s"]).items():
@@ -300,24 +339,22 @@ class _Builder:
                 # The first holds the network least; another is worth a look only where it ends sooner.
                 useful = kept & (own["sum_tail_s"] < shortest_tail_s)
             shortest_tail_s = own["sum_tail_s"]
-            yield algorithm, self._part(micro_batch, held, figures | own, useful)
+            yield algorithm, self._part(held, figures | own, useful)
 
-    def _part(
-        self,
-        micro_batch: int,
-        held: Held,
-        figures: dict[str, Floats],
-        candidates: NDArray[np.bool_],
-    ) -> dict[str, NDArray[np.generic]]:
+    def _part(self, held: Held, figures: dict[str, Floats], candidates: NDArray[np.bool_]) -> Part:
         """The columns of one algorithm that none other matches or beats, as they go into :class:`Columns`."""
-        figures, group = dict(figures), held.group
+        figures = dict(figures)
         figures["energy_j"] = figures.pop("compute_j") + figures.pop("network_j") + figures.pop("sum_j")
         figures["port_s"] = figures["port_s"] + figures.pop("sum_port_s")
-        compared = self._is_separable(group) and not self.beaten
+        compared = self._is_separable(held.groups[0]) and not self.beaten
         kept = not_dominated(figures, candidates) if compared else candidates
         choice, place = np.nonzero(kept)
-        part: dict[str, NDArray[np.generic]] = {
-            name: _picked(values, choice, place) for name, values in figures.items() if not name.startswith(TELLING)
+        if len(held.groups) > 1:  # one group after the other
+            order = np.argsort(held.which[place], kind="stable")
+            choice, place = choice[order], place[order]
+        idle_w = np.array([self.idle_w[list(group.devices)].sum() for group in held.groups])
+        part: Part = {
+            name: picked(values, choice, place) for name, values in figures.items() if not name.startswith(TELLING)
         }
         for name in ("least_in_flight", "most_in_flight"):
             part[name] = part[name].astype(np.int64)
@@ -325,15 +362,15 @@ class _Builder:
             numbered = [part.pop(each) for each in figures if each.startswith(f"{name} ")]
             part[name] = np.stack(numbered, axis=1) if numbered else np.zeros((len(choice), 0))
         part |= {
-            "micro_batch": np.full(len(choice), micro_batch),
+            "micro_batch": np.full(len(choice), held.micro_batch),
             "token_groups": np.full(len(choice), held.token_groups),
             "first": held.first[place],
             "stop": held.stop[place],
             "hosts": np.full(len(choice), held.hosts),
-            "choice": choice,
-            "code": np.full(len(choice), group.code),
-            "copies": np.full(len(choice), len(group.devices) if held.parts else 1),
-            "idle_w": np.full(len(choice), sum(self.cluster.devices[d].idle_w for d in group.devices)),
+            "choice": held.which[place] * len(held.shares) + choice,
+            "code": held.code[place],
+            "copies": np.full(len(choice), held.size if held.parts else 1),
+            "idle_w": idle_w[held.which[place]],
         }
         return part
 
@@ -348,14 +385,17 @@ class _Builder:
             return True
         return len({self.network.home(name).id for name in ids}) == 1 and bool(self.network.own_hops(ids[0]))
 
-    def _may_matter(self, micro_batch: int, token_groups: int, group: Group) -> NDArray[np.bool_]:
-        """Layer ranges that may matter on a group, however samples are shared out on it."""
+    def _may_matter(self, micro_batch: int, token_groups: int, groups: Sequence[Group]) -> NDArray[np.bool_]:
+        """Layer ranges that may matter on each group, however samples are shared out on it."""
+        shape = len(groups), len(self.first)
         if self.screen is _everything:
-            return np.ones(len(self.first), dtype=bool)
-        rest, group_only = self.problem.completion, self.problem.fleet.codes - 1 - group.code
-        first, stop = self.first, self.stop
+            return np.ones(shape, dtype=bool)
+        code = np.repeat([group.code for group in groups], len(self.first))
+        first, stop = np.tile(self.first, len(groups)), np.tile(self.stop, len(groups))
+        rest, group_only = self.problem.completion, self.problem.fleet.codes - 1 - code
         both_s = micro_batch * (rest.path_s[group_only, stop] - rest.path_s[group_only, first])
         energy_j = self.workload.batch * (rest.energy_j[group_only, stop] - rest.energy_j[group_only, first])
         own_s = rest.decode_s[token_groups]
         decode_s = own_s[group_only, stop] - own_s[group_only, first]
-        return self.screen(Considered(micro_batch, token_groups, group.code, first, stop, both_s, decode_s, energy_j))
+        asked = Considered(micro_batch, token_groups, code, first, stop, both_s, decode_s, energy_j)
+        return self.screen(asked).reshape(shape)

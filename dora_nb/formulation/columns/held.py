@@ -1,4 +1,4 @@
-"""What a group may hold: layer ranges, and how samples are shared out on its devices."""
+"""What groups may hold: layer ranges, and how samples are shared out on their devices."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from dora_nb.formulation.space import share_step
 
 
 class Held(NamedTuple):
-    """What a group holds: share vectors of layer ranges, and how they are run.
+    """What groups hold: share vectors of stages, which are layer ranges on one of the groups, and how they are run.
 
     Attributes
     ----------
-    group
-        Its devices.
+    groups
+        Their devices; groups of one size, whose samples are shared out in the same ways.
+    which
+        Which of the groups runs each stage. Shape (stages,).
     shares
         Samples of each device, or parts of each layer where ``parts`` is not 0. Shape (share vectors, devices).
     first, stop
-        Layer ranges.
+        Layers of each stage. Shape (stages,).
     micro_batches, token_groups, hosts, recomputes, weights
         How they are run.
     parts, micro_batch
@@ -34,7 +36,8 @@ class Held(NamedTuple):
         that holds parts takes.
     """
 
-    group: Group
+    groups: tuple[Group, ...]
+    which: Ints
     shares: Ints
     first: Ints
     stop: Ints
@@ -45,6 +48,48 @@ class Held(NamedTuple):
     weights: Weights | None
     parts: int = 0
     micro_batch: int = 0
+
+    @property
+    def size(self) -> int:
+        """Devices of a stage."""
+        return len(self.groups[0].devices)
+
+    @property
+    def devices(self) -> Ints:
+        """Index of each device of each stage, shape (devices, stages)."""
+        return np.array([group.devices for group in self.groups]).T[:, self.which]
+
+    @property
+    def code(self) -> Ints:
+        """Code of each stage's devices, shape (stages,)."""
+        return np.array([group.code for group in self.groups])[self.which]
+
+    def of_stages(self, by_group: Floats) -> Floats:
+        """Figures of groups as figures of stages; a single group's are as they are.
+
+        Parameters
+        ----------
+        by_group
+            Shape (share vectors or 1, groups, ...).
+
+        Returns
+        -------
+        array of shape (share vectors or 1, stages, ...)
+            Or 1 in place of the stages.
+        """
+        return by_group if len(self.groups) == 1 else by_group[:, self.which]
+
+    def some(self, rows: NDArray[np.bool_], stages: NDArray[np.bool_]) -> Held:
+        """Some share vectors of some stages, without the groups that run none of these."""
+        which = self.which[stages]
+        left = np.unique(which) if len(which) else np.zeros(1, dtype=np.int64)
+        return self._replace(
+            groups=tuple(self.groups[group] for group in left.tolist()),
+            which=np.searchsorted(left, which),
+            shares=self.shares[rows],
+            first=self.first[stages],
+            stop=self.stop[stages],
+        )
 
     @property
     def samples(self) -> Ints:

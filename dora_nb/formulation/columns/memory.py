@@ -28,7 +28,7 @@ class Memory:
     def _fitting(self, held: Held, most_bytes: Floats) -> Floats:
         """Micro-batches in flight that fit into so many bytes of each device."""
         fits = np.full((len(held.shares), len(held.first)), float(held.micro_batches))
-        for place, d in enumerate(held.group.devices):
+        for place, d in enumerate(held.devices):
             needed = [each.of(held.samples[:, place, None]) for each in self._replicas(held, place, (1, 2))]
             room = most_bytes[d] - needed[0]
             per_extra = needed[1] - needed[0]
@@ -52,14 +52,14 @@ class Memory:
         figures = {}
         for count in range(1, (min(self.workload.batch, deepest) if self.workload.trains else 1) + 1):
             over = np.zeros((len(held.shares), len(held.first)))
-            for place, d in enumerate(held.group.devices):
+            for place, d in enumerate(held.devices):
                 (replica,) = self._replicas(held, place, (count,))
                 over += np.maximum(replica.of(held.samples[:, place, None]) - room_bytes[d], 0.0)
             figures[f"over_bytes {count}"] = over
         return figures
 
     def _replicas(self, held: Held, place: int, in_flight: Sequence[int]) -> list[ReplicaBytes]:
-        """Bytes that a device of the group needs, by range, for each of some in-flight counts."""
+        """Bytes that a device of each stage needs, for each of some in-flight counts."""
         if held.parts:
             return [self._replica(held, count, held.share(place)) for count in in_flight]
         if self._known is None or self._known[0] is not held:
@@ -76,7 +76,7 @@ class Memory:
             held.stop,
             in_flight=in_flight,
             micro_batches=held.micro_batches,
-            replicated=len(held.group.devices) > 1 and not held.parts,
+            replicated=held.size > 1 and not held.parts,
             hosts_first_layer=held.hosts,
             recomputes=held.recomputes,
             weights=held.weights,

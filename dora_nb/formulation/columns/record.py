@@ -19,7 +19,7 @@ Counts = int | Ints
 
 
 class Considered(NamedTuple):
-    """Stages that are asked about, in arrays of one entry per layer range, or of one per share vector and range.
+    """Stages that are asked about, in arrays of one entry per stage, or of one per share vector and stage.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class Considered(NamedTuple):
 
     micro_batch: Counts
     token_groups: Counts
-    code: Counts
+    code: Ints
     first: Ints
     stop: Ints
     both_s: Floats

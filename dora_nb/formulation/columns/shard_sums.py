@@ -35,27 +35,31 @@ class ShardSums:
         )
 
     def figures(self, held: Held, figures: dict[str, Floats]) -> dict[Algorithm, dict[str, Floats]]:
-        """The figures that sums change, by algorithm; each of shape (share vectors or 1, ranges)."""
-        ids = [self.cluster.devices[d].id for d in held.group.devices]
-        ids = [ids[place] for place in leader_first(self.network, ids)]
+        """The figures that sums change, by algorithm; each of shape (share vectors or 1, stages)."""
+        ids = [[self.cluster.devices[d].id for d in group.devices] for group in held.groups]
+        ids = [[own[place] for place in leader_first(self.network, own)] for own in ids]
         steps, passes = self.workload.decode_steps, held.micro_batches * (2 if self.workload.trains else 1)
         count = self._of(self.count_until, held)
         pass_bytes = held.micro_batch * self._of(self.bytes_until, held)
         step_bytes = self.workload.batch * self._of(self.token_bytes_until, held)
         by_algorithm: dict[Algorithm, dict[str, Floats]] = {}
         for algorithm in self.network.all_reduce_algorithms:
-            per_byte = self.network.all_reduce(ids, 1.0, AllReduce(algorithm=algorithm, leader=ids[0]))
-            byte_s = max(per_byte.seconds.values())
-            latency_s = count * (per_byte.duration_s - byte_s)
+            per_byte = [self.network.all_reduce(own, 1.0, AllReduce(algorithm=algorithm, leader=own[0])) for own in ids]
+            byte_s = held.of_stages(np.array([[max(each.seconds.values()) for each in per_byte]]))
+            duration_s, byte_j = (
+                held.of_stages(np.array([[getattr(each, name) for each in per_byte]]))
+                for name in ("duration_s", "energy_j")
+            )
+            latency_s = count * (duration_s - byte_s)
             pass_s, tokens_s = byte_s * pass_bytes + latency_s, steps * (byte_s * step_bytes + latency_s)
-            used = np.array([name in per_byte.seconds for name in self.resources], dtype=float)
+            used = held.of_stages(np.array([[[name in each.seconds for name in self.resources] for each in per_byte]]))
             by_algorithm[algorithm] = dict.fromkeys(NO_SUMS, np.zeros((1, 1))) | {
                 "forward_s": figures["forward_s"] + pass_s,
                 "backward_s": figures["backward_s"] + (pass_s if self.workload.trains else 0.0),
                 "decode_s": figures["decode_s"] + tokens_s,
                 "steps_s": figures["steps_s"] + tokens_s,
-                "sum_j": per_byte.energy_j * (passes * pass_bytes + steps * step_bytes),
-                "sum_air_s": passes * byte_s * pass_bytes[:, :, None] * used,
+                "sum_j": byte_j * (passes * pass_bytes + steps * step_bytes),
+                "sum_air_s": (passes * byte_s * pass_bytes)[:, :, None] * used,
             }
         return by_algorithm
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +25,15 @@ _TRANSFERS = (
 
 
 class Transfers:
-    """Figures of the transfers that stages take part in, each (shares or 1, ranges or 1), or that by resource."""
+    """Figures of the transfers that stages take part in, each (shares or 1, stages or 1), or that by resource."""
 
     def __init__(self, problem: Problem) -> None:
         self.workload, self.cluster, self.network = problem.workload, problem.cluster, problem.network
         self.byte_j = problem.byte_j
         self.layers = len(self.workload.layers)
+        self.ids = self.cluster.device_ids
+        self.per_byte_s = np.array([1.0 / self.network.rate(name) for name in self.ids if self.cluster.domains])
+        self.media = [self.network.medium(name) for name in self.ids if self.cluster.domains]
         self.no_air = np.zeros((1, 1, len(self.network.contended)))
         inner = [self.workload.cut_bytes(cut) for cut in range(1, self.layers)]
         self.cut_bytes = np.array([0.0, *inner, 0.0])  # nothing crosses the two ends
@@ -37,25 +41,16 @@ class Transfers:
 
     def figures(self, held: Held) -> dict[str, Floats]:
         """Of hand-overs across the stage's two cuts, of inputs, labels and outputs, and of tokens."""
-        group, shares, first, stop = held.group, held.samples, held.first, held.stop
+        first, stop = held.first, held.stop
         micro_batches, token_groups, hosts = held.micro_batches, held.token_groups, held.hosts
         none = np.zeros((1, 1))
         figures = dict.fromkeys(_TRANSFERS, none) | dict.fromkeys(AIRTIMES, self.no_air)
         if not self.cluster.domains:
             return figures
-        ids = [self.cluster.devices[d].id for d in group.devices]
-        per_byte = np.array([1.0 / self.network.rate(name) for name in ids])
-        parts = shares * per_byte  # seconds for one byte per sample
-        media = [self.network.medium(name) for name in ids]
-        taking_turns = [parts[:, [each == medium for each in media]].sum(axis=1) for medium in dict.fromkeys(media)]
-        airtime = sending = np.maximum.reduce(taking_turns)[:, None]
-        if held.parts:  # each device needs all that enters, and the leader sends what leaves
-            shares = shares[:1]
-            leader = leader_first(self.network, ids)[0]
-            airtime, sending = airtime[:1], parts[:1, leader, None]
+        airtime, sending = (held.of_stages(each) for each in self._airtime(held))
         entering, leaving = self.cut_bytes[first][None], self.cut_bytes[stop][None]
         batch = self.workload.batch
-        again = len(ids) - 1 if held.parts else 0
+        again = held.size - 1 if held.parts else 0
         network_bytes = self.directions * batch * leaving + again * batch * entering
         into = airtime
         if held.parts and self.workload.trains:  # gradients come and go the other way; the less of the two is counted
@@ -64,9 +59,9 @@ class Transfers:
         if hosts:
             figures["host_send_s"] = airtime * self.cut_bytes[1]
             network_bytes = network_bytes + self.directions * batch * self.cut_bytes[1]
-        figures |= self._ends(ids, shares, held)
+        figures |= self._ends(held)
         if not held.parts:
-            figures |= self._directions(ids, shares)
+            figures |= self._directions(held)
         if not self.network.one_medium:
             both = airtime * (entering + leaving)  # in training all devices receive both, activations and gradients
             one = np.maximum(airtime * entering, sending * leaving)
@@ -79,6 +74,23 @@ class Transfers:
         ends_j = [figures.pop(f"{end}_j", none) for end in ("input", "label", "output")]
         figures["network_j"] = self.byte_j * network_bytes + micro_batches * sum(ends_j)
         return figures
+
+    def _airtime(self, held: Held) -> tuple[Floats, Floats]:
+        """Seconds for one byte per sample into a stage and out of it, each (share vectors or 1, groups)."""
+        airtimes_s, sending_s = [], []
+        for group in held.groups:
+            parts = held.samples * self.per_byte_s[list(group.devices)]
+            media = [self.media[d] for d in group.devices]
+            taking_turns = [parts[:, [each == medium for each in media]].sum(axis=1) for medium in dict.fromkeys(media)]
+            airtimes_s.append(np.maximum.reduce(taking_turns))
+            if held.parts:
+                leader = leader_first(self.network, [self.ids[d] for d in group.devices])[0]
+                sending_s.append(parts[:, leader])
+        airtime_s = np.stack(airtimes_s, axis=1)
+        if not held.parts:
+            return airtime_s, airtime_s
+        # Each device needs all that enters, and the leader sends what leaves.
+        return airtime_s[:1], np.stack(sending_s, axis=1)[:1]
 
     def _tokens(
         self, ways: tuple[Floats, Floats, int], first: Ints, stop: Ints, batches: int
@@ -103,45 +115,68 @@ class Transfers:
         outputs = {"output_s": none, "output_trip_s": none, "output_air_s": self.no_air}
         return figures | outputs | {"decode_s": left_s}
 
-    def _directions(self, ids: Sequence[str], shares: Ints) -> dict[str, Floats]:
+    def _directions(self, held: Held) -> dict[str, Floats]:
         """What tells share vectors apart in a cell, where sending and receiving take unlike times."""
-        if any(self.network.home(name).kind != "cell" for name in ids):
+        ids = [[self.ids[d] for d in group.devices] for group in held.groups]
+        in_cells = [all(self.network.home(name).kind == "cell" for name in own) for own in ids]
+        if not any(in_cells):
             return {}
-        hops = [self.network.own_hops(name) for name in ids]
-        per_byte = 1.0 / np.array([[hop.bytes_per_s for hop in pair] for pair in hops])
-        return {f"{TELLING}{way}": (shares @ per_byte[:, way])[:, None] for way in range(2)}
+        by_way: list[Floats] = []
+        for way in range(2):
+            seconds = np.zeros((len(held.shares), len(ids)))  # 0 for all vectors of a group tells none apart
+            for at, own in enumerate(ids):
+                if in_cells[at]:
+                    per_byte = [1.0 / self.network.own_hops(name)[way].bytes_per_s for name in own]
+                    seconds[:, at] = held.shares @ np.array(per_byte)
+            by_way.append(held.of_stages(seconds))
+        return {f"{TELLING}{way}": seconds for way, seconds in enumerate(by_way)}
 
-    def _ends(self, ids: Sequence[str], shares: Ints, held: Held) -> dict[str, Floats]:
+    def _ends(self, held: Held) -> dict[str, Floats]:
         """Transfers from the source and to the sink, for stages that may be first or last."""
         figures: dict[str, Floats] = {}
-        workload = self.workload
+        workload, shares = self.workload, held.samples[:1] if held.parts else held.shares
+        by_group = [[self.ids[d] for d in group.devices] for group in held.groups]
         is_first = np.full(len(held.first), held.hosts) | (held.first == 0)
         is_last = held.stop == self.layers
 
-        def add(end: str, where: NDArray[np.bool_], holds: list[Hold]) -> None:
-            longest = [max(hold.seconds.values(), default=0.0) for hold in holds]
-            figures[f"{end}_s"] = np.array(longest)[:, None] * where
-            figures[f"{end}_trip_s"] = np.array([hold.duration_s for hold in holds])[:, None] * where
-            figures[f"{end}_j"] = np.array([hold.energy_j for hold in holds])[:, None] * where
+        def add(end: str, where: NDArray[np.bool_], transfer: Callable[[dict[str, float]], Hold], size: float) -> None:
+            """``transfer``: of so many bytes of each device, ``size`` a sample."""
+            if not where.any():  # no group's transfers are looked at for nothing
+                figures[f"{end}_s"] = figures[f"{end}_trip_s"] = figures[f"{end}_j"] = np.zeros((1, 1))
+                return
+            holds = [[transfer(_sized(own, row, size)) for own in by_group] for row in shares]
+            longest = [[max(hold.seconds.values(), default=0.0) for hold in row] for row in holds]
+            figures[f"{end}_s"] = held.of_stages(_table(longest, by_group)) * where
+            trips = [[hold.duration_s for hold in row] for row in holds]
+            figures[f"{end}_trip_s"] = held.of_stages(_table(trips, by_group)) * where
+            joules = [[hold.energy_j for hold in row] for row in holds]
+            figures[f"{end}_j"] = held.of_stages(_table(joules, by_group)) * where
             name = "input_air_s" if end == "input" else "output_air_s"
-            figures[name] = figures.get(name, 0.0) + airtimes(self.network, holds) * where[:, None]
+            air_s = airtimes(self.network, [hold for row in holds for hold in row])
+            air_s = air_s.reshape(len(shares), len(by_group), len(self.network.contended))
+            figures[name] = figures.get(name, 0.0) + held.of_stages(air_s) * where[:, None]
 
-        def sized(row: Ints, size: float) -> dict[str, float]:
-            return {name: int(samples) * size for name, samples in zip(ids, row, strict=True)}
-
-        if workload.source is not None and workload.input_bytes:
-            holds = [self.network.fan_out(workload.source, sized(row, workload.input_bytes)) for row in shares]
-            add("input", is_first, holds)
-        if workload.source is not None and workload.trains and workload.label_bytes:
-            holds = [self.network.fan_out(workload.source, sized(row, workload.label_bytes)) for row in shares]
-            add("label", is_last, holds)
-        if workload.sink is not None and not workload.trains and workload.output_bytes:
+        source, sink = workload.source, workload.sink
+        if source is not None and workload.input_bytes:
+            add("input", is_first, partial(self.network.fan_out, source), workload.input_bytes)
+        if source is not None and workload.trains and workload.label_bytes:
+            add("label", is_last, partial(self.network.fan_out, source), workload.label_bytes)
+        if sink is not None and not workload.trains and workload.output_bytes:
             size = workload.output_bytes * (workload.new_tokens if workload.generates else 1)
             if held.parts:
-                ids = [ids[leader_first(self.network, ids)[0]]]
-            holds = [self.network.fan_in(sized(row[: len(ids)], size), workload.sink) for row in shares]
-            add("output", is_last, holds)
+                by_group = [[own[leader_first(self.network, own)[0]]] for own in by_group]
+                shares = shares[:, :1]
+            add("output", is_last, partial(self.network.fan_in, receiver=sink), size)
         return figures
+
+
+def _sized(ids: Sequence[str], row: Ints, size: float) -> dict[str, float]:
+    """Bytes of each device, so many a sample."""
+    return {name: int(samples) * size for name, samples in zip(ids, row, strict=True)}
+
+
+def _table(rows: list[list[float]], groups: Sequence[object]) -> Floats:
+    return np.array(rows, dtype=float).reshape(len(rows), len(groups))
 
 
 def airtimes(network: Network, holds: Sequence[Hold]) -> Floats:

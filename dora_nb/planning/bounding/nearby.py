@@ -67,28 +67,29 @@ class Near:
         some = np.split(by_code, np.flatnonzero(np.diff(by_code[:, 0])) + 1)
         self._cuts = {int(own[0, 0]): own[:, 1:] for own in some if len(own)}
 
-    def close(self, code: int, first: Ints, stop: Ints) -> NDArray[np.bool_]:
-        """Which layer ranges are close, on the devices of one code."""
-        cuts = self._cuts.get(code)
-        if cuts is None:
-            return np.zeros(len(first), dtype=bool)
-        near_first = np.abs(first[:, None] - cuts[:, 0]) <= FURTHEST
-        near_stop = np.abs(stop[:, None] - cuts[:, 1]) <= FURTHEST
-        return np.asarray((near_first & near_stop).any(axis=1))
+    @property
+    def codes(self) -> Ints:
+        """Codes of the devices, ascending."""
+        return np.array(list(self._cuts), dtype=np.int64)
+
+    def close(self, code: Ints, first: Ints, stop: Ints) -> NDArray[np.bool_]:
+        """Which layer ranges on the devices of codes are close."""
+        close = np.zeros(len(first), dtype=bool)
+        for own_code, cuts in self._cuts.items():
+            own = np.flatnonzero(code == own_code)
+            near_first = np.abs(first[own, None] - cuts[:, 0]) <= FURTHEST
+            near_stop = np.abs(stop[own, None] - cuts[:, 1]) <= FURTHEST
+            close[own] = (near_first & near_stop).any(axis=1)
+        return close
 
     def columns(self, columns: Columns) -> Columns:
         """Those of some columns that are close."""
-        close = np.zeros(len(columns), dtype=bool)
-        for code in self._cuts:
-            own = np.flatnonzero(columns.code == code)
-            close[own] = self.close(code, columns.first[own], columns.stop[own])
-        return columns.take(close)
+        return columns.take(self.close(columns.code, columns.first, columns.stop))
 
     def screen(self, screen: Screen) -> Screen:
         """Leaves out all that is not close, and what another screen does; it sets nothing aside."""
 
         def may_matter(stages: Considered) -> NDArray[np.bool_]:
-            assert isinstance(stages.code, int), "columns are made group by group"
             close = self.close(stages.code, stages.first, stages.stop)
             return close & screen(stages) if close.any() else np.zeros(stages.both_s.shape, dtype=bool)
 

@@ -16,7 +16,7 @@ from dora_nb.domain.qoe import ROUNDING
 from dora_nb.formulation.columns import Columns, build_columns
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.bounding.nearby import Near
-from dora_nb.planning.bounding.screening import screen, screened
+from dora_nb.planning.bounding.screening import Within, screen, screened
 from dora_nb.planning.bounding.targets import Figure, Ladder, Targets
 from dora_nb.planning.deadline import Deadline
 
@@ -67,7 +67,12 @@ class Made:
     boxes: tuple[Box, ...]
 
     def covers(self, targets: Targets) -> bool:
-        """Whether all that may matter to some questions is in the region."""
+        """Whether all that may matter to some questions is in the region.
+
+        What is known of how long plans take, by which columns were left out, is known of theirs as well.
+        """
+        if targets.floor_s < self.targets.floor_s:
+            return False
         asked = (box(targets, ladder, place) for ladder in targets.asked for place in range(len(ladder.limits)))
         return all(any(own.holds(each) for own in self.boxes) for each in asked)
 
@@ -117,18 +122,21 @@ class Pool:
             After it nothing more is made; None: all is.
         """
         sizes = _sizes(problem, most_devices)
-        return Columns.beside([self._of_size(problem, size, targets, deadline) for size in sizes])
+        within = Within.of(problem, _region(targets))
+        return Columns.beside([self._of_size(problem, size, targets, deadline, within) for size in sizes])
 
     def columns_near(self, problem: Problem, near: Near, targets: Targets, deadline: Deadline | None) -> Columns:
         """Those that are close to known places: made for themselves where the others are not there yet."""
-        parts = []
+        parts, within = [], Within.of(problem, targets)
+        devices = problem.fleet.used.sum(axis=1)
         for size in _sizes(problem, problem.space.most_devices):
             made = self._covering(size, targets)
+            codes = near.codes[devices[near.codes] == size].tolist()
             if made is not None:
                 parts.append(screened(near.columns(made.columns), problem, targets))
-            else:
-                few = near.screen(screen(problem, targets, deadline))
-                parts.append(build_columns(problem, size, few, least_devices=size))
+            elif codes or not (parts or near.codes.size):
+                few = near.screen(screen(problem, targets, deadline, within))
+                parts.append(build_columns(problem, size, few, least_devices=size, codes=codes or None))
         return Columns.beside(parts)
 
     def _covering(self, size: int, targets: Targets) -> Made | None:
@@ -139,12 +147,14 @@ class Pool:
                 return made
         return None
 
-    def _of_size(self, problem: Problem, size: int, targets: Targets, deadline: Deadline | None) -> Columns:
+    def _of_size(
+        self, problem: Problem, size: int, targets: Targets, deadline: Deadline | None, within: Within
+    ) -> Columns:
         known = self._covering(size, targets)
         if known is not None:
             return known.serve(problem, targets)
         region = _region(targets)
-        columns = build_columns(problem, size, screen(problem, region, deadline), least_devices=size)
+        columns = build_columns(problem, size, screen(problem, region, deadline, within), least_devices=size)
         boxes = (box(region, ladder, place) for ladder in region.asked for place in range(len(ladder.limits)))
         late = deadline is not None and deadline.passed
         made = Made(columns, region, () if late else tuple(boxes))
