@@ -2,12 +2,12 @@
 
 On a busy machine, in processor seconds: five plans for the smart home within 30 s took 2.4-3.0 s (3.3 s with the first
 import of a solver; 3.5-5.2 s before searches looked at all cuts at once and columns dropped ranges early), what more of
-everything is worth, 17 questions more, 13 s (29 s); later 4.9 s where it was 8.6-10.3 s right before and after, since
-columns of many groups are made together, stages are left out by what all others draw at least, and known plans go to
-the proof at once. A ``Planner`` on that home then answered a moved limit, other rates or another speed of a device, or
-one device fewer in 0.2-0.65 s for the least energy (0.3-1.2 s before) and in 0.01-0.5 s (0.01-0.8 s) for latency. Of
-the 24 deployments, models and modes of ``test_joint_optimum.py`` the best plan took 9.6 s together (15.6 s), with the
-same values.
+everything is worth, 17 questions more, 13 s (29 s); later 4.9 s where it was 8.6-10.3 s right before and after (4.6 s
+on an idle one), since columns of many groups are made together, stages are left out by what all others draw at least,
+and known plans go to the proof at once. A ``Planner`` on that home then answered a moved limit, other rates or another
+speed of a device, or one device fewer in 0.2-0.65 s for the least energy (0.3-1.2 s before) and in 0.01-0.5 s (0.01-0.8
+s) for latency. Of the 24 deployments, models and modes of ``test_joint_optimum.py`` the best plan took 9.6 s together
+(15.6 s), with the same values.
 """
 
 from __future__ import annotations
