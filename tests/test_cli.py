@@ -426,6 +426,15 @@ def test_a_result_never_replaces_what_it_is_made_of(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_options_that_would_say_nothing_are_refused(tmp_path):
+    to = ("export", "plan.json", "--out", "out", "--to")
+    refused(run(*to, "stages", "--program", "joint", cwd=tmp_path), "program", "only lp and mps")
+    refused(run(*to, "mps", "--coordinator", "10.0.0.1:4242", cwd=tmp_path), "coordinator", "only plan")
+    own = ("profile", "mine:network", "--sample", "mine:sample")
+    refused(run(*own, "--sequence", "64", cwd=tmp_path), "sequence", "your own model")
+    refused(run(*own, "--precision", "fp16", cwd=tmp_path), "precision", "your own model")
+
+
 def test_cameras_share_a_cluster(tmp_path):
     asked = ("share", "--cluster", "traffic-analytics", "--streams", "traffic-cameras")
     status, out, err = run(*asked, "--out", str(tmp_path / "sharing.json"), "--json")

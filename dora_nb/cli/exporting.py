@@ -9,6 +9,7 @@ import typer
 
 from dora_nb.cli.options import Json, check_output
 from dora_nb.cli.talk import Talk
+from dora_nb.errors import InputError
 
 
 def export(
@@ -23,12 +24,16 @@ def export(
     ],
     out: Annotated[Path, typer.Option("--out", help="Where to.")],
     program: Annotated[
-        Literal["joint", "partition", "transfers"],
-        typer.Option(help="For lp and mps: stages and start times together, stages alone, or the order of transfers."),
-    ] = "joint",
+        Literal["joint", "partition", "transfers"] | None,
+        typer.Option(
+            help="For lp and mps: stages and start times together (unless given), stages alone, or the order of "
+            "transfers."
+        ),
+    ] = None,
     coordinator: Annotated[
-        str, typer.Option(help="HOST:PORT at which workers connect, for the commands of plan.")
-    ] = "127.0.0.1:4242",
+        str | None,
+        typer.Option(help="HOST:PORT at which workers connect, for the commands of plan; 127.0.0.1:4242 unless given."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a plan for another program: commands, a schedule, a trace, a model for any solver, a table.
@@ -40,6 +45,10 @@ def export(
 
     say = Talk(as_json)
     check_output(out, plan_file)
+    if program is not None and to not in ("lp", "mps"):
+        raise InputError("program", program, f"nothing with '--to {to}': only lp and mps write a program")
+    if coordinator is not None and to != "plan":
+        raise InputError("coordinator", coordinator, f"nothing with '--to {to}': only plan has commands for workers")
     loaded = load_plan(plan_file)
     written = write(
         out,
@@ -48,8 +57,8 @@ def export(
         loaded.cluster,
         loaded.qoe,
         to=to,
-        program=program,
-        coordinator=coordinator,
+        program=program or "joint",
+        coordinator=coordinator or "127.0.0.1:4242",
     )
     say.lines(repr(written).splitlines())
     say.json({"path": str(written.path), "to": to, "lines": list(written.lines)})

@@ -69,6 +69,10 @@ def profile(
     own = ":" in model or Path(model).is_dir()
     if own != (sample is not None):
         raise InputError("sample", sample, "'module:name' of a tensor for your own model, nothing for the catalogue's")
+    sizes = {"sequence": sequence, "image_px": image_px, "precision": None if precision == "fp32" else precision}
+    for name, given in sizes.items():
+        if own and given is not None:
+            raise InputError(name, given, "nothing with your own model: its sample has a size and a precision")
     require_torch()
     with say.progress("profiling") as update:
         if sample is not None:

@@ -17,6 +17,7 @@ from dora_nb.domain.plan_file import save_plan
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
+from dora_nb.executor.control.address import parse_address
 from dora_nb.exporting.hosts import run_commands
 from dora_nb.exporting.models import ModelFormat, write_model
 from dora_nb.exporting.pipelining import pipelining_csv, pipelining_rows
@@ -88,12 +89,13 @@ def export(
     Raises
     ------
     InputError
-        If the plan cannot be written in this form (it says why), or does not fit.
+        If the plan cannot be written in this form (it says why), does not fit, or ``coordinator`` is no address.
     DocumentError
         If the file cannot be written.
     """
     path = Path(path)
     check_fits(plan, workload, cluster)
+    parse_address(coordinator)
 
     def as_plan() -> list[str]:
         save_plan(path, plan, workload, cluster, qoe)

@@ -60,6 +60,12 @@ def test_a_plan_file_reads_back_equal_and_its_commands_are_ours(plans: PlanSet, 
         assert all(option in text for option in words if option.startswith("--"))
 
 
+def test_workers_connect_at_an_address(plans: PlanSet, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="coordinator: got 'foo'"):
+        write(plans, tmp_path / "plan.json", "plan", coordinator="foo")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("form", ["lp", "mps"])
 @pytest.mark.parametrize("program", ["joint", "partition", "transfers"])
 def test_models_read_back_have_the_same_optimum(
