@@ -114,7 +114,10 @@ def test_columns_of_a_search_that_was_stopped_are_not_kept() -> None:
 @settings(max_examples=examples(20), suppress_health_check=list(HealthCheck))
 @given(seeded(lambda dice: dice))
 def test_columns_near_places_are_those_of_all_that_are_near(dice: Dice) -> None:
-    """Whether they are made for themselves or picked from columns that are there."""
+    """Whether they are made for themselves or picked from columns that are there.
+
+    What is made is left out by figures that are known early, and so may be more than what is picked.
+    """
     work, place = random_question(dice, layers=(3, 6), batches=(2, 4), device_count=(2, 3))
     problem = Problem.of(work, place, "participating")
     most = problem.space.most_replicas
@@ -125,7 +128,9 @@ def test_columns_near_places_are_those_of_all_that_are_near(dice: Dice) -> None:
     near = Near(np.stack([everything.code, everything.first, everything.stop], axis=1)[some])
     targets = drawn_targets(dice, everything, problem)
     needed = keys(screened(near.columns(everything), problem, copy_of(targets)))
-    assert keys(pool.columns_near(problem, near, copy_of(targets), None)) == needed
+    made = pool.columns_near(problem, near, copy_of(targets), None)
+    assert keys(made) >= needed
+    assert keys(screened(made, problem, copy_of(targets))) == needed
     pool.columns(problem, most, copy_of(targets), None)
     assert keys(pool.columns_near(problem, near, copy_of(targets), None)) == needed
 
