@@ -225,7 +225,9 @@ def check_infeasible(question: Asked, explanation: Explanation) -> None:
             assert (change.limit, change.device) in [*kinds, ("bandwidth", None)], "a price stands in nobody's way"
             if change.impossible is not None:
                 others = [each for each in relaxation.changes if each is not change]
-                tighter = change.impossible + ROUNDING * 10 * (change.asked - change.impossible)
+                # Limits are kept up to a rounding of their own size, however close to each other the two are.
+                beyond = 10 * ROUNDING * max(abs(change.asked - change.impossible), abs(change.impossible))
+                tighter = change.impossible + math.copysign(beyond, change.asked - change.impossible)
                 assert not kept(changed(question, [change.replace(needed=tighter), *others])), change
     singles = {
         (each.changes[0].limit, each.changes[0].device): each.changes[0]
