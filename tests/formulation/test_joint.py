@@ -45,7 +45,10 @@ def least_j(each: Rated) -> float:
     st.sampled_from(("participating", "all-on")),
 )
 def test_energy_and_its_limit_are_those_of_every_plan(question: tuple[Workload, Cluster], accounting: str) -> None:
-    """Least energy, and with a limit just below it nothing; just above it, the fastest plan keeps the limit."""
+    """Least energy, and with a limit just below it nothing; just above it, the fastest plan keeps the limit.
+
+    On a switch what comes from the source may pass what goes to another stage at a port, so both may be lower.
+    """
     space = dataclasses.replace(default_space(*question, (1,)), most_chunks=1)
     problem = Problem.of(*question, accounting, space=space)
     plans, columns = rated_plans(problem), build_columns(problem, space.most_replicas)
@@ -57,16 +60,22 @@ def test_energy_and_its_limit_are_those_of_every_plan(question: tuple[Workload, 
         found = solvers.solve(cheapest.model, EXACT, solver="highs")
         assert found.status is Status.OPTIMAL
         assert found.objective is not None
-        assert found.objective * cheapest.unit == pytest.approx(least, rel=1e-5)
-        below = joint_model(problem, columns, skeleton, "latency", energy_limit_j=0.999 * least)
+        least_found = found.objective * cheapest.unit
+        assert least_found <= least * (1 + 1e-5)
+        if problem.shared:
+            assert least_found == pytest.approx(least, rel=1e-5)
+        below = joint_model(problem, columns, skeleton, "latency", energy_limit_j=0.999 * least_found)
         assert below is not None
         assert solvers.solve(below.model, EXACT, solver="highs").status is Status.INFEASIBLE
         above = joint_model(problem, columns, skeleton, "latency", energy_limit_j=1.001 * least)
         assert above is not None
         fastest = solvers.solve(above.model, EXACT, solver="highs")
         assert fastest.objective is not None
-        reached = [each for each in own if each.reaches_energy(1.001 * least)]
-        assert fastest.objective * above.unit >= min(each.best_s(math.inf) for each in reached) * (1 - 1e-5)
+        fastest_s = fastest.objective * above.unit
+        reached_s = [each.best_s(math.inf) for each in own if each.reaches_energy(1.001 * least)]
+        assert fastest_s <= min(reached_s) * (1 + 1e-5)
+        if problem.shared:
+            assert fastest_s >= min(reached_s) * (1 - 1e-5)
 
 
 @settings(max_examples=examples(8), suppress_health_check=list(HealthCheck))
