@@ -78,6 +78,11 @@ def _run(data: LinearData, options: Options, watch: Watch) -> Raw:
     highs.cbIpmInterrupt += lambda event: event.interrupt(watch.stopped())
     ended = highs.run()
     raw = _raw(highs, data, scale)
+    if raw is None and not watch.stopped():  # presolved models end in an error now and then that others do not
+        highs.clearSolver()
+        _demand(highs.setOptionValue("presolve", "off"), "refused to go on without presolve")
+        ended = highs.run()
+        raw = _raw(highs, data, scale)
     if raw is None:
         status = highs.getModelStatus()
         raise SolverError(f"HiGHS failed: {ended.name}, model status {highs.modelStatusToString(status)!r}")

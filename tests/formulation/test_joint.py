@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
-from builders import Rated, cluster, default_space, device, examples, questions, rated_plans, workload
-from hypothesis import HealthCheck, given, settings
+from builders import (
+    Dice,
+    Rated,
+    cluster,
+    default_space,
+    device,
+    examples,
+    questions,
+    random_question,
+    rated_plans,
+    workload,
+)
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dora_nb import solvers
@@ -22,6 +34,8 @@ from dora_nb.formulation.problem import Problem
 from dora_nb.solvers import Options, Status
 
 EXACT = Options(mip_gap=1e-7, time_limit_s=60)
+
+SMALL: dict[str, Any] = {"layers": (2, 2), "batches": (1, 2), "device_count": (2, 2), "kinds": ("shared", "switch")}
 
 
 def is_of(plan: Plan, skeleton: Skeleton, problem: Problem) -> bool:
@@ -40,10 +54,9 @@ def least_j(each: Rated) -> float:
 
 
 @settings(max_examples=examples(8), suppress_health_check=list(HealthCheck))
-@given(
-    questions(layers=(2, 2), batches=(1, 2), device_count=(2, 2), kinds=("shared", "switch")),
-    st.sampled_from(("participating", "all-on")),
-)
+@example(random_question(Dice(22), **SMALL), "participating")  # HiGHS 1.16 fails on it, unless without presolve
+@example(random_question(Dice(638), **SMALL), "participating")  # inputs pass transfers at a port of the switch
+@given(questions(**SMALL), st.sampled_from(("participating", "all-on")))
 def test_energy_and_its_limit_are_those_of_every_plan(question: tuple[Workload, Cluster], accounting: str) -> None:
     """Least energy, and with a limit just below it nothing; just above it, the fastest plan keeps the limit.
 
