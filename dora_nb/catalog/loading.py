@@ -17,6 +17,7 @@ from dora_nb.domain.cluster_file import DEVICE_DIMENSIONS, DOMAIN_DIMENSIONS
 from dora_nb.domain.conditions import Condition, Conditions
 from dora_nb.domain.dynamics import MarkovChain, MarkovState
 from dora_nb.domain.layer import BYTES_PER_ELEMENT, Precision
+from dora_nb.domain.record import Record
 from dora_nb.domain.stream import Stream
 from dora_nb.domain.workload import MODES, Mode, Workload
 from dora_nb.errors import InputError, UnknownNameError
@@ -105,10 +106,7 @@ def load_cluster(name_or_path: str | Path) -> Cluster:
         document["devices"] = tuple(
             _cluster_device(entry, f"devices[{index}]") for index, entry in enumerate(objects(document, "devices"))
         )
-        document["domains"] = tuple(
-            under(f"domains[{index}]", ContentionDomain, numbers(entry, DOMAIN_DIMENSIONS, f"domains[{index}]"))
-            for index, entry in enumerate(objects(document, "domains"))
-        )
+        document["domains"] = _records(document, "domains", ContentionDomain, DOMAIN_DIMENSIONS)
         return Cluster(**document)
 
 
@@ -217,10 +215,7 @@ def load_conditions(name_or_path: str | Path) -> Conditions:
     """
     with naming_file(name_or_path):
         document = _without_origin(load_document("conditions", name_or_path))
-        entries = tuple(
-            under(f"conditions[{index}]", Condition, numbers(entry, _CONDITION_DIMENSIONS, f"conditions[{index}]"))
-            for index, entry in enumerate(objects(document, "conditions"))
-        )
+        entries = _records(document, "conditions", Condition, _CONDITION_DIMENSIONS)
         return Conditions(**numbers(document | {"conditions": entries}, {"windows_per_change": "count"}, ""))
 
 
@@ -247,10 +242,7 @@ def load_dynamics(name_or_path: str | Path) -> MarkovChain:
     """
     with naming_file(name_or_path):
         document = _without_origin(load_document("dynamics", name_or_path))
-        states = tuple(
-            under(f"states[{index}]", MarkovState, numbers(entry, _STATE_DIMENSIONS, f"states[{index}]"))
-            for index, entry in enumerate(objects(document, "states"))
-        )
+        states = _records(document, "states", MarkovState, _STATE_DIMENSIONS)
         return MarkovChain(**numbers(document | {"states": states}, {"step_s": "time"}, ""))
 
 
@@ -302,6 +294,14 @@ def _stream(entry: dict[str, Any], where: str) -> Stream:
 def _without_origin(document: dict[str, Any]) -> dict[str, Any]:
     """Without where a document as such comes from, which is for the reader of the file."""
     return {name: value for name, value in document.items() if name not in ("status", "source")}
+
+
+def _records(document: dict[str, Any], field: str, kind: type[Record], dimensions: dict[str, str]) -> tuple[Any, ...]:
+    """What a list of objects in a document describes."""
+    return tuple(
+        under(f"{field}[{index}]", kind, numbers(entry, dimensions, f"{field}[{index}]"))
+        for index, entry in enumerate(objects(document, field))
+    )
 
 
 def _cluster_device(entry: dict[str, Any], where: str) -> Device:

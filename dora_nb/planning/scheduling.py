@@ -235,7 +235,7 @@ def _by_program(
     below_s = _worth_s(best, gap)
     if not windows.decide(below_s):
         return _bounded(best, below_s)
-    most_pairs = MOST_PAIRS if deadline.remaining_s is not None else min(MOST_PAIRS, MOST_PAIRS_UNTIMED)
+    most_pairs = MOST_PAIRS_UNTIMED if deadline.remaining_s is None else MOST_PAIRS
     if len(windows.undecided()) > most_pairs:
         return best
     program = transfer_model(windows, below_s)
