@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -50,15 +50,8 @@ def export(
     if coordinator is not None and to != "plan":
         raise InputError("coordinator", coordinator, f"nothing with '--to {to}': only plan has commands for workers")
     loaded = load_plan(plan_file)
-    written = write(
-        out,
-        loaded.plan,
-        loaded.workload,
-        loaded.cluster,
-        loaded.qoe,
-        to=to,
-        program=program or "joint",
-        coordinator=coordinator or "127.0.0.1:4242",
-    )
+    given = {"program": program, "coordinator": coordinator}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    written = write(out, loaded.plan, loaded.workload, loaded.cluster, loaded.qoe, to=to, **options)
     say.lines(repr(written).splitlines())
     say.json({"path": str(written.path), "to": to, "lines": list(written.lines)})

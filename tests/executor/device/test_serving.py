@@ -58,18 +58,24 @@ def one_a_round(rounds):
     return 1 + rounds
 
 
+def small_job(lab, plan, slots, requests):
+    """A plan on a small network: the plan, its task, all layers, prompts, and the layers of each device."""
+    workload = lab.workload(lab.architectures["untied"], "generate", slots, PROMPT, new_tokens=NEW_TOKENS)
+    small, plan = scale_down(plan, workload)
+    task = random_task(small, 3)
+    layers = built_layers(task.network.build(), dtype=task.torch_dtype, seed=task.seed)
+    layers.eval()
+    prompts = [each.inputs[0] for each in (task.data.build().micro_batch(0, index, 1) for index in range(requests))]
+    stages = {device: {layer: layers[layer] for layer in Replica(device, plan, task).layers} for device in plan.devices}
+    return plan, task, layers, prompts, stages
+
+
 @pytest.mark.parametrize("cuts", [(0, 6), (0, 3, 6), (0, 1, 5, 6)])
 @pytest.mark.parametrize(("slots", "groups"), [(1, 1), (3, 1), (2, 2), (3, 3)])
 @pytest.mark.parametrize("come", [one_a_round, lambda _: 99], ids=["one a round", "all at once"])
 def test_every_request_gets_the_tokens_that_it_gets_alone(lab, cuts, slots, groups, come):
     plan = plan_of(cuts, slots, groups)
-    workload = lab.workload(lab.architectures["untied"], "generate", slots * groups, PROMPT, new_tokens=NEW_TOKENS)
-    small, plan = scale_down(plan, workload)
-    task = random_task(small, 3)
-    layers = built_layers(task.network.build(), dtype=task.torch_dtype, seed=task.seed)
-    layers.eval()
-    prompts = [each.inputs[0] for each in (task.data.build().micro_batch(0, index, 1) for index in range(9))]
-    stages = {device: {layer: layers[layer] for layer in Replica(device, plan, task).layers} for device in plan.devices}
+    plan, task, layers, prompts, stages = small_job(lab, plan, slots * groups, 9)
     told = served(lab, plan, stages, prompts, task, come)
     assert told.tokens == [alone(layers, prompt) for prompt in prompts]
     assert len({token for tokens in told.tokens for token in tokens}) > NEW_TOKENS
@@ -83,13 +89,7 @@ def test_every_request_gets_the_tokens_that_it_gets_alone(lab, cuts, slots, grou
 
 def test_requests_join_in_waves_one_a_round(lab):
     plan, wave = plan_of((0, 3, 6), 2, 2), 3
-    workload = lab.workload(lab.architectures["untied"], "generate", 4, PROMPT, new_tokens=NEW_TOKENS)
-    small, plan = scale_down(plan, workload)
-    task = random_task(small, 3)
-    layers = built_layers(task.network.build(), dtype=task.torch_dtype, seed=task.seed)
-    layers.eval()
-    prompts = [each.inputs[0] for each in (task.data.build().micro_batch(0, index, 1) for index in range(11))]
-    stages = {device: {layer: layers[layer] for layer in Replica(device, plan, task).layers} for device in plan.devices}
+    plan, task, layers, prompts, stages = small_job(lab, plan, 4, 11)
     told = served(lab, plan, stages, prompts, task, lambda rounds: 10 + (rounds > 20), wave)
     assert told.tokens == [alone(layers, prompt) for prompt in prompts]
     joining = [len(who.joining) for who in told.rounds]
