@@ -19,6 +19,7 @@ from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.executor.conduct import Conductor
 from dora_nb.executor.control.orders import NetworkUse
+from dora_nb.executor.control.process import expect_workers
 from dora_nb.executor.course import Copies, Course, Tell
 from dora_nb.executor.device.instructions import compile_plan
 from dora_nb.executor.device.shard_stages import check_shards_stay
@@ -145,8 +146,8 @@ def execute(
     if workers is not None and len(workers) < len(devices):
         raise InputError("workers", len(workers), f"at least {len(devices)} workers, one per device")
     require_torch()
-    from dora_nb.executor.tasks.assemble import task_of
-
+    if workers is None:
+        expect_workers()
     if model is None:  # what cannot be run is better known before anything starts
         scaling_of([plan, *plans], workload)
     course = Course(
@@ -163,6 +164,8 @@ def execute(
     )
 
     def work(run: Run) -> RunRecord:
+        from dora_nb.executor.tasks.assemble import task_of
+
         with _workers(len(devices), workers, run) as pool:
             assembled = task_of(
                 model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import pathlib
 import threading
@@ -26,7 +27,7 @@ from dora_nb.executor.control.scratch import Scratch
 from dora_nb.executor.control.services import FileDelivery, FileRequest, StoreRequest
 from dora_nb.executor.system import require_posix
 
-#: Seconds for a worker to load torch, which all of them do at once; meanwhile it may be silent.
+#: Seconds for a worker to load torch, which all may do at once; meanwhile it may be silent.
 START_S = 120.0
 
 #: Seconds for everyone to enter a command on other hosts.
@@ -41,7 +42,7 @@ _Answer = TypeVar("_Answer")
 
 
 def require_torch() -> None:
-    """Refuse to go on without the packages that run a plan.
+    """Refuse to go on without the packages that run a plan, which are not loaded yet.
 
     Raises
     ------
@@ -49,10 +50,8 @@ def require_torch() -> None:
         If torch or safetensors is not installed.
     """
     for package in ("torch", "safetensors"):
-        try:
-            __import__(package)
-        except ImportError as error:
-            raise MissingDependencyError(package, "Running a plan", "exec") from error
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(package, "Running a plan", "exec")
 
 
 class WorkerPool:

@@ -16,6 +16,7 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.executor.control.orders import NetworkUse
+from dora_nb.executor.control.process import expect_workers
 from dora_nb.executor.pool import WorkerPool, require_torch
 from dora_nb.executor.predict import machine_cluster, measured_table
 from dora_nb.executor.session import Session
@@ -135,6 +136,8 @@ def serve_requests(
         raise InputError("plan", plan.devices, "one device a stage and a micro-batch a group, as dora_nb.serve plans")
     check_wave(wave, plan)
     require_torch()
+    if workers is None:
+        expect_workers()
     from dora_nb.executor.reference import reference_run
     from dora_nb.executor.tasks.assemble import task_of
     from dora_nb.executor.threads import one_thread

@@ -15,6 +15,7 @@ from dora_nb.errors import ExecutionError
 from dora_nb.executor.control.channel import Channel
 from dora_nb.executor.control.messages import REPLIES, OrderLetter, ReplyLetter, decode, encode
 from dora_nb.executor.control.orders import Order
+from dora_nb.executor.control.process import Process
 from dora_nb.executor.control.replies import Heartbeat, Reply
 
 #: Last lines of a worker's standard error to show when it fails.
@@ -49,7 +50,7 @@ class Handle:
         channel: Channel,
         on_news: Callable[[Handle, ReplyLetter | Exception | None], None],
         on_request: Callable[[Handle, Reply], bool],
-        process: subprocess.Popen[bytes] | None = None,
+        process: Process | None = None,
         name: str = "",
         address: str = "",
     ) -> None:
