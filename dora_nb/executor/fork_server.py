@@ -40,7 +40,8 @@ REQUEST_LIMIT = 1 << 18
 def main() -> None:
     """Fork a worker for every request, and tell how each ended."""
     with socket.socket(fileno=os.dup(0)) as line:
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        with open(os.devnull, "rb") as nothing:
+            os.dup2(nothing.fileno(), 0)
         _load()
         _serve(line)
 

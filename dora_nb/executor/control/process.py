@@ -21,7 +21,6 @@ WORKER_ENVIRONMENT = {
 #: Whether workers are forked from a process that has loaded torch: where that is safe, which macOS says it is not.
 FORKS = sys.platform == "linux"
 
-
 #: A child of this process, or of one that forks workers for it.
 Process = subprocess.Popen[bytes] | ForkedProcess
 

@@ -139,3 +139,11 @@ def test_without_torch_every_worker_says_so_itself(tmp_path):
     with python(code, PYTHONPATH=str(tmp_path)) as coordinator:
         _, errors = coordinator.communicate(timeout=60)
     assert "this torch is broken" in errors
+
+
+def test_where_forking_is_not_safe_workers_are_started_one_by_one(monkeypatch):
+    monkeypatch.setattr(process, "FORKS", False)
+    process.expect_workers()
+    with WorkerPool(1) as pool:
+        assert parent_of(pool.pids[0]) == os.getpid()
+        assert answers(pool)
