@@ -19,7 +19,7 @@ def test_what_a_run_measured_is_planned_with_again(lab, pool, tmp_path):
         (kind, stage) for kind in ("forward", "backward", "step") for stage in (0, 1)
     }
     assert {each.kind for each in comparison.transfers} == {"activation", "gradient"}
-    assert all(0 < each.measured_s for each in comparison.stages)
+    assert all(each.measured_s > 0 for each in comparison.stages)
     for each in comparison.devices:
         assert 0 < each.measured_busy <= 1
 
