@@ -72,32 +72,34 @@ def test_pools_share_what_was_loaded(tmp_path, monkeypatch):
     assert not any(is_running(pid) for pid in (*first.pids, *second.pids))
 
 
-def test_what_counts_only_at_the_start_makes_another_one(monkeypatch):
+@pytest.fixture
+def of_its_own(monkeypatch):
+    """This test's processes that fork are not those of other tests."""
+    monkeypatch.setattr(forked, "_servers", [])
+    yield
+    for server in forked._servers:
+        server.retire()
+        server.wait(30)
+
+
+def test_another_one_is_made_for_what_counts_only_at_the_start_and_is_missed_when_killed(monkeypatch, of_its_own):
     with WorkerPool(1) as first:
         server = parent_of(first.pids[0])
         monkeypatch.setenv("SOMETHING", "else")
         with WorkerPool(1) as second:
             assert parent_of(second.pids[0]) == server
         monkeypatch.setenv("PYTHONHASHSEED", "7")
-        with WorkerPool(1) as third:
-            assert parent_of(third.pids[0]) != server
+        with WorkerPool(2) as third:
+            pids, other = third.pids, parent_of(third.pids[0])
+            assert other != server
             assert answers(first)  # nobody takes the other one from those who still use it
+            os.kill(other, signal.SIGKILL)
+            until(lambda: not third.alive)
+            assert not any(is_running(pid) for pid in pids)
+            with pytest.raises(ExecutionError, match="ended with code -9"):
+                third.ask({0: ClockQuestion()}, Clock, doing="telling the time", timeout_s=30)
         assert answers(first)
     until(lambda: not is_running(server))
-
-
-def test_who_is_killed_with_its_workers_is_missed_and_replaced():
-    with WorkerPool(2) as pool:
-        server = parent_of(pool.pids[0])
-        os.kill(server, signal.SIGKILL)
-        pids = pool.pids
-        until(lambda: not pool.alive)
-        assert not any(is_running(pid) for pid in pids)
-        with pytest.raises(ExecutionError, match="ended with code -9"):
-            pool.ask({0: ClockQuestion()}, Clock, doing="telling the time", timeout_s=30)
-    with WorkerPool(1) as pool:
-        assert parent_of(pool.pids[0]) != server
-        assert answers(pool)
 
 
 def test_it_ends_after_a_while_without_workers(started):
@@ -112,8 +114,9 @@ def test_it_ends_with_its_starter_and_ends_nothing_that_is_not_its_own(started):
     assert process.wait(timeout=30) == 0
 
 
-def test_who_asks_while_it_ends_is_given_another(monkeypatch, tmp_path):
-    environment = dict(os.environ)
+def test_who_asks_while_it_ends_is_given_another(of_its_own, tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError('nobody computes here')")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     server = forked.fork_server(environment)
     server.retire()
     server.wait(30)
@@ -126,8 +129,7 @@ def test_who_asks_while_it_ends_is_given_another(monkeypatch, tmp_path):
         pipe.close()
 
 
-def test_where_it_cannot_start_there_is_a_way_to_find_out(monkeypatch, tmp_path):
-    monkeypatch.setattr(forked, "_servers", [])
+def test_where_it_cannot_start_there_is_a_way_to_find_out(monkeypatch, of_its_own, tmp_path):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(ExecutionError, match=r"python -m dora_nb.executor.fork_server"):
         forked.forked_worker(tmp_path, os.environ)
