@@ -129,6 +129,7 @@ def _become_worker(order: dict[str, Any], descriptors: Sequence[int]) -> NoRetur
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+        tempfile.tempdir = None  # asked again, of this environment
         random.seed()
         if "numpy" in sys.modules:
             sys.modules["numpy"].random.seed()
