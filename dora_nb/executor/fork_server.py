@@ -11,7 +11,6 @@ import contextlib
 import gc
 import json
 import os
-import random
 import select
 import signal
 import socket
@@ -130,7 +129,6 @@ def _become_worker(order: dict[str, Any], descriptors: Sequence[int]) -> NoRetur
             else:
                 os.environ[name] = value
         tempfile.tempdir = None  # asked again, of this environment
-        random.seed()
         if "numpy" in sys.modules:
             sys.modules["numpy"].random.seed()
         sys.argv[1:] = [order["directory"]]
