@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from dora_nb.domain.cluster import Cluster, ContentionDomain, Device, Provenance
-from dora_nb.domain.document import write_whole
+from dora_nb.domain.document import write_json
 from dora_nb.units import UNITS
 
 #: Dimension of every number of a device and of a contention domain, by field.
@@ -59,7 +58,7 @@ def save_cluster(path: str | Path, cluster: Cluster) -> Path:
         "devices": [_entry(device, DEVICE_DIMENSIONS) for device in cluster.devices],
         "domains": [_entry(domain, DOMAIN_DIMENSIONS) for domain in cluster.domains],
     }
-    return write_whole(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return write_json(path, document, indent=2)
 
 
 def _entry(record: Device | ContentionDomain, dimensions: dict[str, str]) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def read_fields(path: str | Path, what: str) -> dict[str, Any]:
     return document
 
 
-def check_format(path: str | Path, document: dict[str, Any], what: str, name: str, version: int = 1) -> None:
+def check_format(path: str | Path, document: dict[str, Any], what: str, version: int) -> None:
     """Check what a document says it is, and of which version.
 
     Parameters
@@ -134,9 +134,7 @@ def check_format(path: str | Path, document: dict[str, Any], what: str, name: st
     document
         As :func:`read_document` gave it.
     what
-        What it should be, e.g. ``plan``.
-    name
-        What its field ``format`` says then.
+        What it should be, e.g. ``plan``, whose field ``format`` says ``dora-nb/plan``.
     version
         What its field ``version`` says then: what this release writes and reads.
 
@@ -145,6 +143,7 @@ def check_format(path: str | Path, document: dict[str, Any], what: str, name: st
     DocumentError
         If it says something else, or nothing.
     """
+    name = format_name(what)
     if document.get("format") != name:
         given = (
             f"its field 'format' is {shortened(document.get('format'))}"
@@ -190,7 +189,29 @@ def from_fields(path: str | Path, make: Callable[..., _Made], fields: dict[str, 
 _ABOUT = ("format", "version", "created_by")
 
 
-def write_record(path: str | Path, record: Record, name: str, version: int) -> Path:
+def write_json(path: str | Path, content: dict[str, Any], indent: int | None = 1) -> Path:
+    """Write an object to a JSON file, as a whole or not at all.
+
+    Parameters
+    ----------
+    path
+        Where to; an existing file is replaced once the new one is complete.
+    content
+        What to write: no NaN and no infinity.
+    indent
+        Blanks a level; None: all on one line.
+
+    Raises
+    ------
+    DocumentError
+        If the file cannot be written.
+    """
+    separators = (",", ":") if indent is None else None
+    text = json.dumps(content, indent=indent, separators=separators, ensure_ascii=False, allow_nan=False)
+    return write_whole(path, text + "\n")
+
+
+def write_record(path: str | Path, record: Record, what: str, version: int, indent: int | None = 1) -> Path:
     """Write a record to a JSON file that says what it is, as a whole or not at all; the reverse of :func:`read_record`.
 
     Parameters
@@ -199,8 +220,10 @@ def write_record(path: str | Path, record: Record, name: str, version: int) -> P
         Where to; an existing file is replaced once the new one is complete.
     record
         What to write.
-    name, version
-        What the fields ``format`` and ``version`` say.
+    what, version
+        What the file is, e.g. ``sharing``, and of which version.
+    indent
+        As for :func:`write_json`.
 
     Returns
     -------
@@ -212,11 +235,11 @@ def write_record(path: str | Path, record: Record, name: str, version: int) -> P
     DocumentError
         If the file cannot be written.
     """
-    content = dict(zip(_ABOUT, (name, version, release()), strict=True)) | record.model_dump(mode="json")
-    return write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    about = dict(zip(_ABOUT, (format_name(what), version, release()), strict=True))
+    return write_json(path, about | record.model_dump(mode="json"), indent)
 
 
-def read_record(path: str | Path, what: str, make: Callable[..., _Made], name: str, version: int) -> _Made:
+def read_record(path: str | Path, what: str, make: Callable[..., _Made], version: int) -> _Made:
     """Read a file of :func:`write_record`.
 
     Parameters
@@ -227,8 +250,8 @@ def read_record(path: str | Path, what: str, make: Callable[..., _Made], name: s
         What it should be, e.g. ``sharing``.
     make
         The record.
-    name, version
-        What the fields ``format`` and ``version`` must say.
+    version
+        Of which version it must be.
 
     Raises
     ------
@@ -237,8 +260,33 @@ def read_record(path: str | Path, what: str, make: Callable[..., _Made], name: s
     """
     path = Path(path)
     document = read_document(path, what)
-    check_format(path, document, what, name, version)
+    check_format(path, document, what, version)
     return from_fields(path, make, {key: value for key, value in document.items() if key not in _ABOUT})
+
+
+def format_name(what: str) -> str:
+    """What the field ``format`` of a file says."""
+    return f"dora-nb/{what}"
+
+
+def schema_of(holds: type[Record], what: str, version: int, description: str) -> dict[str, Any]:
+    """The JSON schema (draft 2020-12) of a file.
+
+    Parameters
+    ----------
+    holds
+        A record with all of its fields, ``format`` and ``version`` among them.
+    what, version
+        What the file is, e.g. ``plan``, and of which version.
+    description
+        For who reads the schema.
+    """
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"dora-nb {what} file, version {version}",
+        "description": description,
+    }
+    return head | {key: value for key, value in holds.model_json_schema().items() if key not in head}
 
 
 def read_text(path: Path, what: str) -> str:

@@ -6,14 +6,21 @@ what is wrong with the file.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from dora_nb.domain.cluster import Cluster
-from dora_nb.domain.document import check_format, from_fields, read_document, release, write_whole
+from dora_nb.domain.document import (
+    check_format,
+    format_name,
+    from_fields,
+    read_document,
+    release,
+    schema_of,
+    write_json,
+)
 from dora_nb.domain.fits import check_fits
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import QoE
@@ -21,8 +28,8 @@ from dora_nb.domain.record import Record
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import DocumentError, InputError
 
-#: What the field ``format`` of a plan file says, and the version this release writes and reads.
-FORMAT, VERSION = "dora-nb/plan", 2
+#: The version of a plan file that this release writes and reads.
+VERSION = 2
 
 _PARTS = ("workload", "cluster", "qoe", "plan")
 _DIGEST = r"^[0-9a-f]{64}$"
@@ -98,8 +105,7 @@ def save_plan(path: str | Path, plan: Plan, workload: Workload, cluster: Cluster
         hashes=Hashes(**{name: part.digest() for name, part in parts.items()}),
         **parts,
     )
-    text = json.dumps(content.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
-    return write_whole(path, text + "\n")
+    return write_json(path, content.model_dump(mode="json"))
 
 
 def load_plan(path: str | Path) -> PlanFile:
@@ -122,13 +128,13 @@ def load_plan(path: str | Path) -> PlanFile:
     """
     path = Path(path)
     document = read_document(path, "plan")
-    if document.get("format") == FORMAT and document.get("version") == 1:
+    if document.get("format") == format_name("plan") and document.get("version") == 1:
         raise DocumentError(
             path,
             f"is a plan file of version 1; this release ({release()}) reads version {VERSION}, whose QoE and "
             "predictions say more. Plan again with: dora-nb plan",
         )
-    check_format(path, document, "plan", FORMAT, VERSION)
+    check_format(path, document, "plan", VERSION)
     content = from_fields(path, PlanFile, document)
     for name in _PARTS:
         recorded, actual = getattr(content.hashes, name), getattr(content, name).digest()
@@ -147,12 +153,11 @@ def load_plan(path: str | Path) -> PlanFile:
 
 def plan_schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of a plan file."""
-    schema = PlanFile.model_json_schema()
-    head = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"dora-nb plan file, version {VERSION}",
-        "description": "A plan of dora_nb with the workload, cluster and quality of experience it was made for. "
+    return schema_of(
+        PlanFile,
+        "plan",
+        VERSION,
+        "A plan of dora_nb with the workload, cluster and quality of experience it was made for. "
         "Numbers are in SI units, named at the end of each field. What a schema cannot say (that stages follow one "
         "another, that hashes match, that the plan fits) is checked when the file is loaded.",
-    }
-    return head | {key: value for key, value in schema.items() if key not in head}
+    )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
-from dora_nb.domain.document import check_format, from_fields, read_fields, write_whole
+from dora_nb.domain.document import check_format, format_name, from_fields, read_fields, schema_of, write_json
 from dora_nb.domain.problem import MeasuredProblem
 
-#: What the field ``format`` of a problem file says, and the version this release writes and reads.
-FORMAT, VERSION = "dora-nb/problem", 1
+#: The version of a problem file that this release writes and reads.
+VERSION = 1
 
 
 class _ProblemFile(MeasuredProblem):
@@ -48,7 +47,7 @@ def load_problem(path: str | Path) -> MeasuredProblem:
     """
     path = Path(path)
     document = read_fields(path, "problem")
-    check_format(path, document, "problem", FORMAT, VERSION)
+    check_format(path, document, "problem", VERSION)
     fields = {key: value for key, value in document.items() if key not in ("format", "version")}
     return from_fields(path, MeasuredProblem, fields)
 
@@ -73,20 +72,19 @@ def save_problem(path: str | Path, problem: MeasuredProblem) -> Path:
     DocumentError
         If the file cannot be written.
     """
-    content: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+    content: dict[str, Any] = {"format": format_name("problem"), "version": VERSION}
     content |= problem.model_dump(mode="json", exclude_defaults=True)
     content["layers"] = [{"name": layer["name"]} | layer for layer in content["layers"]]  # names first, for readers
-    return write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return write_json(path, content)
 
 
 def problem_schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of a problem file."""
-    schema = _ProblemFile.model_json_schema()
-    head = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"dora-nb problem file, version {VERSION}",
-        "description": "What to place on which devices, in measured numbers. Numbers are in SI units, named at the end "
+    return schema_of(
+        _ProblemFile,
+        "problem",
+        VERSION,
+        "What to place on which devices, in measured numbers. Numbers are in SI units, named at the end "
         "of each field; what reads the file also takes text with a unit, such as '80 ms'. What a schema cannot say "
         "(that names are known, that nothing waits in a circle, that options go together) is checked then too.",
-    }
-    return head | {key: value for key, value in schema.items() if key not in head}
+    )

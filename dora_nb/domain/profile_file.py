@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Literal
 
-from dora_nb.domain.document import check_format, from_fields, read_document, release, write_whole
+from dora_nb.domain.document import read_record, write_record
 from dora_nb.domain.profile import Profile
 from dora_nb.domain.record import Record
 
-#: What the field ``format`` of a profile file says.
-FORMAT = "dora-nb/profile"
+#: The version of a profile file that this release writes and reads.
+VERSION = 1
 
 
-class ProfileFile(Record):
-    """What a profile file holds.
+class _ProfileFile(Record):
+    """What a profile file holds, beside what it says of itself."""
 
-    Attributes
-    ----------
-    format, version
-        What the file is: ``dora-nb/profile``, version 1.
-    created_by
-        The release that wrote it.
-    profile
-        The profile.
-    """
-
-    format: Literal["dora-nb/profile"]
-    version: Literal[1]
-    created_by: str
     profile: Profile
 
 
@@ -53,9 +38,7 @@ def save_profile(path: str | Path, profile: Profile) -> Path:
     DocumentError
         If the file cannot be written.
     """
-    content = ProfileFile(format="dora-nb/profile", version=1, created_by=release(), profile=profile)
-    text = json.dumps(content.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
-    return write_whole(path, text + "\n")
+    return write_record(path, _ProfileFile(profile=profile), "profile", VERSION)
 
 
 def load_profile(path: str | Path) -> Profile:
@@ -75,6 +58,4 @@ def load_profile(path: str | Path) -> Profile:
     DocumentError
         If there is no such file, it is no profile file, or a field of it cannot be used.
     """
-    document = read_document(path, "profile")
-    check_format(path, document, "profile", FORMAT)
-    return from_fields(path, ProfileFile, document).profile
+    return read_record(path, "profile", _ProfileFile, VERSION).profile

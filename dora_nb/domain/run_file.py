@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
-from dora_nb.domain.document import check_format, from_fields, read_document, release, write_whole
+from dora_nb.domain.document import read_record, write_record
 from dora_nb.domain.record import Record
 from dora_nb.domain.run_record import RunRecord
 
-#: What the field ``format`` of a run file says.
-FORMAT = "dora-nb/run"
+#: The version of a run file that this release writes and reads.
+VERSION = 1
 
 
-class RunFile(Record):
-    """What a run file holds.
+class _RunFile(Record):
+    """What a run file holds, beside what it says of itself."""
 
-    Attributes
-    ----------
-    format, version
-        What the file is: ``dora-nb/run``, version 1.
-    created_by
-        The release that wrote it.
-    run
-        The record.
-    """
-
-    format: Literal["dora-nb/run"]
-    version: Literal[1]
-    created_by: str
     run: RunRecord
 
 
@@ -52,8 +38,7 @@ def save_run(path: str | Path, run: RunRecord) -> Path:
     DocumentError
         If the file cannot be written.
     """
-    content = RunFile(format="dora-nb/run", version=1, created_by=release(), run=run)
-    return write_whole(path, content.model_dump_json() + "\n")  # on one line: events are many
+    return write_record(path, _RunFile(run=run), "run", VERSION, indent=None)  # on one line: events are many
 
 
 def load_run(path: str | Path) -> RunRecord:
@@ -73,6 +58,4 @@ def load_run(path: str | Path) -> RunRecord:
     DocumentError
         If there is no such file, it is no run file, or a field of it cannot be used.
     """
-    document = read_document(path, "run")
-    check_format(path, document, "run", FORMAT)
-    return from_fields(path, RunFile, document).run
+    return read_record(path, "run", _RunFile, VERSION).run

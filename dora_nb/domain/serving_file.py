@@ -7,8 +7,8 @@ from pathlib import Path
 from dora_nb.domain.document import read_record, write_record
 from dora_nb.domain.serving import Serving
 
-#: What the field ``format`` of a serving file says, and the version this release writes and reads.
-FORMAT, VERSION = "dora-nb/serving", 1
+#: The version of a serving file that this release writes and reads.
+VERSION = 1
 
 
 def save_serving(path: str | Path, serving: Serving) -> Path:
@@ -31,7 +31,7 @@ def save_serving(path: str | Path, serving: Serving) -> Path:
     DocumentError
         If the file cannot be written.
     """
-    return write_record(path, serving, FORMAT, VERSION)
+    return write_record(path, serving, "serving", VERSION)
 
 
 def load_serving(path: str | Path) -> Serving:
@@ -52,4 +52,4 @@ def load_serving(path: str | Path) -> Serving:
     DocumentError
         If there is no such file, it is no serving file, or a field of it cannot be used.
     """
-    return read_record(path, "serving", Serving, FORMAT, VERSION)
+    return read_record(path, "serving", Serving, VERSION)

@@ -7,8 +7,8 @@ from pathlib import Path
 from dora_nb.domain.document import read_record, write_record
 from dora_nb.domain.sharing import Sharing
 
-#: What the field ``format`` of a sharing file says, and the version this release writes and reads.
-FORMAT, VERSION = "dora-nb/sharing", 1
+#: The version of a sharing file that this release writes and reads.
+VERSION = 1
 
 
 def save_sharing(path: str | Path, sharing: Sharing) -> Path:
@@ -31,7 +31,7 @@ def save_sharing(path: str | Path, sharing: Sharing) -> Path:
     DocumentError
         If the file cannot be written.
     """
-    return write_record(path, sharing, FORMAT, VERSION)
+    return write_record(path, sharing, "sharing", VERSION)
 
 
 def load_sharing(path: str | Path) -> Sharing:
@@ -52,4 +52,4 @@ def load_sharing(path: str | Path) -> Sharing:
     DocumentError
         If there is no such file, it is no sharing file, or a field of it cannot be used.
     """
-    return read_record(path, "sharing", Sharing, FORMAT, VERSION)
+    return read_record(path, "sharing", Sharing, VERSION)
