@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -65,10 +65,19 @@ def bucket_holds(stage: Stage, hosts_first_layer: bool, workload: Workload, netw
     return [network.all_reduce(stage.devices, each * element, stage.all_reduce) for each in buckets]
 
 
-def carried(plan: Plan, operations: Operations, holds: Mapping[OperationClass, Hold]) -> list[Hold]:
-    """What every transfer of an iteration does to the network; one of tokens stands for those of all groups."""
-    kinds = [operations.classes[index] for index in operations.transfers]
-    return [holds[kind].times(plan.token_groups if kind.kind == "token" else 1) for kind in kinds]
+def carried(
+    plan: Plan,
+    operations: Operations,
+    holds: Mapping[OperationClass, Hold],
+    kinds: Collection[str] | None = None,
+) -> list[Hold]:
+    """What every transfer of an iteration (of some kinds only) does to the network; tokens of all groups count."""
+    classes = [operations.classes[index] for index in operations.transfers]
+    return [
+        holds[each].times(plan.token_groups if each.kind == "token" else 1)
+        for each in classes
+        if kinds is None or each.kind in kinds
+    ]
 
 
 def held_seconds(holds: Iterable[Hold]) -> dict[str, float]:

@@ -83,6 +83,6 @@ def check_ends(workload: Workload, cluster: Cluster) -> None:
 
 def tied_placements(workload: Workload, stages: int) -> tuple[TiedPlacement, ...]:
     """Where tied parameters may live in a pipeline of so many stages."""
-    if not workload.tied_parameters or not workload.trains:
+    if not workload.trains_tied:
         return ("none",)
     return ("one-stage",) if stages == 1 else ("synchronised", "hosted")

@@ -132,6 +132,11 @@ class Workload(Record):
         return self.layers[0].tied_parameters if len(self.layers) > 1 else 0
 
     @property
+    def trains_tied(self) -> bool:
+        """Whether two layers share parameters that are trained, so that their gradients have to meet."""
+        return self.trains and self.tied_parameters > 0
+
+    @property
     def parameters(self) -> int:
         """Parameters of the whole network, tied ones counted once."""
         return sum(layer.parameters for layer in self.layers) - self.tied_parameters

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from dora_nb.costs.network import Network
 from dora_nb.costs.operations import OperationClass, Shape, Timing, operations_of
 from dora_nb.costs.table import CostTable
 from dora_nb.costs.timing import timing_of
+from dora_nb.costs.transfers import carried, held_seconds
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_record import Link
@@ -203,13 +203,8 @@ def _busiest_s(plan: Plan, compute_s: Mapping[OperationClass, float]) -> float:
 
 def _most_held_s(plan: Plan, workload: Workload, timing: Timing) -> float:
     """Seconds for which the busiest medium is held in an iteration, by transfers that are executed."""
-    held_s: dict[str, float] = defaultdict(float)
-    for operation in operations_of(Shape.of(plan, workload)).operations:
-        if operation.kind in EXECUTED:
-            times = plan.token_groups if operation.kind == "token" else 1
-            for resource, seconds in timing.holds[operation.cls].seconds.items():
-                held_s[resource] += times * seconds
-    return max(held_s.values(), default=0.0)
+    executed = carried(plan, operations_of(Shape.of(plan, workload)), timing.holds, EXECUTED)
+    return max(held_seconds(executed).values(), default=0.0)
 
 
 def _rate(cluster: Cluster, device_id: str, workload: Workload) -> float:

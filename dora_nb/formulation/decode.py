@@ -24,7 +24,7 @@ def decode(columns: Columns, chosen: Sequence[int], in_flight: Sequence[int], pr
         devices = [free[kind].pop(0) for kind, count in enumerate(counts) for _ in range(count)]
         stages.append(_stage(columns, column, devices, held, problem))
     tied = "none"
-    if workload.trains and workload.tied_parameters:
+    if workload.trains_tied:
         tied = "hosted" if columns.hosts[chosen[-1]] else "one-stage" if len(stages) == 1 else "synchronised"
     micro_batch = int(columns.micro_batch[chosen[0]])
     return Plan(

@@ -114,7 +114,7 @@ def skeletons(problem: Problem) -> Iterator[Skeleton]:
         for size in space.micro_batch_sizes:
             for held in space.in_flight_counts(stages, workload.batch // size):
                 yield Skeleton(size, held, False)
-                if workload.trains and workload.tied_parameters and 1 < stages < len(workload.layers):
+                if workload.trains_tied and 1 < stages < len(workload.layers):
                     yield Skeleton(size, held, True)
 
 
@@ -206,7 +206,7 @@ class _Program:
             in_flight=self.skeleton.in_flight if self.trains else (self.batches,) * (self.last + 1),
             micro_batches=self.batches,
             trains=self.trains,
-            tied=tied if self.trains and workload.tied_parameters and self.last else None,  # type: ignore[arg-type]
+            tied=tied if workload.trains_tied and self.last else None,  # type: ignore[arg-type]
             buckets=tuple(
                 0 if not self.trains else 1 if self.skeleton.hosts and stage == self.last else parts
                 for stage in range(self.last + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from dora_nb.formulation.ground import Ground
 from dora_nb.formulation.space import SearchSpace
 from dora_nb.formulation.stages_left import StagesLeft
 from dora_nb.formulation.terms import Terms
+
+Seconds = TypeVar("Seconds", float, Floats)
 
 
 @dataclass(frozen=True)
@@ -134,13 +137,13 @@ class Problem:
         return self.ground.byte_j
 
     def energy_j(self, dynamic_j: Floats, idle_w: Floats, makespan_s: Floats) -> Floats:
-        """Joules of an iteration under the accounting asked for; not a number where nothing is drawn forever.
-
-        In a stream devices idle from one arrival to the next, however long a request takes.
-        """
-        horizon_s = makespan_s if self.workload.arrival_s is None else self.workload.arrival_s
+        """Joules of an iteration under the accounting asked for; not a number where nothing is drawn forever."""
         with np.errstate(invalid="ignore"):
-            return dynamic_j + (idle_w if self.idle_all_w is None else self.idle_all_w) * horizon_s
+            return dynamic_j + (idle_w if self.idle_all_w is None else self.idle_all_w) * self.idle_s(makespan_s)
+
+    def idle_s(self, makespan_s: Seconds) -> Seconds | float:
+        """How long devices idle: for the makespan; in a stream until the next arrival, however long a request takes."""
+        return makespan_s if self.workload.arrival_s is None else self.workload.arrival_s
 
     def overloaded(self, load_s: Floats) -> NDArray[np.bool_]:
         """Which seconds of work a request are more than there are until the next request of a stream."""

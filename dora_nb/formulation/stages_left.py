@@ -73,6 +73,10 @@ class StagesLeft:
             trains=trains,
         )
 
+    def work_until(self, skipped: int) -> Floats:
+        """Work of a sample in the layers before every cut, without the first ``skipped``. Shape (cuts,)."""
+        return np.asarray(np.maximum(self.work - self.work[skipped], 0.0))
+
     def shares(self, micro_batches: int) -> Floats:
         """What one more stage may add to the part of a makespan that any 1, 2, ... stages spend on a micro-batch."""
         stages = np.arange(self.speed.shape[1] + 1)

@@ -20,8 +20,8 @@ from dora_nb.errors import InfeasibleError, InputError, UnknownNameError
 from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning.answers import answers
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.fleets.large import check_no_shards, is_large, plan_large
-from dora_nb.planning.fleets.sites import are_sites, plan_sites
+from dora_nb.planning.fleets.large import LargeHunt, check_no_shards, is_large
+from dora_nb.planning.fleets.sites import SitesHunt, are_sites
 from dora_nb.planning.hunt import Hunt, Progress
 from dora_nb.planning.question import Question
 from dora_nb.solvers import SolverChoice, SolverOptions
@@ -137,8 +137,8 @@ def plan_question(
     deadline = Deadline(started + time_limit_s, cancel)
     if is_large(question.problem):
         check_no_shards(question.problem)
-        answer = plan_sites if are_sites(question.problem) else plan_large
-        best = answer(question.problem, gap, deadline, say, on_event)
+        hunt_large = SitesHunt if are_sites(question.problem) else LargeHunt
+        best = hunt_large.plan(question.problem, gap, deadline, say, on_event)
         return _answer(question, (best,), Coverage(None, most_plans), gap, started)
     hunt = Hunt(question, gap, deadline, say, most_plans, algorithm == "monolithic", on_event, started)
     hunt.find_fast_plans()

@@ -24,7 +24,7 @@ import dora_nb as dora
 from dora_nb.domain.cluster import Cluster, ContentionDomain
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.fleets.sites import Sites
+from dora_nb.planning.fleets.sites import SitesHunt
 
 PROFILES = (
     *("macbook-neo-a18pro", "laptop-ryzen-ai-340", "minipc-n150", "tvbox-rk3588s", "rpi5-8g", "phone-class-qcs6490"),
@@ -58,7 +58,7 @@ def several_sites(sizes: tuple[int, ...], seed: int = 0) -> Cluster:
 def test_chains_of_sites(sizes: tuple[int, ...], model: str, batch: int, exact: bool) -> None:
     place = several_sites(sizes)
     work = dora.load_workload(model, batch=batch, source="s0d0", sink="s0d0")
-    sites = Sites(Problem.of(work, place, "participating"), 1e-3, Deadline(time.monotonic() + 120))
+    sites = SitesHunt(Problem.of(work, place, "participating"), 1e-3, Deadline(time.monotonic() + 120))
     started_s = time.process_time()
     sites.run()
     took_s, gap = time.process_time() - started_s, 1 - sites.bound_s / sites.best_s

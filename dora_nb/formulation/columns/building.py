@@ -186,7 +186,7 @@ class _Builder:
                 few = same[start : start + most]
                 asked.append((few, self._may_matter(micro_batch, token_groups, few), shares))
         micro_batches = self.workload.batch // micro_batch
-        for hosts in (False, True) if self.workload.trains and self.workload.tied_parameters else (False,):
+        for hosts in (False, True) if self.workload.trains_tied else (False,):
             for few, may_matter, shares in asked:
                 eligible = may_matter
                 if hosts:  # at least one stage is left between the ends
@@ -259,7 +259,7 @@ class _Builder:
             by_layer = np.array([layer.parts for layer in self.workload.layers])
             alike, other = (count_until(where) for where in (by_layer == parts, ~np.isin(by_layer, (1, parts))))
             can = (alike[whole.stop] > alike[whole.first]) & (other[whole.stop] == other[whole.first])
-            if self.workload.trains and self.workload.tied_parameters:  # no shards at one of two ends that are tied
+            if self.workload.trains_tied:  # no shards at one of two ends that are tied
                 inside = (whole.first > 0) & (whole.stop < self.layers)
                 can &= inside | is_whole(whole.first, whole.stop, self.layers)
             if not can.any():

@@ -63,7 +63,7 @@ class Bounds:
         path_s = b * self._table(left.path_s)
         load_s = self.c.batch * self._table(rest.load_s)
         for hosted in (0, 1):
-            work = np.maximum(left.work - left.work[hosted], 0.0)
+            work = left.work_until(hosted)
             part = slice(hosted * len(path_s) // 2, (hosted + 1) * len(path_s) // 2)
             with np.errstate(invalid="ignore"):
                 load_s[part] = np.fmax(load_s[part], (least_s * work).ravel())
@@ -72,11 +72,10 @@ class Bounds:
                 path_s[part] = np.maximum(path_s[part], within_s.ravel())
         self.path_s, self.load_s, self.within_s = path_s, load_s, longest_s
         if np.isfinite(longest_s) and self.asks_energy:
-            arrival_s = self.problem.workload.arrival_s
-            idle_s = self.targets.floor_s if arrival_s is None else arrival_s
+            idle_s = self.problem.idle_s(self.targets.floor_s)
             parts = []
             for hosted in (0, 1) if self.c.hosts.any() else (0,):
-                work = np.maximum(left.work - left.work[hosted], 0.0)
+                work = left.work_until(hosted)
                 parts.append(self.problem.energy_left.least_j(work, b, self.micro_batches, idle_s, longest_s).ravel())
             self.within_j = np.concatenate(parts)
 

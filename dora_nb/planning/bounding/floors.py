@@ -36,16 +36,16 @@ def least_makespan_s(problem: Problem, energy_limit_j: float, longest_s: float, 
     float
         Seconds; ``floor_s`` or more, ``longest_s`` or less.
     """
-    workload, space, left = problem.workload, problem.space, problem.stages_left
+    workload = problem.workload
     low_s, high_s = floor_s, min(longest_s, FURTHEST * floor_s)
     if not math.isfinite(energy_limit_j):
         return floor_s
-    skipped = 1 if workload.trains and workload.tied_parameters else 0  # a hosted layer is not in its stage's passes
-    work = left.work[-1:] - left.work[skipped]
-    size = min(space.micro_batch_sizes)  # the more micro-batches, the more of them any stages can do
+    # A hosted first layer is not in the passes of its stage.
+    work = problem.stages_left.work_until(int(workload.trains_tied))[-1:]
+    size = min(problem.space.micro_batch_sizes)  # the more micro-batches, the more of them any stages can do
 
     def is_proven(until_s: float, from_s: float) -> bool:
-        idle_s = from_s if workload.arrival_s is None else workload.arrival_s
+        idle_s = problem.idle_s(from_s)
         least_j = float(problem.energy_left.least_j(work, size, workload.batch // size, idle_s, until_s)[0, 0])
         if problem.idle_all_w is not None:
             least_j += problem.idle_all_w * idle_s

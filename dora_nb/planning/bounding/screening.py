@@ -111,8 +111,8 @@ class Within:
         """For the plans that are worth having to some questions."""
         until = problem.stages_left.work
         # A hosted first layer is work of the last stage's devices.
-        before = until - until[1] if problem.workload.trains and problem.workload.tied_parameters else until
-        missing = (np.maximum(before, 0.0)[:, None] + (until[-1] - until)) / until[-1]
+        before = problem.stages_left.work_until(int(problem.workload.trains_tied))
+        missing = (before[:, None] + (until[-1] - until)) / until[-1]
         amounts, place = np.unique(np.round(missing, 12), return_inverse=True)
         if len(amounts) > MOST_AMOUNTS:  # few layers are alike
             amounts, place = np.unique(np.floor(missing * MOST_AMOUNTS) / MOST_AMOUNTS, return_inverse=True)
@@ -125,8 +125,7 @@ class Within:
             return None
         if micro_batch not in self._by_size:
             problem, batches = self.problem, self.problem.workload.batch // micro_batch
-            arrival_s = problem.workload.arrival_s
-            idle_s = self.floor_s if arrival_s is None else arrival_s
+            idle_s = problem.idle_s(self.floor_s)
             self._by_size[micro_batch] = _Missing(
                 problem.stages_left.path_within_s(self.work, micro_batch, batches, self.longest_s).ravel(),
                 problem.energy_left.least_j(self.work, micro_batch, batches, idle_s, self.longest_s).ravel(),
@@ -149,7 +148,7 @@ class _Around(NamedTuple):
 def _tables(problem: Problem, counts: Sequence[int]) -> tuple[_Around, _Around, _Around, _Around]:
     """Path, load, energy and steps; these for all numbers of groups of tokens, one below the other."""
     # A hosted first layer runs on the last stage's devices, so it may not be counted as work for the others.
-    maybe_hosted = 1 if problem.workload.trains and problem.workload.tied_parameters else 0
+    maybe_hosted = int(problem.workload.trains_tied)
     rest = problem.completion
     steps_s = np.concatenate([rest.decode_s[each] for each in counts])
     path, load, energy, steps = (

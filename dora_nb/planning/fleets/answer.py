@@ -4,19 +4,49 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import final
 
 from dora_nb import solvers
 from dora_nb.domain.certificate import Certificate
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import ROUNDING
 from dora_nb.domain.rating import qoe_value
-from dora_nb.errors import InfeasibleError, ObjectiveMismatchError
+from dora_nb.errors import InfeasibleError, InputError, ObjectiveMismatchError
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.scheduling import fits_memory, predicted, quick_schedule, scheduled
 from dora_nb.units import format_seconds
+
+
+def refuse_other_questions(problem: Problem, others: Mapping[str, tuple[object, bool]], allowed: str) -> None:
+    """Refuse all that is neither the lowest latency alone nor a rate.
+
+    Parameters
+    ----------
+    problem
+        What is asked.
+    others
+        What else may stand in the way, by field: what was given, and whether it is possible.
+    allowed
+        Why not, and what is possible; goes on after ``on 40 devices``.
+
+    Raises
+    ------
+    InputError
+        That names the first thing that is not possible.
+    """
+    terms = problem.terms
+    asked = {
+        "objective": (terms.qoe.objective, terms.is_plain and terms.qoe.objective == "latency"),
+        "energy_j": (terms.energy_limit_j, math.isinf(terms.energy_limit_j)),
+        "battery_j": (terms.qoe.battery_j, not terms.qoe.battery_j),
+    }
+    for name, (value, possible) in (asked | dict(others)).items():
+        if not possible:
+            raise InputError(name, value, f"on {len(problem.cluster.devices)} devices {allowed}")
 
 
 def tell_bounds(on_event: solvers.OnEvent | None) -> Callable[[float, float], None]:
@@ -32,8 +62,8 @@ def tell_bounds(on_event: solvers.OnEvent | None) -> Callable[[float, float], No
 
 
 @dataclass
-class LatencyHunt:
-    """The best plan found so far, and what is proven; others say how plans are found.
+class LatencyHunt(ABC):
+    """The best plan found so far, and what is proven; subclasses say how plans are found.
 
     Attributes
     ----------
@@ -57,6 +87,37 @@ class LatencyHunt:
     best: Plan | None = field(default=None, init=False)
     best_s: float = field(default=math.inf, init=False)
     bound_s: float = field(default=0.0, init=False)
+
+    @final
+    @classmethod
+    def plan(
+        cls,
+        problem: Problem,
+        gap: float,
+        deadline: Deadline,
+        say: Callable[[str], None],
+        on_event: solvers.OnEvent | None = None,
+    ) -> Plan:
+        """The plan of least makespan that is found, with its certificate.
+
+        Raises
+        ------
+        InputError
+            If something is asked that only the exact search answers.
+        InfeasibleError
+            If no plan was found that fits, or none within the latency limit.
+        """
+        hunt = cls(problem, gap, deadline, say, tell_bounds(on_event))
+        hunt.run()
+        return hunt.answer()
+
+    @abstractmethod
+    def run(self) -> None:
+        """Find plans and prove how good they are; both are in ``best``, ``best_s`` and ``bound_s``."""
+
+    @abstractmethod
+    def answer(self) -> Plan:
+        """The best plan, :meth:`certified`."""
 
     def keep(self, plan: Plan) -> bool:
         """Whether a plan fits in memory, scheduled by list in every number of chunks; it is kept if it is the best."""

@@ -18,7 +18,6 @@ from functools import partial
 
 import numpy as np
 
-from dora_nb import solvers
 from dora_nb.domain.plan import Plan
 from dora_nb.errors import InputError
 from dora_nb.formulation.columns import Columns, stage_columns
@@ -28,7 +27,7 @@ from dora_nb.formulation.fleets.pipeline_rows import Kind, PipelineRows
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.fleets.annealing import COLD, HOT, Annealing, Figure, Partition, longest_path
-from dora_nb.planning.fleets.answer import LatencyHunt, tell_bounds
+from dora_nb.planning.fleets.answer import LatencyHunt, refuse_other_questions
 from dora_nb.planning.fleets.box_bound import BoxBound, boxes_proven_s, filled_stages
 from dora_nb.planning.fleets.chain_packing import packed_chains
 from dora_nb.planning.fleets.class_bound import ClassBound, class_bounds, proven_s
@@ -93,25 +92,20 @@ def check_large(problem: Problem, modes: tuple[str, ...] = ("training", "inferen
     InputError
         That says which questions can.
     """
-    terms, single = problem.terms, problem.network.single
-    asked = {
-        "objective": (problem.terms.qoe.objective, terms.is_plain and problem.terms.qoe.objective == "latency"),
-        "energy_j": (terms.energy_limit_j, math.isinf(terms.energy_limit_j)),
-        "battery_j": (terms.qoe.battery_j, not terms.qoe.battery_j),
+    single = problem.network.single
+    others = {
         "tied_parameters": (problem.workload.tied_parameters, not problem.workload.tied_parameters),
         "weights": (problem.space.weights, not problem.space.weights),
         "mode": (problem.workload.mode, problem.workload.mode in modes),
         "cluster": (problem.cluster.name, single is not None and single.kind in ("shared", "switch")),
     }
-    for name, (value, possible) in asked.items():
-        if not possible:
-            raise InputError(
-                name,
-                value,
-                f"on {len(problem.cluster.devices)} devices of {len(problem.fleet.types)} types, too many for the "
-                "exact search: the lowest latency, without limits on energy, batteries or prices, of training or "
-                "inference without tied parameters on one medium or switch; or fewer devices, fewer replicas a stage",
-            )
+    refuse_other_questions(
+        problem,
+        others,
+        f"of {len(problem.fleet.types)} types, too many for the exact search: the lowest latency, without limits on "
+        "energy, batteries or prices, of training or inference without tied parameters on one medium or switch; or "
+        "fewer devices, fewer replicas a stage",
+    )
 
 
 @dataclass
@@ -120,8 +114,11 @@ class LargeHunt(LatencyHunt):
 
     _kept_s: float = field(default=math.inf, init=False)
 
+    def __post_init__(self) -> None:
+        check_large(self.problem)
+
     def run(self) -> None:
-        """Find plans, then prove how good they are; both are in ``best``, ``best_s`` and ``bound_s``."""
+        """Find plans, then prove how good they are."""
         sizes = self.problem.space.micro_batch_sizes
         self.say(f"pricing {sum(self.problem.fleet.groups_by_size[1 : self.problem.space.most_devices + 1]):,} groups")
         times = self._times = {size: GroupTimes.of(self.problem, size) for size in sizes}
@@ -258,38 +255,10 @@ class LargeHunt(LatencyHunt):
     # ------------------------------------------------------------------ the answer
 
     def answer(self) -> Plan:
-        """The best plan with its certificate.
-
-        Raises
-        ------
-        InfeasibleError
-            If no plan was found that fits, or none within the latency limit.
-        """
+        """The best plan with its certificate."""
         return self.certified(
             scope=self.problem.space.describe(), solver=METHOD, reason="not checked by the partition program"
         )
-
-
-def plan_large(
-    problem: Problem,
-    gap: float,
-    deadline: Deadline,
-    say: Callable[[str], None],
-    on_event: solvers.OnEvent | None = None,
-) -> Plan:
-    """The plan of least makespan that is found, with its certificate.
-
-    Raises
-    ------
-    InputError
-        If something is asked that only the exact search answers.
-    InfeasibleError
-        If no plan was found that fits, or none within the latency limit.
-    """
-    check_large(problem)
-    hunt = LargeHunt(problem, gap, deadline, say, tell_bounds(on_event))
-    hunt.run()
-    return hunt.answer()
 
 
 def as_plan(problem: Problem, times: GroupTimes, stages: Sequence[tuple[int, int, int]], depth: int = 1) -> Plan | None:

@@ -10,27 +10,24 @@ plan of the whole cluster like any other, scheduled by list and predicted exactl
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from dora_nb import solvers
 from dora_nb.costs.table import CostTable
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan, Stage
 from dora_nb.domain.qoe import ROUNDING, QoE
 from dora_nb.domain.workload import Workload
-from dora_nb.errors import InfeasibleError, InputError
+from dora_nb.errors import InfeasibleError
 from dora_nb.formulation.fleets.site_chain import Leg, SiteChain, crossing, path_bound, work_bound
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.ask import best
-from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.fleets.answer import LatencyHunt, tell_bounds
-from dora_nb.planning.fleets.large import is_large, plan_large
+from dora_nb.planning.fleets.answer import LatencyHunt, refuse_other_questions
+from dora_nb.planning.fleets.large import LargeHunt, is_large
 from dora_nb.planning.question import Question
 
 #: Sites up to which all orders of them are looked at.
@@ -80,22 +77,12 @@ def check_sites(problem: Problem) -> None:
     InputError
         That says which questions can.
     """
-    terms = problem.terms
-    asked = {
-        "objective": (terms.qoe.objective, terms.is_plain and terms.qoe.objective == "latency"),
-        "energy_j": (terms.energy_limit_j, math.isinf(terms.energy_limit_j)),
-        "battery_j": (terms.qoe.battery_j, not terms.qoe.battery_j),
-        "mode": (problem.workload.mode, problem.workload.mode in ("inference", "stream")),
-    }
-    for name, (value, possible) in asked.items():
-        if not possible:
-            raise InputError(
-                name,
-                value,
-                f"on {len(problem.cluster.devices)} devices in several sites, too many for the exact search: the "
-                "lowest latency of inference or of a stream, without limits on energy, batteries or prices; or fewer "
-                "devices",
-            )
+    refuse_other_questions(
+        problem,
+        {"mode": (problem.workload.mode, problem.workload.mode in ("inference", "stream"))},
+        "in several sites, too many for the exact search: the lowest latency of inference or of a stream, without "
+        "limits on energy, batteries or prices; or fewer devices",
+    )
 
 
 class Known(NamedTuple):
@@ -106,12 +93,13 @@ class Known(NamedTuple):
 
 
 @dataclass
-class Sites(LatencyHunt):
+class SitesHunt(LatencyHunt):
     """The steps of an answer, in the order they are taken."""
 
     asked: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
+        check_sites(self.problem)
         cluster, workload, table = self.problem.cluster, self.problem.workload, self.problem.table
         self.sites = sites_of(cluster)
         index = {name: place for place, name in enumerate(cluster.device_ids)}
@@ -216,7 +204,7 @@ class Sites(LatencyHunt):
             if part.mode == "stream":  # of large fleets only the fastest stream is known
                 return Known(0.0, ())
             with suppress(InfeasibleError):
-                plan = plan_large(question.problem, self.gap * OF_SITES, self.deadline, self.say)
+                plan = LargeHunt.plan(question.problem, self.gap * OF_SITES, self.deadline, self.say)
                 assert plan.certificate is not None, "answers are certified"
                 return Known(plan.certificate.bound, plan.stages)
             return Known(0.0, ())
@@ -258,37 +246,9 @@ class Sites(LatencyHunt):
                 )
 
     def answer(self) -> Plan:
-        """The best plan with its certificate.
-
-        Raises
-        ------
-        InfeasibleError
-            If no plan was found that fits, or none within the latency limit.
-        """
+        """The best plan with its certificate."""
         return self.certified(
             scope=f"stages within one site, each site entered once: {self.problem.space.describe()}",
             solver=METHOD,
             reason=f"{len(self.sites)} sites answered {self.asked} questions; not checked by the partition program",
         )
-
-
-def plan_sites(
-    problem: Problem,
-    gap: float,
-    deadline: Deadline,
-    say: Callable[[str], None],
-    on_event: solvers.OnEvent | None = None,
-) -> Plan:
-    """The chain of sites of least makespan that is found, with its certificate.
-
-    Raises
-    ------
-    InputError
-        If something is asked that only the exact search answers.
-    InfeasibleError
-        If no plan was found that fits, or none within the latency limit.
-    """
-    check_sites(problem)
-    sites = Sites(problem, gap, deadline, say, tell_bounds(on_event))
-    sites.run()
-    return sites.answer()

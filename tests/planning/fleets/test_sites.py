@@ -37,7 +37,7 @@ from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.fleets import large
-from dora_nb.planning.fleets.sites import Sites, sites_of
+from dora_nb.planning.fleets.sites import SitesHunt, sites_of
 from dora_nb.planning.plan import plan
 from dora_nb.simulation import play_stream
 
@@ -88,7 +88,7 @@ def test_no_plan_within_sites_refutes_the_bound(question: tuple[Workload, Cluste
     assume(len(sites_of(place)) > 1)
     problem = Problem.of(work, place, "participating", space=default_space(work, place))
     plans = [rated for rated in rated_plans(problem) if keeps_within(rated.plan, sites_of(place))]
-    sites = Sites(problem, 1e-3, Deadline())
+    sites = SitesHunt(problem, 1e-3, Deadline())
     counted_s = min(chain.best(np.inf, 1e-6).bound_s for chain in sites.chains.values())
     sites.run()
     assert counted_s <= sites.bound_s * (1 + ROUNDING)
@@ -120,7 +120,7 @@ def test_no_plan_within_sites_keeps_up_with_a_stream_below_the_bound(question: t
     assume(len(sites_of(place)) > 1)
     problem = Problem.of(work, place, "participating", space=default_space(work, place))
     alone = Problem.of(work.replace(mode="inference", requests_per_s=None), place, "participating", space=problem.space)
-    sites = Sites(problem, 1e-3, Deadline())
+    sites = SitesHunt(problem, 1e-3, Deadline())
     sites.run()
     for rated in rated_plans(alone):
         if keeps_within(rated.plan, sites_of(place)):
