@@ -58,9 +58,9 @@ def _basic_solutions(used: Floats) -> list[Floats]:
     return found
 
 
-def _mix(plans: int, some: Sequence[int], rows: Sequence[Floats], right: Sequence[float]) -> list[Floats]:
+def _mix(plans: int, chosen: Sequence[int], rows: Sequence[Floats], right: Sequence[float]) -> list[Floats]:
     """The mix of a few plans with sum 1 that solves some equations, if there is exactly one and nothing is negative."""
-    matrix = np.vstack([*(row[list(some)] for row in rows), np.ones(len(some))])
+    matrix = np.vstack([*(row[list(chosen)] for row in rows), np.ones(len(chosen))])
     try:
         solved = np.linalg.solve(matrix, np.append(right, 1.0))
     except np.linalg.LinAlgError:
@@ -68,5 +68,5 @@ def _mix(plans: int, some: Sequence[int], rows: Sequence[Floats], right: Sequenc
     if (solved < 0).any():
         return []
     shares = np.zeros(plans)
-    shares[list(some)] = solved
+    shares[list(chosen)] = solved
     return [shares]

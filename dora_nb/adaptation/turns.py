@@ -16,6 +16,6 @@ class Turns:
         self._credit = {each: self._credit.get(each, 0.0) + share for each, share in shares.items()}
         return sorted((each for each, share in shares.items() if share > 0), key=lambda each: -self._credit[each])
 
-    def take(self, each: int) -> None:
+    def take(self, index: int) -> None:
         """The turn is theirs, whether they were due or not."""
-        self._credit[each] = self._credit.get(each, 0.0) - 1.0
+        self._credit[index] = self._credit.get(index, 0.0) - 1.0

@@ -240,12 +240,16 @@ def _made_by(plan: Plan, kind: str, stage: int, micro_batch: int) -> tuple[str, 
 
 def _sums(record: RunRecord, predicted: PredictedTimeline) -> Iterator[TransferComparison]:
     expected: dict[tuple[str, int], tuple[float, float]] = {}
-    for each in predicted.transfers:
-        if each.kind == "all-reduce" or each.kind in _TIED:
+    for transfer in predicted.transfers:
+        if transfer.kind == "all-reduce" or transfer.kind in _TIED:
             # Both ends take part in the sum of tied gradients: one row.
-            key = ("all-reduce", each.stage) if each.kind == "all-reduce" else ("tied-sum", len(record.plan.stages) - 1)
-            start_s, end_s = expected.get(key, (each.start_s, each.end_s))
-            expected[key] = min(start_s, each.start_s), max(end_s, each.end_s)
+            key = (
+                ("all-reduce", transfer.stage)
+                if transfer.kind == "all-reduce"
+                else ("tied-sum", len(record.plan.stages) - 1)
+            )
+            start_s, end_s = expected.get(key, (transfer.start_s, transfer.end_s))
+            expected[key] = min(start_s, transfer.start_s), max(end_s, transfer.end_s)
     events: dict[tuple[str, int], dict[int, list[RunEvent]]] = defaultdict(lambda: defaultdict(list))
     for event in record.compared_events:
         if event.kind in ("all-reduce", "tied-sum"):

@@ -90,12 +90,12 @@ def slack_s(legs: Sequence[Leg], goings: Sequence[Going]) -> dict[Going, float]:
     latest_s: dict[Going, float] = {}
     behind: dict[int, float] = {}  # latest start of the group's next leg
     after: dict[str, float] = {}  # and of the next one on what is held
-    for each in reversed(goings):
-        duration_s, held_s = legs[each.leg]
-        least = [behind.get(each.group, end_s) - duration_s]
+    for going in reversed(goings):
+        duration_s, held_s = legs[going.leg]
+        least = [behind.get(going.group, end_s) - duration_s]
         least.extend(after[name] - seconds for name, seconds in held_s.items() if name in after)
-        latest_s[each] = behind[each.group] = min(least)
-        after.update(dict.fromkeys(held_s, latest_s[each]))
+        latest_s[going] = behind[going.group] = min(least)
+        after.update(dict.fromkeys(held_s, latest_s[going]))
     tiny_s = end_s * 1e-9
     return {each: late if (late := latest_s[each] - each.start_s) > tiny_s else 0.0 for each in goings}
 

@@ -125,19 +125,21 @@ class Conditions(Record):
             Naming the field, the value and what is allowed.
         """
         domains = [domain.id for domain in cluster.domains]
-        for index, each in enumerate(self.conditions):
+        for index, condition in enumerate(self.conditions):
             known = {
-                "domain_rate_factors": (each.domain_rate_factors, domains),
-                "device_rate_factors": (each.device_rate_factors, cluster.device_ids),
-                "device_speed_factors": (each.device_speed_factors, cluster.device_ids),
-                "absent_devices": (each.absent_devices, cluster.device_ids),
+                "domain_rate_factors": (condition.domain_rate_factors, domains),
+                "device_rate_factors": (condition.device_rate_factors, cluster.device_ids),
+                "device_speed_factors": (condition.device_speed_factors, cluster.device_ids),
+                "absent_devices": (condition.absent_devices, cluster.device_ids),
             }
-            for field, (given, allowed) in known.items():
-                for name in given:
+            for field, (named, allowed) in known.items():
+                for name in named:
                     if name not in allowed:
                         raise UnknownNameError(f"conditions[{index}].{field}", name, allowed)
-            if set(each.absent_devices) >= set(cluster.device_ids):
-                raise InputError(f"conditions[{index}].absent_devices", each.absent_devices, "at least one device left")
+            if set(condition.absent_devices) >= set(cluster.device_ids):
+                raise InputError(
+                    f"conditions[{index}].absent_devices", condition.absent_devices, "at least one device left"
+                )
 
     def __repr__(self) -> str:
         from dora_nb.render.conditions import conditions_text

@@ -55,10 +55,12 @@ class LinkMeasurements(Record):
             if (receiver, sender) not in known:
                 raise InputError("alone", (sender, receiver), "a rate for the other direction as well")
         for index, streams in enumerate(self.together):
-            for each in streams:
-                if (each.sender, each.receiver) not in known:
+            for stream in streams:
+                if (stream.sender, stream.receiver) not in known:
                     raise InputError(
-                        f"together[{index}]", (each.sender, each.receiver), "streams that were measured alone as well"
+                        f"together[{index}]",
+                        (stream.sender, stream.receiver),
+                        "streams that were measured alone as well",
                     )
         return self
 

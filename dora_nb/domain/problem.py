@@ -77,11 +77,13 @@ class MeasuredLayer(Way):
     @model_validator(mode="after")
     def _check(self) -> Self:
         seen: set[tuple[str, int]] = set()
-        for index, each in enumerate(self.ways):
-            if (each.way, each.shards) in seen:
+        for index, alternative in enumerate(self.ways):
+            if (alternative.way, alternative.shards) in seen:
                 field = f"alternatives[{index - 1}].way"
-                raise InputError(field, each.way, f"a name that no other way with {each.shards} shards has")
-            seen.add((each.way, each.shards))
+                raise InputError(
+                    field, alternative.way, f"a name that no other way with {alternative.shards} shards has"
+                )
+            seen.add((alternative.way, alternative.shards))
         return self
 
 

@@ -51,9 +51,9 @@ def _pairs(kind: str, expected: Sequence[Tensor], outputs: Iterable[Outputs]) ->
     """What each device of the last stage wrote of every micro-batch, and what one process has there."""
     whole = torch.cat(list(expected))
     following = 0
-    for plan, results, some in outputs:
+    for plan, results, indices in outputs:
         last = plan.stages[-1]
-        micro_batches = range(len(whole) // plan.micro_batch) if some is None else some
+        micro_batches = range(len(whole) // plan.micro_batch) if indices is None else indices
         if micro_batches.start * plan.micro_batch != following:
             break
         following = micro_batches.stop * plan.micro_batch

@@ -134,10 +134,10 @@ def execute(
             raise InputError(field, value, "at least 1")
     if resume and checkpoints is None:
         raise InputError("checkpoints", None, "the directory to resume from")
-    for each in (plan, *plans):
-        check_fits(each, workload, cluster)
-        check_shards_stay(plan, each)
-        held = next((stage.weights for stage in each.stages if stage.weights), None)
+    for candidate in (plan, *plans):
+        check_fits(candidate, workload, cluster)
+        check_shards_stay(plan, candidate)
+        held = next((stage.weights for stage in candidate.stages if stage.weights), None)
         if held is not None and plans:
             raise InputError(
                 "plans", held, "none where a stage holds its weights in fewer bits: layers could not change place"

@@ -92,10 +92,10 @@ def targets_of(
     if hosts:
         passes[HOSTED] = float(table.forward_s[0, device, samples]), float(table.backward_s[0, device, samples])
     targets = []
-    for each, (forward_s, backward_s) in passes.items():
-        targets.append(Target(phase="forward", stage=each, seconds=forward_s))
+    for stage_index, (forward_s, backward_s) in passes.items():
+        targets.append(Target(phase="forward", stage=stage_index, seconds=forward_s))
         if workload.trains:
-            targets.append(Target(phase="backward", stage=each, seconds=backward_s))
+            targets.append(Target(phase="backward", stage=stage_index, seconds=backward_s))
     if workload.decode_steps:
         token_table = table.with_weights(stage.weights).token_s
         assert token_table is not None, "tokens were timed"
@@ -184,14 +184,14 @@ def _turns(
 ) -> list[Turn]:
     """The turns of a plan's order, and how long each is on its way; a device needs no message to itself."""
     network, turns = Network.of(cluster), []
-    for each in passings_of(plan, workload, cluster, trains=workload.trains, passed_by=passed_by or "sender"):
-        ways = [(a, b) for a in each.givers for b in each.takers if a != b] if passed_by else []
+    for passing in passings_of(plan, workload, cluster, trains=workload.trains, passed_by=passed_by or "sender"):
+        ways = [(a, b) for a in passing.givers for b in passing.takers if a != b] if passed_by else []
         turns.append(
             Turn(
-                before=operations.index[Operation._make(each.before)],
-                after=operations.index[Operation._make(each.after)],
+                before=operations.index[Operation._make(passing.before)],
+                after=operations.index[Operation._make(passing.after)],
                 seconds=max((network.route(*way).latency_s for way in ways), default=0.0),
-                on_arrival=each.on_arrival and passed_by is not None,
+                on_arrival=passing.on_arrival and passed_by is not None,
             )
         )
     return turns

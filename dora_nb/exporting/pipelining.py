@@ -51,26 +51,27 @@ def pipelining_rows(plan: Plan, workload: Workload) -> dict[str, list[str]]:
         waiting = {peer: iter(own.get(device, [])) for peer, own in sent.items()}
         received: set[str] = set()
         row: list[str] = []
-        for each in programs[device]:
-            match each:
+        for instruction in programs[device]:
+            match instruction:
                 case Recv():
                     # Whoever sends has several things for this device only if it hosts the first layer: what it
                     # sent before is received before.
-                    action = _received(each, shift)
-                    (peer,) = (piece.peer for piece in each.pieces)
+                    action = _received(instruction, shift)
+                    (peer,) = (piece.peer for piece in instruction.pieces)
                     while action not in received:
                         earlier = next(waiting[peer])
                         received.add(earlier)
                         row.append(earlier)
                 case Send():
-                    way = "F" if each.kind == "activation" else "B"
-                    row.append(f"{_stage(each.stage + (each.kind == 'gradient'), shift)}SEND_{way}{each.micro_batch}")
+                    way = "F" if instruction.kind == "activation" else "B"
+                    sender = _stage(instruction.stage + (instruction.kind == "gradient"), shift)
+                    row.append(f"{sender}SEND_{way}{instruction.micro_batch}")
                 case Forward():
-                    row.append(f"{_stage(each.stage, shift)}F{each.micro_batch}")
+                    row.append(f"{_stage(instruction.stage, shift)}F{instruction.micro_batch}")
                 case Backward():
-                    row.append(f"{_stage(each.stage, shift)}B{each.micro_batch}")
+                    row.append(f"{_stage(instruction.stage, shift)}B{instruction.micro_batch}")
                 case Step():
-                    row.extend(f"{stage}REDUCE_GRAD" for stage in _stages(plan, each.stage, shift))
+                    row.extend(f"{stage}REDUCE_GRAD" for stage in _stages(plan, instruction.stage, shift))
         rows[device] = row
     return rows
 
@@ -123,19 +124,19 @@ def _stages(plan: Plan, stage: int, shift: int) -> Iterator[int]:
         yield 0
 
 
-def _received(each: Recv, shift: int) -> str:
+def _received(receive: Recv, shift: int) -> str:
     """What a receive is called: after the stage that receives."""
-    if each.kind == "activation":
-        return f"{_stage(each.stage, shift) + 1}RECV_F{each.micro_batch}"
-    return f"{_stage(each.stage, shift)}RECV_B{each.micro_batch}"
+    if receive.kind == "activation":
+        return f"{_stage(receive.stage, shift) + 1}RECV_F{receive.micro_batch}"
+    return f"{_stage(receive.stage, shift)}RECV_B{receive.micro_batch}"
 
 
 def _sends(program: tuple[Instruction, ...], shift: int) -> dict[str, list[str]]:
     """What a device sends, by receiver and in its order, as the receives that take it."""
     sends: dict[str, list[str]] = {}
-    for each in program:
-        if isinstance(each, Send):
-            (peer,) = (piece.peer for piece in each.pieces)
-            same = Recv(each.kind, each.stage, each.micro_batch, each.pieces)
+    for instruction in program:
+        if isinstance(instruction, Send):
+            (peer,) = (piece.peer for piece in instruction.pieces)
+            same = Recv(instruction.kind, instruction.stage, instruction.micro_batch, instruction.pieces)
             sends.setdefault(peer, []).append(_received(same, shift))
     return sends

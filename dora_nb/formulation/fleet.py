@@ -113,12 +113,12 @@ class Fleet:
         """The counts of each code side by side in one number, each below a bit that is free. Shape (codes,)."""
         return np.asarray(self.used @ (1 << self._free_bits[:-1]), dtype=np.int64)
 
-    def fit_together(self, some: Ints, others: Ints) -> NDArray[np.bool_]:
+    def fit_together(self, codes: Ints, other_codes: Ints) -> NDArray[np.bool_]:
         """Which codes, in arrays that broadcast, have disjoint groups: no count above what is available."""
         # What is missing from a count to the free bit above it makes every larger sum reach that bit.
         missing = (1 << np.diff(self._free_bits) - 1) - 1 - self.available
         spare = int((missing << self._free_bits[:-1]).sum())
-        reached = (self.packed[some] + spare) + self.packed[others]
+        reached = (self.packed[codes] + spare) + self.packed[other_codes]
         return np.asarray(reached & int((1 << self._free_bits[1:] - 1).sum()) == 0)
 
     @cached_property

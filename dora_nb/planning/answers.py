@@ -144,17 +144,17 @@ def _not_dominated(hunt: Hunt, best: Plan, others: list[Plan]) -> tuple[Plan, ..
     rivals = [each for each in others if hunt.known.rating(each).value > at_best]
     kept: list[Plan] = []
     figures = hunt.known.figures
-    for each in sorted([best, *rivals], key=figures):
-        beaten = kept and figures(each)[1] >= min(figures(one)[1] for one in kept) * (1 - ROUNDING)
-        if each is best or not beaten:
-            kept.append(each)
+    for plan in sorted([best, *rivals], key=figures):
+        beaten = kept and figures(plan)[1] >= min(figures(one)[1] for one in kept) * (1 - ROUNDING)
+        if plan is best or not beaten:
+            kept.append(plan)
     if hunt.problem.terms.is_plain:  # then the best plan is at an end, and may beat one that was kept before it
         kept = [each for each in kept if each is best or not _beats(hunt, best, each)]
     return tuple(kept)
 
 
-def _beats(hunt: Hunt, one: Plan, other: Plan) -> bool:
-    mine, theirs = hunt.known.figures(one), hunt.known.figures(other)
+def _beats(hunt: Hunt, plan: Plan, other: Plan) -> bool:
+    mine, theirs = hunt.known.figures(plan), hunt.known.figures(other)
     return all(a <= b * (1 + ROUNDING) for a, b in zip(mine, theirs, strict=True))
 
 

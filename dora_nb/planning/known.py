@@ -60,35 +60,35 @@ class Known:
 
     def offer(self, targets: Targets, plans: list[Plan]) -> None:
         """Take plans that keep the limits of single devices where they improve an answer."""
-        for each in plans:
-            finished = self.predicted(each)
+        for plan in plans:
+            finished = self.predicted(plan)
             rating = self.rating(finished)
             own = [limit for limit in rating.limits if limit.term in ("battery", "headroom") and limit.price is None]
             if all(limit.kept for limit in own):
-                targets.offer(*self.figures(finished), each, rating.value)
+                targets.offer(*self.figures(finished), plan, rating.value)
 
-    def predicted(self, each: Plan) -> Plan:
+    def predicted(self, plan: Plan) -> Plan:
         """The plan with its figures predicted, once; it is kept beside them, so that its id stays its own."""
-        if id(each) not in self._finished:
-            self._finished[id(each)] = (each, predicted(each, self._problem))
-        return self._finished[id(each)][1]
+        if id(plan) not in self._finished:
+            self._finished[id(plan)] = (plan, predicted(plan, self._problem))
+        return self._finished[id(plan)][1]
 
-    def figures(self, each: Plan) -> tuple[float, float]:
+    def figures(self, plan: Plan) -> tuple[float, float]:
         """Makespan in seconds and energy in joules of a predicted plan."""
-        prediction = prediction_of(each)
+        prediction = prediction_of(plan)
         return prediction.makespan_s, prediction.energy_j(self._qoe.energy_accounting)
 
-    def rating(self, each: Plan) -> Rating:
+    def rating(self, plan: Plan) -> Rating:
         """What a predicted plan is worth."""
-        return qoe_value(prediction_of(each), self._qoe)
+        return qoe_value(prediction_of(plan), self._qoe)
 
-    def figure(self, each: Plan, figure: Figure) -> float:
+    def figure(self, plan: Plan, figure: Figure) -> float:
         """One figure of a predicted plan."""
-        makespan_s, energy_j = self.figures(each)
-        return self.rating(each).value if figure == "value" else makespan_s if figure == "makespan_s" else energy_j
+        makespan_s, energy_j = self.figures(plan)
+        return self.rating(plan).value if figure == "value" else makespan_s if figure == "makespan_s" else energy_j
 
 
-def prediction_of(each: Plan) -> Prediction:
+def prediction_of(plan: Plan) -> Prediction:
     """What a plan that has one is predicted to do."""
-    assert each.prediction is not None, "answers are predicted"
-    return each.prediction
+    assert plan.prediction is not None, "answers are predicted"
+    return plan.prediction

@@ -52,28 +52,28 @@ def settle_all(
     done = Settlement()
     waiting = [_Waiting(each, each.bound_s) for each in sorted(plans, key=lambda each: each.bound_s)]
     for last in (False, True):
-        for one in waiting:
-            if deadline.passed or not one.matters(targets, problem):
+        for plan in waiting:
+            if deadline.passed or not plan.matters(targets, problem):
                 continue
-            below_s = _useful_s(targets, problem, one.open)
-            if below_s >= one.asked_s and not one.cut_short:
+            below_s = _useful_s(targets, problem, plan.open)
+            if below_s >= plan.asked_s and not plan.cut_short:
                 continue
             own = deadline if last or len(waiting) == 1 else _sooner(deadline)
             settled = (settle if problem.workload.arrival_s is None else settle_stream)(
-                one.open.plan, problem, below_s=below_s, gap=targets.tolerance, solver=solver, deadline=own
+                plan.open.plan, problem, below_s=below_s, gap=targets.tolerance, solver=solver, deadline=own
             )
-            one.asked_s, one.cut_short = below_s, own.passed
-            one.bound_s = max(one.bound_s, settled.bound_s)
+            plan.asked_s, plan.cut_short = below_s, own.passed
+            plan.bound_s = max(plan.bound_s, settled.bound_s)
             done.schedules += 1
             if settled.solver:
                 done.programs += 1
                 done.solver = settled.solver
             if settled.plan is not None:
-                makespan_s, energy_j, value = one.open.figures(problem, settled.makespan_s).numbers
+                makespan_s, energy_j, value = plan.open.figures(problem, settled.makespan_s).numbers
                 targets.offer(makespan_s, energy_j, settled.plan, value)
-    for one in waiting:
-        if math.isfinite(one.bound_s):  # else no schedule keeps up with the stream
-            targets.set_aside(*one.open.figures(problem, one.bound_s))
+    for plan in waiting:
+        if math.isfinite(plan.bound_s):  # else no schedule keeps up with the stream
+            targets.set_aside(*plan.open.figures(problem, plan.bound_s))
     return done
 
 
@@ -98,16 +98,16 @@ def _sooner(deadline: Deadline) -> Deadline:
     return replace(deadline, at_s=min(deadline.at_s, time.monotonic() + FIRST_S))
 
 
-def _relevant(targets: Targets, problem: Problem, each: Open, makespan_s: float) -> bool:
-    return bool(targets.relevant(*each.figures(problem, makespan_s))[0])
+def _relevant(targets: Targets, problem: Problem, plan: Open, makespan_s: float) -> bool:
+    return bool(targets.relevant(*plan.figures(problem, makespan_s))[0])
 
 
-def _useful_s(targets: Targets, problem: Problem, each: Open) -> float:
+def _useful_s(targets: Targets, problem: Problem, plan: Open) -> float:
     """The makespan below which a schedule of the plan would improve an answer, between its bound and what it has."""
-    low_s, high_s = each.bound_s, each.makespan_s
-    if _relevant(targets, problem, each, high_s):
+    low_s, high_s = plan.bound_s, plan.makespan_s
+    if _relevant(targets, problem, plan, high_s):
         return high_s
     while high_s - low_s > targets.tolerance / 10 * high_s:
         middle_s = (low_s + high_s) / 2
-        low_s, high_s = (middle_s, high_s) if _relevant(targets, problem, each, middle_s) else (low_s, middle_s)
+        low_s, high_s = (middle_s, high_s) if _relevant(targets, problem, plan, middle_s) else (low_s, middle_s)
     return high_s

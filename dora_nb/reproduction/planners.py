@@ -227,7 +227,7 @@ class Planners:
         self,
         objective: Headline,
         accounting: EnergyAccounting,
-        given: tuple[Plan, ...] | None,
+        restrict: tuple[Plan, ...] | None,
         apart: Callable[[Condition], Iterable[Plan]],
     ) -> tuple[Plan, ...]:
         """Plans composed for all conditions; where some cannot be kept, for the others, with plans for each apart.
@@ -238,19 +238,19 @@ class Planners:
         qoe, conditions = self.qoe(objective, accounting), self.setting.conditions
         plans: list[Plan] = []
         if qoe.latency_s is not None and not self.workload.trains:
-            plans = self._mix(qoe.replace(latency_s=qoe.latency_s * (1 - RESERVE)), conditions, given)
-        plans = plans or self._mix(qoe, conditions, given)
+            plans = self._mix(qoe.replace(latency_s=qoe.latency_s * (1 - RESERVE)), conditions, restrict)
+        plans = plans or self._mix(qoe, conditions, restrict)
         if not plans:
             alone = [(each, [_bare(plan) for plan in apart(each)]) for each in conditions.conditions]
             able = [each for each, own in alone if any(self._keeps(plan, each, qoe) for plan in own)]
             if 0 < len(able) < len(alone):
                 total = sum(each.probability for each in able)
                 likely = tuple(each.replace(probability=each.probability / total) for each in able)
-                plans = self._mix(qoe, conditions.replace(conditions=likely), given)
+                plans = self._mix(qoe, conditions.replace(conditions=likely), restrict)
             plans = [*plans, *(plan for _, own in alone for plan in own)]
         return tuple(dict.fromkeys(map(_bare, plans)))
 
-    def _mix(self, qoe: QoE, conditions: Conditions, given: tuple[Plan, ...] | None) -> list[Plan]:
+    def _mix(self, qoe: QoE, conditions: Conditions, restrict: tuple[Plan, ...] | None) -> list[Plan]:
         """A composition's plans, in training with the one that is best if no other may be used; empty without any."""
         try:
             mix = compose(
@@ -258,7 +258,7 @@ class Planners:
                 self.cluster,
                 qoe,
                 conditions,
-                restrict=given,
+                restrict=restrict,
                 gap=GAP,
                 time_limit_s=TIME_LIMIT_S / 2,
                 solver=self.solver,

@@ -55,17 +55,17 @@ class Reproduction(Record):
     def to_json(self) -> dict[str, Any]:
         """All cells, and the summary by headline, dynamics and accounting, with the paper's own ranges beside ours."""
         summary: dict[str, Any] = {"speedup": {}, "energy_saving": {}, "qoe_kept": {}}
-        for each in self.summary:
-            when = "dynamic" if each.dynamic else "static"
-            figures = each.model_dump(mode="json")
-            headline = summary["speedup" if each.objective == "latency" else "energy_saving"]
-            headline.setdefault(when, {})[each.energy_accounting] = {
+        for group in self.summary:
+            when = "dynamic" if group.dynamic else "static"
+            figures = group.model_dump(mode="json")
+            headline = summary["speedup" if group.objective == "latency" else "energy_saving"]
+            headline.setdefault(when, {})[group.energy_accounting] = {
                 "over_strongest": figures["strongest"],
                 "over_each": {gains["over"]: gains for gains in figures["each"]},
             }
-            summary["qoe_kept"].setdefault(when, {}).setdefault(each.objective, {})[each.energy_accounting] = {
-                "ours": each.qoe_kept,
-                "best_baseline": each.qoe_kept_strongest,
+            summary["qoe_kept"].setdefault(when, {}).setdefault(group.objective, {})[group.energy_accounting] = {
+                "ours": group.qoe_kept,
+                "best_baseline": group.qoe_kept_strongest,
             }
         summary["paper"] = {"speedup": PAPER_SPEEDUP, "energy_saving": PAPER_SAVING, "source": PAPER_SOURCE}
         return {

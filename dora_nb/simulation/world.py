@@ -73,17 +73,19 @@ class World:
 
     def __post_init__(self) -> None:
         domains = [domain.id for domain in self.cluster.domains]
-        for index, each in enumerate(self.influences):
-            if each.quantity not in get_args(Quantity):
-                raise UnknownNameError(f"influences[{index}].quantity", each.quantity, get_args(Quantity))
-            known = domains if each.quantity == "domain rate" else self.cluster.device_ids
-            if each.name not in known:
-                raise UnknownNameError(f"influences[{index}].name", each.name, known)
-            if each.quantity == "presence" and not np.isin(each.trace.values, (0.0, 1.0)).all():
-                raise InputError(f"influences[{index}].trace", each.trace.values[:5].tolist(), "1 (there) and 0 (away)")
-            if each.quantity == "device rate" and (each.trace.values <= 0).any():
+        for index, influence in enumerate(self.influences):
+            if influence.quantity not in get_args(Quantity):
+                raise UnknownNameError(f"influences[{index}].quantity", influence.quantity, get_args(Quantity))
+            known = domains if influence.quantity == "domain rate" else self.cluster.device_ids
+            if influence.name not in known:
+                raise UnknownNameError(f"influences[{index}].name", influence.name, known)
+            if influence.quantity == "presence" and not np.isin(influence.trace.values, (0.0, 1.0)).all():
+                raise InputError(
+                    f"influences[{index}].trace", influence.trace.values[:5].tolist(), "1 (there) and 0 (away)"
+                )
+            if influence.quantity == "device rate" and (influence.trace.values <= 0).any():
                 allowed = "factors above 0; a device out of reach is one whose presence is 0"
-                raise InputError(f"influences[{index}].trace", each.trace.values.min(), allowed)
+                raise InputError(f"influences[{index}].trace", influence.trace.values.min(), allowed)
 
     def having(self, quantity: Quantity, name: str, trace: Trace) -> World:
         """The same with one more influence."""

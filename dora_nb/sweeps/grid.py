@@ -180,19 +180,19 @@ def load_grid(path: str | Path) -> Grid:
     return grid
 
 
-def _axis(name: str, given: Any) -> Range | tuple[Value, ...]:
-    if isinstance(given, Range):
-        return given
-    if isinstance(given, Mapping):
+def _axis(name: str, axis: Any) -> Range | tuple[Value, ...]:
+    if isinstance(axis, Range):
+        return axis
+    if isinstance(axis, Mapping):
         try:
-            return Range(**given)
+            return Range(**axis)
         except InputError as error:
             raise InputError(f"{name}.{error.field}", error.value, error.allowed) from None
-    if not isinstance(given, list | tuple) or not given:
-        raise InputError(name, given, "a list of values, or a range with low and high; what never changes is 'fixed'")
-    for index, value in enumerate(given):
+    if not isinstance(axis, list | tuple) or not axis:
+        raise InputError(name, axis, "a list of values, or a range with low and high; what never changes is 'fixed'")
+    for index, value in enumerate(axis):
         _check_value(f"{name}[{index}]", name, value)
-    return tuple(given)
+    return tuple(axis)
 
 
 def _size(name: str, axis: Range | tuple[Value, ...]) -> int:

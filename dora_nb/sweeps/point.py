@@ -110,16 +110,16 @@ def described(notebook: str) -> dict[str, Any]:
     return found
 
 
-def _execute(task: Task, given: Path, executed: Path) -> None:
+def _execute(task: Task, notebook: Path, executed: Path) -> None:
     from dora_nb.sweeps.engine import execute  # loads papermill, which only the process that runs points needs
 
     execute(
-        str(given),
+        str(notebook),
         str(executed),
         task.parameters,
         kernel=task.kernel,
         environment=os.environ | KERNEL_ENVIRONMENT,
-        folder=task.folder if Path(task.folder).is_dir() else str(given.parent),
+        folder=task.folder if Path(task.folder).is_dir() else str(notebook.parent),
         limit_s=task.limit_s,
     )
 

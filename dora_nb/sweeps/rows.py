@@ -126,11 +126,11 @@ def rows_of(notebook: Mapping[str, Any]) -> tuple[list[Row], dict[str, float]] |
         return None
     rows: list[Row] = []
     timings: dict[str, float] = {}
-    for each in found:
-        if not isinstance(each, dict) or not isinstance(each.get("rows"), list):
-            raise InputError("rows", each, "what record_rows hands over")
-        rows += [_checked(f"rows[{index}]", row) for index, row in enumerate(each["rows"])]
-        timings |= {name: float(seconds or 0.0) for name, seconds in _checked("timings", each["timings"]).items()}
+    for handed in found:
+        if not isinstance(handed, dict) or not isinstance(handed.get("rows"), list):
+            raise InputError("rows", handed, "what record_rows hands over")
+        rows += [_checked(f"rows[{index}]", row) for index, row in enumerate(handed["rows"])]
+        timings |= {name: float(seconds or 0.0) for name, seconds in _checked("timings", handed["timings"]).items()}
     return rows, timings
 
 

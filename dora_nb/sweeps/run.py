@@ -173,8 +173,8 @@ def run_points(
     if missing:
         tasks = [_task(notebook, key, points[key], limit_s) for key in missing]
         with closing(runner(tasks)) as outcomes:  # type: ignore[type-var]
-            for done, given in enumerate(outcomes, start=kept + 1):
-                outcome = _with_rows(given)
+            for done, executed_point in enumerate(outcomes, start=kept + 1):
+                outcome = _with_rows(executed_point)
                 folder.keep(outcome)
                 if outcome.error:
                     failed[outcome.key] = outcome

@@ -49,8 +49,8 @@ def with_arrivals(program: Sequence[Instruction], moments_s: Sequence[float]) ->
         See :func:`arrivals_s`.
     """
     waiting: list[Instruction] = []
-    for each in program:
-        if isinstance(each, Forward) and each.stage == 0:
-            waiting.append(Arrive(0, each.micro_batch, moments_s[each.micro_batch]))
-        waiting.append(each)
+    for instruction in program:
+        if isinstance(instruction, Forward) and instruction.stage == 0:
+            waiting.append(Arrive(0, instruction.micro_batch, moments_s[instruction.micro_batch]))
+        waiting.append(instruction)
     return tuple(waiting)

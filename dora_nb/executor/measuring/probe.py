@@ -245,17 +245,19 @@ def _asked(ask: Ask, rounds: Sequence[Ping | Streams]) -> list[dict[str, Heard]]
 def _rates(streams: Streams, heard: Mapping[str, Heard]) -> tuple[StreamRate, ...]:
     """Bytes per second of each stream while all were going on: between the last first and the first last arrival."""
     arrivals = []
-    for each in streams.streams:
-        seconds = heard[each.receiver].seconds
-        if len(seconds) != each.messages:
-            raise ExecutionError(f"{each.receiver} heard {len(seconds)} of {each.messages} messages of {each.sender}")
+    for stream in streams.streams:
+        seconds = heard[stream.receiver].seconds
+        if len(seconds) != stream.messages:
+            raise ExecutionError(
+                f"{stream.receiver} heard {len(seconds)} of {stream.messages} messages of {stream.sender}"
+            )
         arrivals.append(seconds)
     start_s, stop_s = max(each[0] for each in arrivals), min(each[-1] for each in arrivals)
     rates = []
-    for each, seconds in zip(streams.streams, arrivals, strict=True):
+    for stream, seconds in zip(streams.streams, arrivals, strict=True):
         since_s, until_s = (start_s, stop_s) if stop_s > start_s else (seconds[0], seconds[-1])
-        had = np.interp([since_s, until_s], seconds, each.size_bytes * np.arange(1.0, each.messages + 1))
+        had = np.interp([since_s, until_s], seconds, stream.size_bytes * np.arange(1.0, stream.messages + 1))
         # Messages that were buffered on the way arrive in no time: a rate too high to tell is still a number.
         bytes_per_s = max(float(had[1] - had[0]), 1.0) / max(until_s - since_s, 1e-9)
-        rates.append(StreamRate(sender=each.sender, receiver=each.receiver, bytes_per_s=bytes_per_s))
+        rates.append(StreamRate(sender=stream.sender, receiver=stream.receiver, bytes_per_s=bytes_per_s))
     return tuple(rates)

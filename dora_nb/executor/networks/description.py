@@ -106,23 +106,23 @@ def _rebuilt(
     modules[path] = module
     for name, value in description.get("attributes", {}).items():
         module.__dict__[name] = _revalued(value)
-    for name, each in description.get("parameters", {}).items():
+    for name, entry in description.get("parameters", {}).items():
         parameter = None
-        if each is not None:
-            parameter = tensors.get(each.get("same", ""))
+        if entry is not None:
+            parameter = tensors.get(entry.get("same", ""))
             if parameter is None:
-                parameter = nn.Parameter(_empty(each), requires_grad=each["trained"])
+                parameter = nn.Parameter(_empty(entry), requires_grad=entry["trained"])
                 tensors[f"{path}{name}"] = parameter
         module.register_parameter(name, parameter)  # type: ignore[arg-type]  # only parameters have these names
-    for name, each in description.get("buffers", {}).items():
+    for name, entry in description.get("buffers", {}).items():
         buffer = None
-        if each is not None:
-            buffer = tensors.setdefault(each.get("same", f"{path}{name}"), _empty(each))
-        module.register_buffer(name, buffer, persistent=each is None or each["persistent"])
-    for name, each in description.get("children", {}).items():
+        if entry is not None:
+            buffer = tensors.setdefault(entry.get("same", f"{path}{name}"), _empty(entry))
+        module.register_buffer(name, buffer, persistent=entry is None or entry["persistent"])
+    for name, entry in description.get("children", {}).items():
         child = None
-        if each is not None:
-            child = modules[each["same"]] if "same" in each else _rebuilt(each, f"{path}{name}.", modules, tensors)
+        if entry is not None:
+            child = modules[entry["same"]] if "same" in entry else _rebuilt(entry, f"{path}{name}.", modules, tensors)
         module.register_module(name, child)
     if isinstance(module, nn.RNNBase):
         module._init_flat_weights()

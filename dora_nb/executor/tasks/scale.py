@@ -192,10 +192,10 @@ def _executed(plan: Plan) -> tuple[Transfer, ...]:
     both wait for the same passes, so the earlier place of the two is possible for either.
     """
     order: list[Transfer] = []
-    for each in plan.transfer_order:
-        if each.kind in ("input", "label", "output") or (each.kind == "all-reduce" and each.part > 1):
+    for transfer in plan.transfer_order:
+        if transfer.kind in ("input", "label", "output") or (transfer.kind == "all-reduce" and transfer.part > 1):
             continue
-        order.append(each.replace(part=0) if each.kind == "all-reduce" else each)
+        order.append(transfer.replace(part=0) if transfer.kind == "all-reduce" else transfer)
     for own in [each for each in order if each.kind == "all-reduce"]:
         tied = next((n for n, each in enumerate(order) if (each.kind, each.stage) == ("tied-reduce", own.stage)), None)
         if tied is not None and tied < order.index(own):

@@ -285,11 +285,11 @@ class Cheapest:
         group_price = times.used @ prices.types
         trip, second = prices.rows @ rows.trips, prices.rows @ rows.seconds
         self.costs, self.each = [], []
-        for behind, some in enumerate(ways):
-            cost = group_price[some.group] + (trip[behind] + second[behind]) * some.seconds
-            hop = trip[behind] * times.directions * times.hop_s[some.first]
+        for behind, stage_ways in enumerate(ways):
+            cost = group_price[stage_ways.group] + (trip[behind] + second[behind]) * stage_ways.seconds
+            hop = trip[behind] * times.directions * times.hop_s[stage_ways.first]
             self.costs.append(cost)
-            self.each.append((np.minimum.reduceat(cost, some.begin) if len(cost) else np.empty(0)) + hop)
+            self.each.append((np.minimum.reduceat(cost, stage_ways.begin) if len(cost) else np.empty(0)) + hop)
         self.hop_price = trip
         self.worth = float(prices.rows @ rows.limits_s)
         layers = len(times.hop_s) - 1
@@ -341,13 +341,15 @@ class Cheapest:
                     ahead = min(behind + 1, deepest)
                     from_back[ahead, first] = min(from_back[ahead, first], float(cost.min()))
         kept = []
-        for behind, some in enumerate(self.ways):
-            ahead = self.to_front[min(behind + 1, deepest), some.first]
+        for behind, stage_ways in enumerate(self.ways):
+            ahead = self.to_front[min(behind + 1, deepest), stage_ways.first]
             rest = (
                 ahead
-                + from_back[behind, some.stop]
-                + self.hop_price[behind] * times.directions * times.hop_s[some.first]
+                + from_back[behind, stage_ways.stop]
+                + self.hop_price[behind] * times.directions * times.hop_s[stage_ways.first]
             )
-            sizes = np.diff(some.begin, append=len(some.group))
-            kept.append(some.kept(times, self.costs[behind] + np.repeat(rest, sizes) - self.worth <= 1 + ROUNDING))
+            sizes = np.diff(stage_ways.begin, append=len(stage_ways.group))
+            kept.append(
+                stage_ways.kept(times, self.costs[behind] + np.repeat(rest, sizes) - self.worth <= 1 + ROUNDING)
+            )
         return tuple(kept)

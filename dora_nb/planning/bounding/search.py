@@ -266,17 +266,17 @@ class _Alike:
         return cls(key, places, begin, count)
 
 
-def _members(some: _Alike, others: _Alike, i: Ints, j: Ints) -> Iterator[tuple[Ints, Ints]]:
+def _members(left: _Alike, right: _Alike, i: Ints, j: Ints) -> Iterator[tuple[Ints, Ints]]:
     """Every place of the i-th key of some with every one of the j-th of others, about a block at a time."""
-    ends = np.cumsum(some.count[i] * others.count[j])
+    ends = np.cumsum(left.count[i] * right.count[j])
     for start in range(0, int(ends[-1]) if len(ends) else 0, _BLOCK):
         stop = min(start + _BLOCK, int(ends[-1]))
         first, last = np.searchsorted(ends, (start, stop - 1), side="right")
         inside = np.clip(ends[first : last + 1], start, stop)
         pair = np.repeat(np.arange(first, last + 1), np.diff(inside, prepend=start))
-        across = others.count[j[pair]]
-        along = np.arange(start, stop) - (ends[pair] - some.count[i[pair]] * across)
-        yield some.places[some.begin[i[pair]] + along // across], others.places[others.begin[j[pair]] + along % across]
+        across = right.count[j[pair]]
+        along = np.arange(start, stop) - (ends[pair] - left.count[i[pair]] * across)
+        yield left.places[left.begin[i[pair]] + along // across], right.places[right.begin[j[pair]] + along % across]
 
 
 def _among_equals(keys: Ints) -> Ints:

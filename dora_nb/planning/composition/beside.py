@@ -64,9 +64,9 @@ def beside(
         each for each in found if (Residents(workload, (anchor, each), names).resident_bytes((0, 1)) <= limits).all()
     ]
 
-    def rank(each: Plan) -> float:
-        assert each.prediction is not None, "a finished plan carries its prediction"
-        return each.prediction.makespan_s if energy is None else each.prediction.energy_j(energy)
+    def rank(plan: Plan) -> float:
+        assert plan.prediction is not None, "a finished plan carries its prediction"
+        return plan.prediction.makespan_s if energy is None else plan.prediction.energy_j(energy)
 
     return sorted(fits, key=rank)[:MOST_BESIDE]
 

@@ -179,10 +179,10 @@ def _listed(generator: Generator, mixer: Mixer, choice: Choice, deadline: Deadli
     bound, used = mixer.bound_of(mixture, deadline)
     generator.bound = max(generator.bound, min(bound, value))
     listed = mixture.residents.plans
-    for some in ([listed[j] for j in used], listed if len(listed) <= MOST_PLANS_SCHEDULED else ()):
+    for plans in ([listed[j] for j in used], listed if len(listed) <= MOST_PLANS_SCHEDULED else ()):
         if not mixer.enough(choice, generator.bound):
             before = len(palette.plans)
-            generator.add_scheduled(some, deadline)
+            generator.add_scheduled(plans, deadline)
             better = mixer.choose(range(before, len(palette.plans)))
             choice = better if mixer.value(better) < mixer.value(choice) else choice
     return choice
@@ -198,7 +198,7 @@ def _check(
     workload: Workload,
     cluster: Cluster,
     conditions: Conditions,
-    given: tuple[Plan, ...] | None,
+    restrict: tuple[Plan, ...] | None,
     most_plans: int,
     window: int,
     keep: str,
@@ -207,14 +207,14 @@ def _check(
 ) -> None:
     check_ends(workload, cluster)
     conditions.check_fits(cluster)
-    for index, each in enumerate(conditions.conditions):
+    for index, condition in enumerate(conditions.conditions):
         for end in (workload.source, workload.sink):
-            if end in each.absent_devices:
+            if end in condition.absent_devices:
                 allowed = "devices other than the source and the sink"
                 raise InputError(f"conditions[{index}].absent_devices", end, allowed)
-    if given is not None and not given:
-        raise InputError("restrict", given, "at least one plan")
-    for plan in given or ():
+    if restrict is not None and not restrict:
+        raise InputError("restrict", restrict, "at least one plan")
+    for plan in restrict or ():
         check_fits(plan, workload, cluster)
     if most_plans < 1:
         raise InputError("most_plans", most_plans, "at least 1")

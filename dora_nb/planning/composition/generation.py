@@ -172,12 +172,12 @@ class Generator:
         energy = palette.accounting if self.promise.qoe.objective == "energy" else None
         best = {k: plan for k in range(len(palette.places)) if (plan := self._best_in(k)) is not None}
         names = palette.conditions.names
-        for one, other in itertools.permutations(best, 2):
+        for anchor, other in itertools.permutations(best, 2):
             if self.deadline.passed:
                 return
-            self.say(f"planning for condition '{names[other]}' beside the best plan for '{names[one]}'")
+            self.say(f"planning for condition '{names[other]}' beside the best plan for '{names[anchor]}'")
             problem = palette.problem(palette.places[other])
-            found = beside(best[other], best[one], problem, usable_bytes, energy)
+            found = beside(best[other], best[anchor], problem, usable_bytes, energy)
             palette.add(each.replace(label=f"for '{names[other]}', beside another") for each in found)
 
     def _best_in(self, k: int) -> Plan | None:

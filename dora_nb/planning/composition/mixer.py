@@ -176,10 +176,10 @@ class Mixer:
         pool = sorted(np.argsort(places.min(axis=1), kind="stable")[:MOST_PLANS_TRIED].tolist())
         best, chosen = math.inf, None
         for size in range(1, min(self.most_plans, len(mixture.probability)) + 1):
-            for some in itertools.combinations(pool, size):
-                value = float(cost[list(some)].min(axis=0).sum())
-                if value < best and mixture.fits(some):
-                    homes = tuple(some[at] for at in np.argmin(cost[list(some)], axis=0))
+            for tried in itertools.combinations(pool, size):
+                value = float(cost[list(tried)].min(axis=0).sum())
+                if value < best and mixture.fits(tried):
+                    homes = tuple(tried[at] for at in np.argmin(cost[list(tried)], axis=0))
                     counts = np.zeros(cost.shape)
                     counts[homes, np.arange(len(homes))] = self.window
                     choice = Choice(mixture, counts, homes)

@@ -195,11 +195,11 @@ class _Question:
         plan = plan.replace(chunks=self.problem.space.most_chunks)
         own = operations_of(Shape.of(plan, self.problem.workload))
         order = []
-        for each in model.order(outcome.values["start"]):
-            whole = each._replace(part=0)  # the only bucket of a stage of one layer
-            if each in own.index:
-                order.append(each)
-            elif each.part == 1 and whole in own.index:
+        for transfer in model.order(outcome.values["start"]):
+            whole = transfer._replace(part=0)  # the only bucket of a stage of one layer
+            if transfer in own.index:
+                order.append(transfer)
+            elif transfer.part == 1 and whole in own.index:
                 order.append(whole)
         return plan.replace(
             transfer_order=tuple(

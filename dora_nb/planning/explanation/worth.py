@@ -169,10 +169,10 @@ class Appraiser:
                 return
             self.say(f"without {name}")
             self._fewer(name)
-        for same in self.question.problem.fleet.types:
+        for members in self.question.problem.fleet.types:
             if self.deadline.passed:
                 return
-            name = cluster.device_ids[same[0]]
+            name = cluster.device_ids[members[0]]
             if not cluster.domains:  # a device alone has no medium on which a second one could be reached
                 return
             self.say(f"another {name}")

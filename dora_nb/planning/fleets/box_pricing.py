@@ -111,17 +111,17 @@ def _joined(one: _Ways, other: _Ways) -> _Ways:
 def _lightest(weight: Floats, ways: list[_Ways], cuts: int) -> tuple[float, list[int]]:
     """The lightest chain of one way a stage, and its groups."""
     ahead, came = np.where(np.arange(cuts) == 0, 0.0, np.inf), []
-    for some in ways:
-        total = ahead[some.first] + weight[some.group]
-        begin = np.flatnonzero(np.diff(some.stop, prepend=-1))
+    for stage_ways in ways:
+        total = ahead[stage_ways.first] + weight[stage_ways.group]
+        begin = np.flatnonzero(np.diff(stage_ways.stop, prepend=-1))
         least = np.minimum.reduceat(total, begin)
         place = np.flatnonzero(total == np.repeat(least, np.diff(begin, append=len(total))))
         ahead, from_ = np.full(cuts, np.inf), np.full(cuts, -1)
-        ahead[some.stop[begin]], from_[some.stop[place[::-1]]] = least, place[::-1]
+        ahead[stage_ways.stop[begin]], from_[stage_ways.stop[place[::-1]]] = least, place[::-1]
         came.append(from_)
     groups, stop = [], cuts - 1
-    for some, from_ in zip(reversed(ways), reversed(came), strict=True):
+    for stage_ways, from_ in zip(reversed(ways), reversed(came), strict=True):
         way = from_[stop]
-        groups.append(int(some.group[way]))
-        stop = int(some.first[way])
+        groups.append(int(stage_ways.group[way]))
+        stop = int(stage_ways.first[way])
     return float(ahead[-1]), groups
