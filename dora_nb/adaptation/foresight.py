@@ -258,7 +258,7 @@ class Foresight:
         """What the costs of changes to come depend on."""
         if self.free_changes:
             return None
-        return label.running if self.trains else self.rehearsal.held(label.resident)
+        return label.running if self.trains else self.rehearsal.in_place(label.resident)
 
     def _carried_on(self, group: list[Label], beam: int) -> list[Label]:
         """The labels that none of the others makes useless, thinned out."""

@@ -20,7 +20,7 @@ _lock = threading.Lock()
 _watched: Any = None  # the shell whose cells are watched
 
 
-def own(thing: Closable) -> None:
+def close_on_rerun(thing: Closable) -> None:
     """Close something when the cell that runs now runs again; outside a notebook cell nothing happens."""
     global _watched
     from IPython import get_ipython  # there is no shell without it, and it takes long to import

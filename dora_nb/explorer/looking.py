@@ -22,7 +22,7 @@ from dora_nb.explorer.solving import Effort
 from dora_nb.explorer.views.cases import Case
 from dora_nb.explorer.views.difference import DifferenceView, difference_view
 from dora_nb.explorer.whatif import WhatIf
-from dora_nb.planning.explanation.alternatives import asked as asked_by
+from dora_nb.planning.explanation.alternatives import question_of
 from dora_nb.planning.nearest import nearest
 from dora_nb.planning.question import Question
 from dora_nb.render import words
@@ -74,7 +74,7 @@ class Looking(traitlets.HasTraits):
             raise InputError("plans", len(plans.plans), "at least one plan, each with its prediction")
         super().__init__()
         self.plans, self.lock = plans, threading.RLock()
-        asked, gap = asked_by(plans)
+        asked, gap = question_of(plans)
         most = plans.coverage.most_plans if plans.coverage is not None else Effort().most_plans
         self._effort = Effort(gap, time_limit_s, most)
         self._library = Library(plans, asked, most, provisional)

@@ -240,7 +240,7 @@ class Explorer(Shown, ExplorerState):
         self.screen = Screen(self, mix)
         self.static_id = self.screen.headline.static_id
         self.observe(lambda _: self._wake(), "revision")
-        cells.own(self)
+        cells.close_on_rerun(self)
         self.prove()
         self.seek_baselines()
 

@@ -80,7 +80,7 @@ def over(at: ArrayLike, weight: Weights = 1.0) -> Form:
     return Form(variables[present], weights[present])
 
 
-def each(at: Ints, weight: Weights = 1.0) -> Form:
+def single(at: Ints, weight: Weights = 1.0) -> Form:
     """As many forms as variables: weight x variable."""
     return Form(at[:, None], (np.ones(at.shape) * weight)[:, None])
 

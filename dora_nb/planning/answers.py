@@ -62,7 +62,7 @@ def _answer(hunt: Hunt, question: Asked) -> Answer:
     offered = hunt.targets.plans if hunt.ties is None else [*hunt.targets.plans, *hunt.ties.plans]
     known = [hunt.known.predicted(each) for each in offered]
     if hunt.ties is not None:
-        ties = next(e for e in hunt.ties.further if (e.least, e.within) == (question.other, question.figure))
+        ties = next(e for e in hunt.ties.further if (e.least, e.within) == (question.tie_figure, question.figure))
         tie_bound = float(ties.bounds[np.flatnonzero(ties.limits == equal)[0]])
     limit_s = min(question.latency_limit_s, hunt.latency_limit_s) * (1 + ROUNDING)
     within = [
@@ -73,7 +73,7 @@ def _answer(hunt: Hunt, question: Asked) -> Answer:
         and hunt.known.figure(each, question.figure) <= equal * (1 + ROUNDING)
     ]
     figure = hunt.known.figure
-    chosen = min(within, key=lambda each: (figure(each, question.other), figure(each, question.figure)))
+    chosen = min(within, key=lambda each: (figure(each, question.tie_figure), figure(each, question.figure)))
     return Answer(question, chosen, bound, tie_bound)
 
 
@@ -105,10 +105,10 @@ def _certified(hunt: Hunt, answer: Answer) -> Plan:
     limit_s = question.latency_limit_s
     then = None
     if answer.tie_bound is not None:
-        other = hunt.known.figure(each, question.other)
+        other = hunt.known.figure(each, question.tie_figure)
         then = SecondSolve(
-            objective="energy" if question.other == "energy_j" else "latency",
-            unit="J" if question.other == "energy_j" else "s",
+            objective="energy" if question.tie_figure == "energy_j" else "latency",
+            unit="J" if question.tie_figure == "energy_j" else "s",
             value=other,
             bound=min(answer.tie_bound, other),
             gap=_gap(other, answer.tie_bound),

@@ -353,7 +353,7 @@ class Hunt:
         self.say("breaking ties by the other figure")
         by_pair: dict[tuple[Figure, Figure], list[float]] = {}
         for question in self.questions:
-            by_pair.setdefault((question.other, question.figure), []).append(self.equal(question))
+            by_pair.setdefault((question.tie_figure, question.figure), []).append(self.equal(question))
         ladders = tuple(Ladder(*pair, np.unique(equal)) for pair, equal in by_pair.items())
         self.ties = Targets(
             np.zeros(0),

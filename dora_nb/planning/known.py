@@ -40,7 +40,7 @@ class Asked:
         return "value" if self.priced else "makespan_s" if self.objective == "latency" else "energy_j"
 
     @property
-    def other(self) -> Figure:
+    def tie_figure(self) -> Figure:
         """The figure that breaks ties."""
         return "energy_j" if self.objective == "latency" else "makespan_s"
 

@@ -154,7 +154,7 @@ class Rehearsal:
             self._room[key] = (*others, plan)
         return self._room[key]
 
-    def held(self, resident: tuple[int, ...]) -> Hashable:
+    def in_place(self, resident: tuple[int, ...]) -> Hashable:
         """What is in place with some plans: alike for plans that need the same."""
         key = frozenset(resident)
         if key not in self._held:

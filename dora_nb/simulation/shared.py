@@ -84,7 +84,7 @@ def play(
     following = 1 + max((turn.lag for turn in sharing.turns), default=0)
     model = _Rounds(sharing, tuple(streams), cluster, rounds + following, dict(tables or {}))
     result = run_step(model, world or World(cluster), timeline=True)
-    return model.told(result.entries, rounds)
+    return model.run_of(result.entries, rounds)
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ class _Rounds:
             counted[camera] += request == 0
         return counted
 
-    def told(self, entries: Sequence[TimelineEntry], rounds: int) -> SharedRun:
+    def run_of(self, entries: Sequence[TimelineEntry], rounds: int) -> SharedRun:
         """Latencies of what came to its end of the first rounds."""
         count, ends_s = len(self.tasks), dict[tuple[int, int, int], float]()
         left: dict[tuple[int, int, int], int] = {}  # tasks that are not over

@@ -22,7 +22,7 @@ from dora_nb.explorer.effect import effect
 from dora_nb.explorer.known import Found, Known, Library
 from dora_nb.explorer.whatif import WhatIf, check, question_under
 from dora_nb.formulation.space import SearchSpace
-from dora_nb.planning.explanation.alternatives import asked
+from dora_nb.planning.explanation.alternatives import question_of
 from dora_nb.planning.nearest import nearest
 from dora_nb.planning.plan import plan
 from dora_nb.planning.question import Question
@@ -178,7 +178,7 @@ def plans() -> PlanSet:
 
 
 def test_a_plan_found_for_a_case_goes_before_the_same_plan_of_another(plans: PlanSet) -> None:
-    base, _ = asked(plans)
+    base, _ = question_of(plans)
     library, case = Library(plans, base, 4), WhatIf(bandwidth=2.0)
     there = question_under(base, case)
     better = evaluate(plans[0].replace(prediction=None), there.workload, there.cluster).scheduled
@@ -192,7 +192,7 @@ def test_a_plan_that_no_longer_fits_in_memory_is_not_known() -> None:
     heavy = workload([layer("l", parameters=1000)], batch=2)
     made = plan(heavy, cluster(1).replace(domains=()), QoE(), most_plans=1)
     (holder,) = made.best.prediction.devices  # type: ignore[union-attr]
-    library = Library(made, asked(made)[0], 1)
+    library = Library(made, question_of(made)[0], 1)
     enough = holder.memory_bytes / holder.usable_memory_bytes
     assert library.known(WhatIf(memory={"a": 1.01 * enough}))
     assert library.known(WhatIf(memory={"a": 0.99 * enough})) == ()

@@ -85,7 +85,7 @@ class DrawnWidget(Shown, anywidget.AnyWidget):
                     type(self).__name__, name, (each for each in self.trait_names() if each[0] != "_")
                 )
         super().__init__(**({"static_id": uuid.uuid4().hex} | traits))
-        cells.own(self)
+        cells.close_on_rerun(self)
 
     def _live(self) -> anywidget.AnyWidget:
         return self

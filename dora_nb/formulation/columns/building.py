@@ -15,7 +15,7 @@ from dora_nb.formulation.columns.computing import Computing
 from dora_nb.formulation.columns.dominance import TELLING, not_dominated
 from dora_nb.formulation.columns.held import Held, is_whole, part_vectors, share_vectors
 from dora_nb.formulation.columns.memory import Memory
-from dora_nb.formulation.columns.pairs import count_until, left, needed, numbered, picked, some
+from dora_nb.formulation.columns.pairs import count_until, needed, numbered, picked, restricted, sought_only
 from dora_nb.formulation.columns.record import Choice, Columns, Considered, Screen
 from dora_nb.formulation.columns.shard_sums import ShardSums
 from dora_nb.formulation.columns.sums import Sums
@@ -273,7 +273,7 @@ class _Builder:
 
     def _held_so(self, held: Held, sought: NDArray[np.bool_], least: Floats, *, skip_empty: bool) -> _Found:
         """Columns of share vectors and stages that are sought, each from so many micro-batches in flight on."""
-        held, sought, least = left(held, sought, least)
+        held, sought, least = sought_only(held, sought, least)
         if skip_empty and not sought.any():
             return _Found(held, sought, least, [])
         figures = self.computing.figures(held)
@@ -284,8 +284,8 @@ class _Builder:
         if skip_empty and not kept.any():
             return _Found(held, kept, least, [])
         rows, stages = needed(kept)  # the others are not looked at again
-        figures = {name: some(values, rows, stages) for name, values in figures.items()}
-        held, kept, least = left(held, kept, least)
+        figures = {name: restricted(values, rows, stages) for name, values in figures.items()}
+        held, kept, least = sought_only(held, kept, least)
         figures["least_in_flight"] = least
         figures["most_in_flight"] = self.memory.most_in_flight(held)
         figures |= self.memory.over_bytes(held)

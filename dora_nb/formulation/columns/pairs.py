@@ -21,10 +21,10 @@ def numbered(values: Ints) -> tuple[Ints, Ints]:
     return unique[order], rank[place]
 
 
-def left(held: Held, sought: NDArray[np.bool_], least: Floats) -> tuple[Held, NDArray[np.bool_], Floats]:
+def sought_only(held: Held, sought: NDArray[np.bool_], least: Floats) -> tuple[Held, NDArray[np.bool_], Floats]:
     """The share vectors and the stages of which any pair is sought."""
     rows, stages = needed(sought)
-    return held.some(rows, stages), some(sought, rows, stages), some(least, rows, stages)
+    return held.restricted_to(rows, stages), restricted(sought, rows, stages), restricted(least, rows, stages)
 
 
 def count_until(where: NDArray[np.bool_]) -> Ints:
@@ -37,7 +37,7 @@ def needed(sought: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.boo
     return np.asarray(sought.any(axis=1)), np.asarray(sought.any(axis=0))
 
 
-def some(values: NDArray[Any], rows: NDArray[np.bool_], stages: NDArray[np.bool_]) -> NDArray[Any]:
+def restricted(values: NDArray[Any], rows: NDArray[np.bool_], stages: NDArray[np.bool_]) -> NDArray[Any]:
     """Figures of some share vectors and stages, of those axes that they have."""
     chosen = values[rows] if len(values) == len(rows) else values
     return chosen[:, stages] if values.shape[1] == len(stages) else chosen

@@ -111,7 +111,7 @@ class Ways:
         place, group = np.nonzero(times.seconds.T[order] <= most_s)
         return cls.of(times, group, order[place], times.seconds[group, order[place]])
 
-    def kept(self, times: GroupTimes, which: Ints | np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Ways:
+    def take(self, times: GroupTimes, which: Ints | np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Ways:
         """Some of them."""
         return Ways.of(times, self.group[which], self.range_[which], self.seconds[which])
 
@@ -350,6 +350,6 @@ class Cheapest:
             )
             sizes = np.diff(stage_ways.begin, append=len(stage_ways.group))
             kept.append(
-                stage_ways.kept(times, self.costs[behind] + np.repeat(rest, sizes) - self.worth <= 1 + ROUNDING)
+                stage_ways.take(times, self.costs[behind] + np.repeat(rest, sizes) - self.worth <= 1 + ROUNDING)
             )
         return tuple(kept)

@@ -20,7 +20,7 @@ from dora_nb.costs.start_times import start_times
 from dora_nb.costs.stream import Wait, passes_by_stage, steady_start_times, waits_within
 from dora_nb.domain.qoe import ROUNDING
 from dora_nb.domain.transfer import Transfer
-from dora_nb.formulation.rows import LinearProgram, Rows, each, over
+from dora_nb.formulation.rows import LinearProgram, Rows, over, single
 from dora_nb.formulation.schedules.list_schedule import list_schedule
 
 #: Largest number of integers in an exact program; beyond, the greedy schedule stands.
@@ -227,13 +227,13 @@ def stream_model(operations: Operations, timing: Timing, period_s: float, latest
     waits: list[Wait] = [wait for wait in waits_within(operations, timing, period_s) if wait[0] != wait[1]]
     if waits:
         earlier, later, least_s = (np.array(column) for column in zip(*waits, strict=True))
-        rows.add("waits", each(start[later]) - each(start[earlier]), ">=", least_s / period_s)
-    rows.add("ends", each(np.repeat(latency, count)) - each(start), ">=", seconds / period_s)
+        rows.add("waits", single(start[later]) - single(start[earlier]), ">=", least_s / period_s)
+    rows.add("ends", single(np.repeat(latency, count)) - single(start), ">=", seconds / period_s)
     if pairs:
         ones, others, held, held_other = (np.array(column) for column in zip(*pairs, strict=True))
         most = math.ceil(latest)
         apart = rows.variables("apart", len(pairs), lower=-most, upper=most, kind="integer")
-        between = each(start[others]) - each(start[ones]) + each(apart)
+        between = single(start[others]) - single(start[ones]) + single(apart)
         rows.add("first", between, ">=", held / period_s)
         rows.add("second", between, "<=", 1 - held_other / period_s)
     return rows.build(over(latency))

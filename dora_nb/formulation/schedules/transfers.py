@@ -19,7 +19,7 @@ import numpy as np
 
 from dora_nb.costs.operations import Operation
 from dora_nb.costs.table import Floats
-from dora_nb.formulation.rows import LinearProgram, Rows, each, over
+from dora_nb.formulation.rows import LinearProgram, Rows, over, single
 from dora_nb.formulation.schedules.windows import Windows
 
 #: The makespan to beat in the program's own unit of time: far above a solver's absolute tolerances.
@@ -77,7 +77,7 @@ def transfer_model(windows: Windows, below_s: float) -> TransferModel:
     decided = list(windows.decided())
     earlier, later = np.array([pair for *pair, _ in decided], dtype=int).reshape(-1, 2).T
     lag_s = np.array([seconds for *_, seconds in decided])
-    rows.add("precedence", each(start[later]) - each(start[earlier]), ">=", lag_s / unit_s)
+    rows.add("precedence", single(start[later]) - single(start[earlier]), ">=", lag_s / unit_s)
     for index, duration_s in windows.last():
         rows.add("makespan", over(makespan) - over(start[index]), ">=", duration_s / unit_s)
     for chosen in (True, False):
@@ -86,6 +86,6 @@ def transfer_model(windows: Windows, below_s: float) -> TransferModel:
         held = np.array([windows.lag_s(*pair) for pair in ordered]) / unit_s
         enough = np.maximum(latest[earlier] + held - head[later], 0.0)
         # later - earlier >= held - enough x (1 if the other order was chosen)
-        other = each(before, -enough if chosen else enough)
-        rows.add("order", each(start[later]) - each(start[earlier]) + other, ">=", held - enough * chosen)
+        other = single(before, -enough if chosen else enough)
+        rows.add("order", single(start[later]) - single(start[earlier]) + other, ">=", held - enough * chosen)
     return TransferModel(rows.build(over(makespan)), windows, unit_s)

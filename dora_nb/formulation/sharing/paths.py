@@ -198,7 +198,7 @@ class Paths:
         room
             Seconds that a stage, or a hand-over by itself, may hold each device and medium; those not named: any time.
         """
-        return _Cheapest(self, per_s, per_j, room).found()
+        return _Cheapest(self, per_s, per_j, room).cheapest_first()
 
 
 class _Cheapest:
@@ -224,7 +224,7 @@ class _Cheapest:
             return np.inf
         return self.per_s * hold.duration_s + self.per_j * hold.energy_j
 
-    def found(self) -> list[tuple[float, Path]]:
+    def cheapest_first(self) -> list[tuple[float, Path]]:
         """Costs and paths, cheapest first."""
         last = self.paths.layers
         level: dict[tuple[int, int], Floats] = {}

@@ -17,7 +17,7 @@ import numpy as np
 
 from dora_nb.costs.sharing import Tasks
 from dora_nb.domain.qoe import ROUNDING
-from dora_nb.formulation.rows import LinearProgram, Rows, each, over
+from dora_nb.formulation.rows import LinearProgram, Rows, over, single
 from dora_nb.formulation.schedules.stream_schedule import free_from
 from dora_nb.formulation.sharing.paths import Link
 
@@ -174,25 +174,27 @@ def timetable_model(
     start = rows.variables("start", len(tasks), upper=latest)
     camera = np.array([each_camera for each_camera, _, _ in tasks.names])
     arrival = np.array(tasks.arrival_s) / unit
-    rows.add("arrive", each(start) - each(phase[camera]), ">=", arrival)
+    rows.add("arrive", single(start) - single(phase[camera]), ">=", arrival)
     before = [(earlier, later) for later, own in enumerate(tasks.predecessors) for earlier in own]
     if before:
         earlier, later = (np.array(side) for side in zip(*before, strict=True))
-        rows.add("wait", each(start[later]) - each(start[earlier]), ">=", np.array(tasks.duration_s)[earlier] / unit)
+        rows.add(
+            "wait", single(start[later]) - single(start[earlier]), ">=", np.array(tasks.duration_s)[earlier] / unit
+        )
     ends: dict[tuple[int, int], int] = {(c, r): task for task, (c, r, _) in enumerate(tasks.names)}
     last = np.array(list(ends.values()))
     offset = np.array(tasks.duration_s)[last] / unit - arrival[last]
     limits = np.array([deadlines_s[camera[task]] for task in last]) / unit
     late = np.flatnonzero(np.isfinite(limits))
     if len(late):
-        tail = each(start[last[late]]) - each(phase[camera[last[late]]])
+        tail = single(start[last[late]]) - single(phase[camera[last[late]]])
         rows.add("deadline", tail, "<=", (limits * (1 + ROUNDING) - offset)[late])
     pairs = pairs_of(tasks)
     if pairs:
         ones, others, held, held_other = (np.array(column) for column in zip(*pairs, strict=True))
         most = math.ceil(latest) + 1
         apart = rows.variables("apart", len(pairs), lower=-most, upper=most, kind="integer")
-        between = each(start[others]) - each(start[ones]) + each(apart)
+        between = single(start[others]) - single(start[ones]) + single(apart)
         rows.add("first", between, ">=", held / unit)
         rows.add("second", between, "<=", 1 - held_other / unit)
     return rows.build(over(start[last], 1 / len(last)) - over(phase[camera[last]], 1 / len(last)))

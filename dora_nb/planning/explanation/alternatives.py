@@ -87,7 +87,7 @@ def alternatives_of(
     cancel: threading.Event | None = None,
 ) -> dict[str, Alternative]:
     """The same for plans at hand; see :func:`alternatives`."""
-    question, gap = asked(plans)
+    question, gap = question_of(plans)
     deadline = Deadline(time.monotonic() + time_limit_s, cancel)
     say = on_progress or (lambda _: None)
     found = {}
@@ -98,7 +98,7 @@ def alternatives_of(
     return found
 
 
-def asked(plans: PlanSet) -> tuple[Question, float]:
+def question_of(plans: PlanSet) -> tuple[Question, float]:
     """The question that plans answer, and the gap that was good enough for them."""
     options = plans.options
     table, space, overlap = options.get("table"), options.get("space"), options.get("overlap", True)

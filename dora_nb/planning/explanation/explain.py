@@ -15,7 +15,7 @@ from dora_nb.domain.workload import Workload
 from dora_nb.errors import InfeasibleError, InputError
 from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning.deadline import Deadline
-from dora_nb.planning.explanation.alternatives import asked
+from dora_nb.planning.explanation.alternatives import question_of
 from dora_nb.planning.explanation.relax import Relaxer
 from dora_nb.planning.explanation.worth import Appraiser
 from dora_nb.planning.plan import plan
@@ -137,7 +137,7 @@ def relaxations(
 def _worth(
     plans: PlanSet, steps: Mapping[str, float], deadline: Deadline, say: Progress, started: float
 ) -> Explanation:
-    question, gap = asked(plans)
+    question, gap = question_of(plans)
     appraiser = Appraiser(question, plans.best, plans.plans, gap, steps, deadline, say)
     appraiser.run()
     return Explanation(

@@ -118,7 +118,7 @@ class ClassBound:
         pipelines, times = self.pipelines, self.pipelines.times
         rows = ClassRows(pipelines, makespan_s, left.plans)
         ways = tuple(
-            some.kept(times, (some.seconds <= most) & (some.seconds >= least))
+            some.take(times, (some.seconds <= most) & (some.seconds >= least))
             for some, most, least in zip(left.ways, rows.most_s, rows.least_s, strict=True)
         )
         narrow = (

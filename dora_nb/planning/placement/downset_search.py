@@ -281,7 +281,7 @@ class DownsetSearch:
             return np.asarray(value + seconds)
         return np.where(seconds <= self.limit_s, value, np.inf)
 
-    def held(self, steps: list[Step]) -> Floats:
+    def chain_media_s(self, steps: list[Step]) -> Floats:
         """Seconds that a chain holds each medium."""
         total = np.zeros(len(self.problem.media))
         for step in steps:

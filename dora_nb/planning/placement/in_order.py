@@ -50,12 +50,12 @@ def place_in_order(problem: MeasuredProblem, deadline: float, say: Callable[[str
     """
     units = Units.of(problem)
     _check_size(problem, units)
-    found = _InOrder(problem, units, deadline, say).found()
+    found = _InOrder(problem, units, deadline, say).search()
     broken = evaluate_placement(problem, found.stages).broken
     if broken and all("needs" in each for each in broken):
         # Memory that is full to the last bit, judged by differences of sums: leave what rounding may hide.
         tighter = _with_memory(problem, 1 - 1e-9)
-        found = _InOrder(tighter, units, deadline, say).found()
+        found = _InOrder(tighter, units, deadline, say).search()
     return found
 
 
@@ -97,7 +97,7 @@ class _InOrder:
         self.states = States.of(problem)
         self.exact = True
 
-    def found(self) -> Found:
+    def search(self) -> Found:
         """The best stages."""
         self.say("bounds")
         bound = self.simple_bound()
@@ -218,7 +218,7 @@ class _InOrder:
             if not chain:
                 return np.inf, np.inf, []
             proven = max(proven, airtime)
-            held = search.held(chain)
+            held = search.chain_media_s(chain)
             found = max(float(held.max()), search.slowest(chain))
             if found < value:
                 value, best = found, chain
