@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from dora_nb.costs.evaluate import evaluate
 from dora_nb.costs.network import Network
-from dora_nb.costs.operations import COMPUTE_KINDS, Operations, Shape, Timing, operations_of
+from dora_nb.costs.operations import COMPUTE_KINDS, Operations, Shape, Timing
+from dora_nb.costs.precedence import operations_of
 from dora_nb.costs.table import cost_table
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster, ContentionDomain, Device

@@ -13,7 +13,8 @@ from functools import cached_property
 from dora_nb.costs.compute_times import compute_seconds, replica_busy_s
 from dora_nb.costs.details import TimelineDetails, details_of
 from dora_nb.costs.memory import MemoryModel
-from dora_nb.costs.operations import Kind, OperationClass, Operations, Shape, Timing, generation, operations_of
+from dora_nb.costs.operations import Kind, OperationClass, Operations, Shape, Timing
+from dora_nb.costs.precedence import generation, operations_of
 from dora_nb.costs.schedule import scheduled_transfers
 from dora_nb.costs.start_times import start_times, stream_start_times, waits_of
 from dora_nb.costs.table import CostTable, cost_table

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dora_nb.costs.network import Network
-from dora_nb.costs.operations import Shape, operations_of
+from dora_nb.costs.operations import Shape
+from dora_nb.costs.precedence import operations_of
 from dora_nb.costs.transfers import carried, held_seconds, transfer_holds
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan

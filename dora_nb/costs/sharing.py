@@ -14,7 +14,8 @@ from functools import cached_property
 
 from dora_nb.costs.compute_times import compute_seconds
 from dora_nb.costs.memory import MemoryModel
-from dora_nb.costs.operations import COMPUTE_KINDS, Operation, Shape, operations_of
+from dora_nb.costs.operations import COMPUTE_KINDS, Operation, Shape
+from dora_nb.costs.precedence import operations_of
 from dora_nb.costs.stream import Wait, earliest, waits_in_turn
 from dora_nb.costs.table import CostTable
 from dora_nb.costs.timing import timing_of

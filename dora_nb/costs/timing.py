@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from dora_nb.costs.compute_times import compute_seconds
 from dora_nb.costs.network import Network
-from dora_nb.costs.operations import TOKEN_KINDS, Operation, OperationClass, Shape, Timing, generation
+from dora_nb.costs.operations import TOKEN_KINDS, Operation, OperationClass, Shape, Timing
+from dora_nb.costs.precedence import generation
 from dora_nb.costs.table import CostTable
 from dora_nb.costs.token_rounds import Leg, every_leg, rounds_s, slack_s
 from dora_nb.costs.transfers import transfer_holds

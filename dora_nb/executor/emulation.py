@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dora_nb.costs.network import Network
-from dora_nb.costs.operations import OperationClass, Shape, Timing, operations_of
+from dora_nb.costs.operations import OperationClass, Shape, Timing
+from dora_nb.costs.precedence import operations_of
 from dora_nb.costs.table import CostTable
 from dora_nb.costs.timing import timing_of
 from dora_nb.costs.transfers import carried, held_seconds

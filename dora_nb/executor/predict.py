@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from dora_nb.costs import CostTable
 from dora_nb.costs.compute_times import compute_seconds, pass_seconds, step_seconds
 from dora_nb.costs.network import Network
-from dora_nb.costs.operations import COMPUTE_KINDS, TOKEN_KINDS, Operation, Operations, Shape, operations_of
+from dora_nb.costs.operations import COMPUTE_KINDS, TOKEN_KINDS, Operation, Operations, Shape
+from dora_nb.costs.precedence import operations_of
 from dora_nb.costs.schedule import scheduled_transfers
 from dora_nb.costs.shards import held_share
 from dora_nb.costs.start_times import start_times

@@ -32,14 +32,8 @@ from numpy.typing import NDArray
 from dora_nb.costs.buckets import MOST_BUCKETS
 from dora_nb.costs.compute_times import parts_of_backward
 from dora_nb.costs.network import Network
-from dora_nb.costs.operations import (
-    COMPUTE_KINDS,
-    Operation,
-    OperationClass,
-    Operations,
-    Shape,
-    operations_of,
-)
+from dora_nb.costs.operations import COMPUTE_KINDS, Operation, OperationClass, Operations, Shape, travelling
+from dora_nb.costs.precedence import operations_of
 from dora_nb.costs.table import Floats
 from dora_nb.costs.transfers import bucket_holds
 from dora_nb.domain.transfer import HOSTED
@@ -202,6 +196,7 @@ class _Program:
         workload, problem = self.problem.workload, self.problem
         tied = "hosted" if self.skeleton.hosts else "synchronised"
         parts = MOST_BUCKETS if problem.overlap else 1
+        inputs, labels, outputs = travelling(workload)
         return Shape(
             in_flight=self.skeleton.in_flight if self.trains else (self.batches,) * (self.last + 1),
             micro_batches=self.batches,
@@ -211,9 +206,9 @@ class _Program:
                 0 if not self.trains else 1 if self.skeleton.hosts and stage == self.last else parts
                 for stage in range(self.last + 1)
             ),
-            inputs=workload.source is not None and workload.input_bytes > 0,
-            labels=workload.source is not None and self.trains and workload.label_bytes > 0,
-            outputs=workload.sink is not None and not self.trains and workload.output_bytes > 0,
+            inputs=inputs,
+            labels=labels,
+            outputs=outputs,
             chunks=problem.space.most_chunks,
             overlap=problem.overlap,
         )

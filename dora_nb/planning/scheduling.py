@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from dora_nb import solvers
 from dora_nb.costs.evaluate import evaluate
-from dora_nb.costs.operations import Operations, Shape, Timing, operations_of
+from dora_nb.costs.operations import Operations, Shape, Timing
+from dora_nb.costs.precedence import operations_of
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.fits import check_fits
 from dora_nb.domain.plan import Plan

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from dora_nb import solvers
-from dora_nb.costs.operations import Operations, Shape, Timing, operations_of
+from dora_nb.costs.operations import Operations, Shape, Timing
+from dora_nb.costs.precedence import operations_of
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import ROUNDING

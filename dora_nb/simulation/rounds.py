@@ -7,7 +7,8 @@ Numbers are those of the evaluation's timeline: ``micro_batch`` is the step time
 
 from __future__ import annotations
 
-from dora_nb.costs.operations import Operation, Operations, Shape, Timing, operations_of
+from dora_nb.costs.operations import Operation, Operations, Shape, Timing
+from dora_nb.costs.precedence import operations_of
 from dora_nb.costs.timing import round_legs, token_chain
 from dora_nb.costs.token_rounds import every_leg
 from dora_nb.domain.plan import Plan

@@ -15,7 +15,8 @@ from typing import Protocol
 from dora_nb.costs.compute_times import compute_seconds
 from dora_nb.costs.conditions import under
 from dora_nb.costs.network import Network
-from dora_nb.costs.operations import Operation, OperationClass, Operations, Shape, Timing, operations_of
+from dora_nb.costs.operations import Operation, OperationClass, Operations, Shape, Timing
+from dora_nb.costs.precedence import operations_of
 from dora_nb.costs.table import CostTable
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster

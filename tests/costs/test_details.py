@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from dora_nb.costs import Evaluation, cost_table, evaluate
 from dora_nb.costs.details import slack_of
 from dora_nb.costs.network import Hold
-from dora_nb.costs.operations import OperationClass, Operations, Shape, Timing, operations_of
+from dora_nb.costs.operations import OperationClass, Operations, Shape, Timing
+from dora_nb.costs.precedence import operations_of
 from dora_nb.costs.start_times import start_times, waits_of
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from dora_nb.costs import Evaluation, evaluate
 from dora_nb.costs.memory import MemoryModel
-from dora_nb.costs.operations import COMPUTE_KINDS, Operation, OperationClass, Shape, operations_of
+from dora_nb.costs.operations import COMPUTE_KINDS, Operation, OperationClass, Shape
+from dora_nb.costs.precedence import operations_of
 from dora_nb.costs.table import cost_table
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster

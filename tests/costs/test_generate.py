@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from dora_nb.catalog import load_workload
 from dora_nb.costs import Evaluation, evaluate
 from dora_nb.costs.memory import MemoryModel
-from dora_nb.costs.operations import Shape, operations_of
+from dora_nb.costs.operations import Shape
+from dora_nb.costs.precedence import operations_of
 from dora_nb.costs.table import cost_table
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster

@@ -11,7 +11,8 @@ from builders import Dice, questions, random_plan
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dora_nb.costs.operations import COMPUTE_KINDS, Operation, Operations, Shape, operations_of
+from dora_nb.costs.operations import COMPUTE_KINDS, Operation, Operations, Shape
+from dora_nb.costs.precedence import operations_of
 from dora_nb.costs.table import cost_table
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster

@@ -10,7 +10,8 @@ from served import Case, case_of, random_arrivals, random_served, service_of, tw
 
 import dora_nb as dora
 from dora_nb.costs.evaluate import evaluate
-from dora_nb.costs.operations import Shape, operations_of
+from dora_nb.costs.operations import Shape
+from dora_nb.costs.precedence import operations_of
 from dora_nb.costs.serving import serving_plan
 from dora_nb.costs.serving_figures import needed_bytes, serving_figures
 from dora_nb.costs.serving_rounds import evenly_spaced, least_wait_s, play_rounds

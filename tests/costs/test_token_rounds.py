@@ -11,7 +11,8 @@ from builders import Dice, cluster, device, examples, layer, pipeline, questions
 from hypothesis import given, settings
 
 from dora_nb.costs import Evaluation, evaluate
-from dora_nb.costs.operations import Shape, operations_of
+from dora_nb.costs.operations import Shape
+from dora_nb.costs.precedence import operations_of
 from dora_nb.costs.table import cost_table
 from dora_nb.costs.timing import timing_of
 from dora_nb.costs.token_rounds import Going, Leg, every_leg, least_rounds_s, rounds_s, slack_s

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 
 from dora_nb.catalog import data_dir, load_cluster, load_workload
 from dora_nb.costs.evaluate import evaluate
-from dora_nb.costs.operations import Shape, operations_of
+from dora_nb.costs.operations import Shape
+from dora_nb.costs.precedence import operations_of
 from dora_nb.domain import document, plan_file
 from dora_nb.domain.certificate import Certificate
 from dora_nb.domain.cluster import Cluster

@@ -9,7 +9,8 @@ import pytest
 from builders import Dice
 from oracle import Oracle
 
-from dora_nb.costs.operations import Shape, operations_of
+from dora_nb.costs.operations import Shape
+from dora_nb.costs.precedence import operations_of
 from dora_nb.domain.plan import MOST_CHUNKS, Plan
 from dora_nb.domain.transfer import Transfer
 from dora_nb.domain.workload import Workload

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from dora_nb.costs.operations import Shape, operations_of
+from dora_nb.costs.operations import Shape
+from dora_nb.costs.precedence import operations_of
 from dora_nb.domain.run_record import Ordering
 from dora_nb.domain.transfer import Transfer
 from dora_nb.executor import execute, rehearsal

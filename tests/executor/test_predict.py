@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from dora_nb.costs import evaluate
-from dora_nb.costs.operations import Shape, operations_of
+from dora_nb.costs.operations import Shape
+from dora_nb.costs.precedence import operations_of
 from dora_nb.domain.run_record import Link
 from dora_nb.domain.transfer import Transfer
 from dora_nb.errors import InputError

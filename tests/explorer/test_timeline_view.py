@@ -14,7 +14,8 @@ from runs import made_up_run
 
 from dora_nb.costs import Evaluation, TimelineEntry, cost_table, evaluate
 from dora_nb.costs.details import TimelineDetails
-from dora_nb.costs.operations import Shape, operations_of
+from dora_nb.costs.operations import Shape
+from dora_nb.costs.precedence import operations_of
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan

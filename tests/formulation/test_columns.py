@@ -27,7 +27,8 @@ from hypothesis import strategies as st
 
 from dora_nb.costs.evaluate import evaluate
 from dora_nb.costs.network import Hold
-from dora_nb.costs.operations import OperationClass, Shape, Timing, operations_of
+from dora_nb.costs.operations import OperationClass, Shape, Timing
+from dora_nb.costs.precedence import operations_of
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan

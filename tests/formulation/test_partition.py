@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 
 from dora_nb import solvers
 from dora_nb.costs import evaluate
-from dora_nb.costs.operations import Shape, operations_of
+from dora_nb.costs.operations import Shape
+from dora_nb.costs.precedence import operations_of
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload

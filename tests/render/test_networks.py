@@ -6,7 +6,8 @@ import pytest
 from builders import device, pipeline, workload
 
 from dora_nb.costs import evaluate
-from dora_nb.costs.operations import Shape, operations_of
+from dora_nb.costs.operations import Shape
+from dora_nb.costs.precedence import operations_of
 from dora_nb.domain.cluster import Cluster, ContentionDomain
 from dora_nb.domain.transfer import Transfer
 from dora_nb.render.timeline import timeline_svg

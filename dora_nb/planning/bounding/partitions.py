@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dora_nb.costs.operations import OperationClass, Shape, operations_of
+from dora_nb.costs.operations import OperationClass, Shape
+from dora_nb.costs.precedence import operations_of
 from dora_nb.costs.table import Floats
 from dora_nb.costs.timing import timing_of
 from dora_nb.costs.token_rounds import least_rounds_s

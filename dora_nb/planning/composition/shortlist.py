@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dora_nb.costs.operations import Shape, operations_of
+from dora_nb.costs.operations import Shape
+from dora_nb.costs.precedence import operations_of
 from dora_nb.costs.resident import Residents
 from dora_nb.costs.table import Floats
 from dora_nb.costs.timing import timing_of

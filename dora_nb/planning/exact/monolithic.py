@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 
 from dora_nb import solvers
-from dora_nb.costs.operations import Shape, operations_of
+from dora_nb.costs.operations import Shape
+from dora_nb.costs.precedence import operations_of
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import ROUNDING

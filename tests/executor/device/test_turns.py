@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from dora_nb.costs.network import Network
-from dora_nb.costs.operations import Shape, operations_of
+from dora_nb.costs.operations import Shape
+from dora_nb.costs.precedence import operations_of
 from dora_nb.costs.start_times import start_times
 from dora_nb.costs.table import cost_table
 from dora_nb.costs.timing import timing_of

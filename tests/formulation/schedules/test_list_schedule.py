@@ -7,7 +7,8 @@ from builders import Dice, cluster, examples, layer, pipeline, questions, random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dora_nb.costs.operations import Operations, Shape, Timing, operations_of
+from dora_nb.costs.operations import Operations, Shape, Timing
+from dora_nb.costs.precedence import operations_of
 from dora_nb.costs.start_times import start_times
 from dora_nb.costs.table import cost_table
 from dora_nb.costs.timing import timing_of
