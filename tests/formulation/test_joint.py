@@ -29,7 +29,8 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.formulation.columns import build_columns
-from dora_nb.formulation.joint import Skeleton, joint_model, skeletons
+from dora_nb.formulation.joint.program import joint_model
+from dora_nb.formulation.joint.skeleton import Skeleton, skeletons
 from dora_nb.formulation.problem import Problem
 from dora_nb.solvers import Options, Status
 

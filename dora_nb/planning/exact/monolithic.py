@@ -23,7 +23,8 @@ from dora_nb.errors import InputError
 from dora_nb.formulation.columns import Columns, build_columns
 from dora_nb.formulation.decode import decode
 from dora_nb.formulation.hand_overs import beyond_columns_j
-from dora_nb.formulation.joint import JointModel, Skeleton, joint_model, skeletons
+from dora_nb.formulation.joint.program import JointModel, joint_model
+from dora_nb.formulation.joint.skeleton import Skeleton, skeletons
 from dora_nb.formulation.problem import Problem
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.scheduling import AGREEMENT, predicted, settle

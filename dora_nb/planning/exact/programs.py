@@ -25,7 +25,8 @@ from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.formulation.columns import Columns, build_columns
 from dora_nb.formulation.decode import stage_of
-from dora_nb.formulation.joint import Skeleton, joint_model
+from dora_nb.formulation.joint.program import joint_model
+from dora_nb.formulation.joint.skeleton import Skeleton
 from dora_nb.formulation.partition import Objective, partition_model
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.schedules.transfers import transfer_model

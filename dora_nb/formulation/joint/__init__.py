@@ -1,0 +1,1 @@
+"""The joint program: stages, start times and transfer orders at once."""
