@@ -18,7 +18,8 @@ from dora_nb.domain.qoe import ROUNDING, QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.simulation.clock import StepResult
 from dora_nb.simulation.engine import run_step
-from dora_nb.simulation.run import _Run
+from dora_nb.simulation.residency import Residency
+from dora_nb.simulation.run import Run
 from dora_nb.simulation.traces import Trace
 from dora_nb.simulation.world import World
 
@@ -65,16 +66,16 @@ class Rehearsal:
         table: CostTable,
     ) -> None:
         self.plans, self.world = tuple(plans), world
-        self._run = _Run(
+        self._residency = Residency(workload, world.cluster, table, (), free_changes)
+        self._run = Run(
             workload=workload,
             world=world,
             controller=Static(plans[0]),
             qoe=qoe,
             horizon_s=horizon_s,
             every_s=0.0,
-            resident=[],
+            residency=self._residency,
             plan=None,
-            free_changes=free_changes,
             table=table,
             sharing="ordered",
         )
@@ -83,11 +84,11 @@ class Rehearsal:
         there = [
             frozenset(name for name, here in zip(names, state.present, strict=True) if here) for state in world.states
         ]
-        needed = [frozenset(self._run._needed(plan)) for plan in self.plans]
+        needed = [frozenset(self._run.needed(plan)) for plan in self.plans]
         self._able = [tuple(n for n, own in enumerate(needed) if own <= present) for present in there]
         self._calm: dict[tuple[int, int], Rehearsed | None] = {}
         self._met: dict[tuple[int, float], Rehearsed] = {}
-        predicted = tuple(self._run._predicted(plan) for plan in plans)
+        predicted = tuple(self._residency.predicted(plan) for plan in plans)
         self._residents = Residents(workload, predicted, world.cluster.device_ids)
         self._room: dict[tuple[tuple[int, ...], int], tuple[int, ...]] = {}
         self._fits: dict[frozenset[int], bool] = {}
@@ -118,7 +119,7 @@ class Rehearsal:
             influences = tuple(
                 replace(each, trace=Trace.constant(each.trace.at(at_s))) for each in self.world.influences
             )
-            model = self._run._model(self.plans[plan])
+            model = self._run.model(self.plans[plan])
             result = run_step(model, replace(self.world, influences=influences))
             self._calm[key] = self._told(plan, result) if result.completed else None
         return self._calm[key]
@@ -131,13 +132,13 @@ class Rehearsal:
             return calm
         key = (plan, at_s)
         if key not in self._met:
-            model = self._run._model(self.plans[plan])
+            model = self._run.model(self.plans[plan])
             result = run_step(model, self.world, at_s, until_s=self._run.horizon_s)
             self._met[key] = self._told(plan, result)
         return self._met[key]
 
     def _told(self, plan: int, result: StepResult) -> Rehearsed:
-        report = self._run._report(self.plans[plan], result.start_s, result, self._run._dynamic_j(result))
+        report = self._run.report(self.plans[plan], result.start_s, result, self._run.above_idling_j(result))
         over = result.lost_to == ""  # nothing moves any more, or the time is over
         duration_s = self._run.horizon_s - result.start_s if over else result.duration_s
         return Rehearsed(duration_s, report.energy_j, result.completed)
@@ -177,6 +178,7 @@ class Rehearsal:
         state = world.states[self.row_at(at_s)]
         key = (frozenset(() if trains else resident), before, after, state.domain_rates, state.device_rates)
         if key not in self._costs:
-            self._run.resident, self._run.now_s = [self.plans[each] for each in resident], at_s
-            self._costs[key] = self._run._moved(None if before is None else self.plans[before], self.plans[after])
+            self._residency.resident = [self.plans[each] for each in resident]
+            earlier = None if before is None else self.plans[before]
+            self._costs[key] = self._residency.change(earlier, self.plans[after], state)
         return self._costs[key]

@@ -7,20 +7,12 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
-from dora_nb.costs.conditions import under
-from dora_nb.costs.evaluate import evaluate, memory_of
-from dora_nb.costs.memory import MemoryModel
-from dora_nb.costs.resident import Residents, held_units
-from dora_nb.costs.switching import Switch, move, switch
-from dora_nb.costs.table import CostTable, Floats, cost_table
+from dora_nb.costs.table import CostTable, cost_table
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.composition import Composition
-from dora_nb.domain.conditions import Condition
 from dora_nb.domain.controller import Controller, Static, StepReport
 from dora_nb.domain.plan import Plan
-from dora_nb.domain.qoe import ROUNDING, QoE
+from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError, UnknownNameError
 from dora_nb.simulation.batteries import Batteries
@@ -28,6 +20,7 @@ from dora_nb.simulation.clock import StepResult
 from dora_nb.simulation.composed import Composed
 from dora_nb.simulation.engine import Sharing, run_step
 from dora_nb.simulation.record import PlanChange, SimulationRecord, Waiting, ledger
+from dora_nb.simulation.residency import Residency
 from dora_nb.simulation.steps import StepModel
 from dora_nb.simulation.world import State, World
 from dora_nb.units import format_seconds
@@ -124,17 +117,17 @@ def simulate(
     elif isinstance(controller, Composition):
         qoe, resident = qoe or controller.qoe, [*controller.plans, *resident]
         controller = Composed(controller, world)
-    run = _Run(
+    table = cost_table(workload, world.cluster) if table is None else table
+    run = Run(
         workload,
         world,
         controller,
         QoE() if qoe is None else qoe,
         horizon_s,
         every_s,
-        list(resident),
+        Residency(workload, world.cluster, table, resident, free_changes),
         running,
-        free_changes,
-        cost_table(workload, world.cluster) if table is None else table,
+        table,
         sharing,
         dict(battery_j or {}),
     )
@@ -143,16 +136,17 @@ def simulate(
 
 
 @dataclass
-class _Run:
+class Run:
+    """A simulated run under way: what happened so far, and the state of things; see :func:`simulate`."""
+
     workload: Workload
     world: World
     controller: Controller
     qoe: QoE
     horizon_s: float
     every_s: float
-    resident: list[Plan]
+    residency: Residency
     plan: Plan | None
-    free_changes: bool
     table: CostTable
     sharing: Sharing
     battery_j: Mapping[str, float] = field(default_factory=dict)
@@ -171,13 +165,9 @@ class _Run:
         self.names = (*self.cluster.device_ids, *(domain.id for domain in self.cluster.domains))
         self.models: dict[int, StepModel] = {}
         self.replays: dict[tuple[int, State], StepResult] = {}
-        self.predicted: dict[int, tuple[Plan, Plan]] = {}
         self.batteries: Batteries | None = None
         if self.battery_j:
             self.batteries = Batteries(self.battery_j, self.world, self.qoe, self.horizon_s)
-        self.peak_bytes: Floats = np.zeros(len(self.cluster.devices))
-        self.noted: Plan | None = None
-        self.together: dict[frozenset[int], tuple[Plan, ...]] = {}  # keeps the plans, and so their identities, alive
 
     def go(self) -> None:
         """Step after step, each asked for in its turn."""
@@ -196,22 +186,21 @@ class _Run:
         self._draw(self.now_s)
         present = self._present()
         plan = self.controller.next_plan(self.now_s, present)
-        if plan is None or not present.issuperset(self._needed(plan)):
+        if plan is None or not present.issuperset(self.needed(plan)):
             there = f"there were {', '.join(sorted(present)) or 'no devices'}"
             self._wait(f"no plan could run; {there}{self._empty_words()}")
             return False
         self._change_to(plan)
-        if plan is not self.noted:
-            self._note_memory(plan)
+        self.residency.note_memory(plan)
         if self.now_s >= self.horizon_s:
             return False
-        result = self._run(self._model(plan))
+        result = self._run(self.model(plan))
         if self.batteries is not None:
-            result, spent = self.batteries.cut(self._needed(plan), plan.devices, result)
+            result, spent = self.batteries.cut(self.needed(plan), plan.devices, result)
             self._draw(result.end_s, plan.devices, result.busy_s, spent)
         self.now_s = result.end_s
         self.events += result.events
-        dynamic_j = self._dynamic_j(result)
+        dynamic_j = self.above_idling_j(result)
         self.dynamic_j += dynamic_j
         self.participating_idle_j += self._idle_w(plan) * result.duration_s
         if result.lost_to == "":
@@ -219,7 +208,7 @@ class _Run:
                 self.waits.append(Waiting(result.end_s, self.horizon_s, "nothing moved any more"))
             self.now_s = self.horizon_s
             return False
-        report = self._report(plan, arrival_s, result, dynamic_j)
+        report = self.report(plan, arrival_s, result, dynamic_j)
         (self.steps if report.completed else self.lost).append(report)
         self.controller.observe(report)
         return report.completed
@@ -228,8 +217,9 @@ class _Run:
         there = self.world.states[self.world.index_at(self.now_s)].present
         return frozenset(name for name, here in zip(self.cluster.device_ids, there, strict=True) if here)
 
-    def _needed(self, plan: Plan) -> list[str]:
-        return [self.cluster.device_ids[place] for place in self._model(plan).devices]
+    def needed(self, plan: Plan) -> list[str]:
+        """Devices that a step of a plan needs."""
+        return [self.cluster.device_ids[place] for place in self.model(plan).devices]
 
     def _wait(self, why: str) -> None:
         """Until something changes."""
@@ -261,30 +251,12 @@ class _Run:
             return f"; the batteries of {', '.join(names[:-1])} and {names[-1]} are empty"
         return f"; the battery of {names[0]} is empty" if names else ""
 
-    def _note_memory(self, plan: Plan) -> None:
-        """Keep the most that every device ever needed."""
-        self.noted = plan
-        together = (plan,) if self.workload.trains else (*self.resident, plan)
-        key = frozenset(map(id, together))
-        if key in self.together:
-            return
-        self.together[key] = together
-        if len(key) == 1:
-            needed_bytes, memory = np.zeros(len(self.cluster.devices)), MemoryModel(self.workload)
-            for index, stage in enumerate(plan.stages):
-                for place, name in enumerate(stage.devices):
-                    needed_bytes[self.cluster.device_ids.index(name)] = memory_of(memory, plan, index, place)
-        else:
-            held = Residents(self.workload, tuple(map(self._predicted, together)), self.cluster.device_ids)
-            needed_bytes = held.resident_bytes(range(len(together)))
-        self.peak_bytes = np.maximum(self.peak_bytes, needed_bytes)
-
     def _change_to(self, plan: Plan) -> None:
         """Go on with a plan, and pay for what has to change place."""
         before, self.plan = self.plan, plan
         if plan is before:
             return
-        cost = self._moved(before, plan)
+        cost = self.residency.change(before, plan, self.world.states[self.world.index_at(self.now_s)])
         if before is None or plan.decisions() == before.decisions():
             return
         counted = {*before.devices, *plan.devices}
@@ -296,48 +268,8 @@ class _Run:
         self.dynamic_j += cost.energy_j - idle_w * cost.duration_s
         self.now_s = min(self.now_s + cost.duration_s, self.horizon_s)
 
-    def _moved(self, before: Plan | None, plan: Plan) -> Switch:
-        """What changes place, at the rates of the moment; what stands still is taken at its usual rate."""
-        had: dict[str, set[int]] = {}
-        for each in self.resident:
-            for name, units in held_units(each, self.workload).items():
-                had.setdefault(name, set()).update(units)
-        if not self.workload.trains:  # in training only the state of the plan before is up to date
-            self._make_resident(plan)
-        if before is None or self.free_changes or not (had or self.workload.trains):
-            return Switch(0.0, 0.0, 0.0)
-        state = self.world.states[self.world.index_at(self.now_s)]
-        rates = {domain.id: rate for domain, rate in zip(self.cluster.domains, state.domain_rates, strict=True) if rate}
-        own = dict(zip(self.cluster.device_ids, state.device_rates, strict=True))
-        condition = Condition(name="now", probability=1.0, domain_rate_factors=rates, device_rate_factors=own)
-        place = under(self.cluster, self.table, condition).cluster
-        if self.workload.trains:
-            return switch(before, plan, self.workload, place, "participating")
-        return move(had, plan, self.workload, place, {*before.devices, *plan.devices})
-
-    def _make_resident(self, plan: Plan) -> None:
-        """Hold a plan's parameters, and let go of the plans used least recently if memory is short."""
-        others = [each for each in self.resident if each.decisions() != plan.decisions()]
-        usable_bytes = np.array([device.usable_memory_bytes for device in self.cluster.devices])
-        while others:
-            held = Residents(self.workload, tuple(map(self._predicted, [*others, plan])), self.cluster.device_ids)
-            if (held.resident_bytes(range(len(others) + 1)) <= usable_bytes * (1 + ROUNDING)).all():
-                break
-            others.pop(0)
-        self.resident = [*others, plan]
-
-    def _predicted(self, plan: Plan) -> Plan:
-        if plan.prediction is not None:
-            return plan
-        if id(plan) not in self.predicted:
-            figures = evaluate(plan, self.workload, self.cluster, self.table).prediction
-            self.predicted[id(plan)] = (
-                plan,
-                plan.replace(prediction=figures),
-            )  # kept, so that no other gets its identity
-        return self.predicted[id(plan)][1]
-
-    def _model(self, plan: Plan) -> StepModel:
+    def model(self, plan: Plan) -> StepModel:
+        """A plan's step, made once."""
         if id(plan) not in self.models:
             self.models[id(plan)] = StepModel(plan, self.workload, self.cluster, self.table)
         return self.models[id(plan)]
@@ -355,8 +287,8 @@ class _Run:
             self.replays[key] = result
         return result
 
-    def _dynamic_j(self, result: StepResult) -> float:
-        """Joules above idling."""
+    def above_idling_j(self, result: StepResult) -> float:
+        """Joules that a step takes above idling."""
         computing = sum(
             (device.active_w - device.idle_w) * busy_s
             for device, busy_s in zip(self.cluster.devices, result.busy_s, strict=True)
@@ -366,7 +298,8 @@ class _Run:
     def _idle_w(self, plan: Plan) -> float:
         return sum(self.cluster.device(name).idle_w for name in plan.devices)
 
-    def _report(self, plan: Plan, arrival_s: float, result: StepResult, dynamic_j: float) -> StepReport:
+    def report(self, plan: Plan, arrival_s: float, result: StepResult, dynamic_j: float) -> StepReport:
+        """What is told of a step."""
         idle_w = self._idle_w(plan)
         if self.qoe.energy_accounting == "all-on":
             gone = {} if self.batteries is None else self.batteries.empty_s
@@ -411,7 +344,7 @@ class _Run:
             events=self.events,
             notes=tuple(notes),
             battery_left_j=left_j,
-            peak_memory_bytes=dict(zip(self.cluster.device_ids, self.peak_bytes.tolist(), strict=True)),
+            peak_memory_bytes=dict(zip(self.cluster.device_ids, self.residency.peak_bytes.tolist(), strict=True)),
         )
 
     def _all_idle_j(self) -> float:
