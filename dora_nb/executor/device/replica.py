@@ -99,23 +99,11 @@ class Replica:
             self.shard.connect(self._modules)
             if task.trains:
                 refuse_dropout(self._modules.values())
-        self._generation: Generation | None = None
-        if task.generates:
-            self._generation = Generation(
-                self.layers,
-                task.layer_count,
-                samples=self.interval[1] - self.interval[0],
-                micro_batches=plan.micro_batches,
-                groups=plan.token_groups,
-                tokens=task.most_tokens,
-            )
+        self._generation = self._new_generation() if task.generates else None
         names = tied_names(network)
         tie(names, len(network), self._modules)
-        self._shared_elsewhere = (
-            [self._modules[index].get_parameter(name) for index, name in self._tied_here(names, len(network))]
-            if plan.tied == "synchronised"
-            else []
-        )
+        tied_here = self._tied_here(names, len(network)) if plan.tied == "synchronised" else []
+        self._shared_elsewhere = [self._modules[index].get_parameter(name) for index, name in tied_here]
         # Only where it is used: building one loads much of torch.
         self._optimizer = optimizer_of(self._trained(), task.optimizer) if task.trains and self._trained() else None
         if kept is not None:
@@ -385,6 +373,16 @@ class Replica:
         dtype, seed = self.task.torch_dtype, self.task.seed
         shard = None if self.shard is None else self.shard.shard
         return built_layer(network, index, dtype=dtype, seed=seed, with_values=with_values, shard=shard).to(self.device)
+
+    def _new_generation(self) -> Generation:
+        return Generation(
+            self.layers,
+            self.task.layer_count,
+            samples=self.interval[1] - self.interval[0],
+            micro_batches=self._plan.micro_batches,
+            groups=self._plan.token_groups,
+            tokens=self.task.most_tokens,
+        )
 
     def _face(self, *, backward: bool) -> None:
         """Which way the next pass goes."""

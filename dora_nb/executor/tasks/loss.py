@@ -22,11 +22,6 @@ def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
     return functional.cross_entropy(outputs.flatten(0, -2), labels.flatten())
 
 
-def mean_squared_error(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Squared error, averaged over samples and elements."""
-    return functional.mse_loss(outputs, labels)
-
-
 def part_of_loss(loss: Loss, outputs: Tensor, labels: Tensor, batch: int) -> Tensor:
     """What some samples add to the mean over a batch.
 

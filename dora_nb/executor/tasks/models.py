@@ -14,7 +14,6 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from dora_nb.domain.architecture import Architecture, DecoderArchitecture, EncoderArchitecture
-from dora_nb.executor.networks.chain import tie
 from dora_nb.executor.networks.convolution import ConvolutionalArchitecture, convolutional_layer, parts_of
 from dora_nb.executor.networks.transformer import transformer_layer
 from dora_nb.executor.tasks.task import torch_dtype
@@ -61,16 +60,6 @@ class RandomNetwork:
         if isinstance(self._architecture, ConvolutionalArchitecture):
             return parts_of(self._architecture, self._image_px)[index]
         return {0: "embedding", self._count - 1: "head"}.get(index, "block")
-
-
-def build_layers(
-    architecture: Architecture, dtype: torch.dtype, seed: int, image_px: int | None = None
-) -> list[nn.Module]:
-    """All layers, aligned one to one with those of the architecture's chain; tied parameters are one tensor."""
-    count = layer_count(architecture)
-    layers = {index: build_layer(architecture, index, dtype, seed, image_px) for index in range(count)}
-    tie(tied_names(architecture), count, layers)
-    return list(layers.values())
 
 
 def build_layer(

@@ -9,11 +9,17 @@ from dora_nb import catalog
 from dora_nb.errors import ExecutionError, InputError
 from dora_nb.executor.compare import differences
 from dora_nb.executor.course import Outputs
-from dora_nb.executor.networks.chain import tie
+from dora_nb.executor.networks.chain import built_layers, tie
 from dora_nb.executor.reference import reference_run
 from dora_nb.executor.tasks.assemble import random_task
-from dora_nb.executor.tasks.models import build_layer, build_layers, tied_names
+from dora_nb.executor.tasks.models import RandomNetwork, build_layer, tied_names
 from dora_nb.executor.tasks.scale import scale_down
+
+
+def whole_network(spec, seed):
+    """All layers as one process builds them."""
+    return built_layers(RandomNetwork(spec, "float64", seed), dtype=torch.float64, seed=seed)
+
 
 FAMILIES = ["tied", "untied", "encoder", "vit", "resnet", "mobilenet"]
 
@@ -25,14 +31,14 @@ def test_parameters_are_those_the_domain_counts(lab, name):
     for index, counted in enumerate(workload.layers):
         layer = build_layer(spec, index, torch.float64, 0)
         assert sum(each.numel() for each in layer.parameters()) == counted.parameters, counted.name
-    whole = torch.nn.Sequential(*build_layers(spec, torch.float64, 0))
+    whole = whole_network(spec, 0)
     assert sum(each.numel() for each in whole.parameters()) == workload.parameters
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_layer_alone_has_the_weights_it_has_in_the_whole(lab, name):
     spec = lab.architectures[name]
-    for index, layer in enumerate(build_layers(spec, torch.float64, 3)):
+    for index, layer in enumerate(whole_network(spec, 3)):
         alone = build_layer(spec, index, torch.float64, 3)
         for (key, a), (_, b) in zip(layer.state_dict().items(), alone.state_dict().items(), strict=True):
             assert torch.equal(a, b), (index, key)
@@ -62,13 +68,13 @@ def test_building_leaves_the_global_generator_alone(lab):
     torch.manual_seed(11)
     expected = torch.rand(3)
     torch.manual_seed(11)
-    build_layers(lab.architectures["tied"], torch.float64, 0)
+    whole_network(lab.architectures["tied"], 0)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_a_causal_decoder_does_not_look_ahead(lab):
     spec = lab.architectures["tied"]
-    network = torch.nn.Sequential(*build_layers(spec, torch.float64, 0))
+    network = whole_network(spec, 0)
     tokens = torch.randint(64, (1, 8))
     changed = tokens.clone()
     changed[0, 5] = (changed[0, 5] + 1) % 64
