@@ -6,20 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from dora_nb.costs.conditions import under
 from dora_nb.costs.network import Network
 from dora_nb.costs.operations import COMPUTE_KINDS, Operation, Operations
 from dora_nb.costs.sharing import Camera, Tasks
 from dora_nb.costs.table import CostTable, cost_table
 from dora_nb.costs.timeline import TimelineEntry
 from dora_nb.domain.cluster import Cluster
-from dora_nb.domain.conditions import Condition
 from dora_nb.domain.qoe import ROUNDING
 from dora_nb.domain.sharing import Sharing
 from dora_nb.domain.stream import Stream
 from dora_nb.errors import InputError
 from dora_nb.simulation.engine import run_step
-from dora_nb.simulation.steps import Parts
+from dora_nb.simulation.steps import Parts, at_rates, channels_of
 from dora_nb.simulation.world import World
 
 
@@ -203,18 +201,12 @@ class _Rounds:
         """The parts when devices reach their media at rates multiplied by these factors."""
         key = tuple(device_rates)
         if key not in self._parts:
-            self._parts[key] = self._split(dict(zip(self.cluster.device_ids, key, strict=True)))
+            self._parts[key] = self._split(at_rates(self.cluster, self.tasks.cameras[0].table, key))
         return self._parts[key]
 
-    def _split(self, device_rates: dict[str, float]) -> Parts:
-        slowed = {name: factor for name, factor in device_rates.items() if factor != 1.0}
-        tasks = self.tasks
-        if slowed:
-            state = Condition(name="rates", probability=1.0, device_rate_factors=slowed)
-            tasks = self._tasks(under(self.cluster, tasks.cameras[0].table, state).cluster)
-        device = {name: place for place, name in enumerate(self.cluster.device_ids)}
-        domain = {each.id: len(device) + place for place, each in enumerate(self.cluster.domains)}
-        channel_of = {name: domain[home] for name, home in Network.of(self.cluster).domain_of.items()}
+    def _split(self, cluster: Cluster) -> Parts:
+        tasks = self.tasks if cluster is self.cluster else self._tasks(cluster)
+        device, channel_of = channels_of(self.cluster)
         resource = {name: place for place, name in enumerate(self.resources)}
         of: list[tuple[int, ...]] = []
         rows: list[tuple[int, int, int, float]] = []

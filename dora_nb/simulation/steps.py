@@ -86,6 +86,21 @@ class Steps(Protocol):
         """The parts when devices reach their media at rates multiplied by these factors."""
 
 
+def at_rates(cluster: Cluster, table: CostTable, device_rates: Sequence[float]) -> Cluster:
+    """The cluster whose devices reach their media at rates multiplied by these factors; itself where all are 1."""
+    slowed = {name: factor for name, factor in zip(cluster.device_ids, device_rates, strict=True) if factor != 1.0}
+    if not slowed:
+        return cluster
+    return under(cluster, table, Condition(name="rates", probability=1.0, device_rate_factors=slowed)).cluster
+
+
+def channels_of(cluster: Cluster) -> tuple[dict[str, int], dict[str, int]]:
+    """The channel of every device, and the one behind the devices' of every medium, port or link."""
+    device = {name: place for place, name in enumerate(cluster.device_ids)}
+    domain = {each.id: len(device) + place for place, each in enumerate(cluster.domains)}
+    return device, {name: domain[home] for name, home in Network.of(cluster).domain_of.items()}
+
+
 @dataclass(frozen=True)
 class StepModel:
     """What one step of a plan consists of.
@@ -180,20 +195,15 @@ class StepModel:
         """The parts when devices reach their media at rates multiplied by these factors."""
         key = tuple(device_rates)
         if key not in self._parts:
-            self._parts[key] = self._split(dict(zip(self.cluster.device_ids, key, strict=True)))
+            self._parts[key] = self._split(at_rates(self.cluster, self.table, key))
         return self._parts[key]
 
-    def _split(self, device_rates: dict[str, float]) -> Parts:
-        slowed = {name: factor for name, factor in device_rates.items() if factor != 1.0}
-        cluster = self.cluster
-        if slowed:
-            state = Condition(name="rates", probability=1.0, device_rate_factors=slowed)
-            cluster = under(cluster, self.table, state).cluster
-        timing = timing_of(self.plan, self.workload, cluster, self.table) if slowed else self._timing
+    def _split(self, cluster: Cluster) -> Parts:
+        timing = self._timing
+        if cluster is not self.cluster:
+            timing = timing_of(self.plan, self.workload, cluster, self.table)
         computing = dict(compute_seconds(self.plan, self.workload, cluster, self.table))
-        device = {name: place for place, name in enumerate(cluster.device_ids)}
-        domain = {each.id: len(device) + place for place, each in enumerate(cluster.domains)}
-        channel_of = {name: domain[home] for name, home in self._network.domain_of.items()}
+        device, channel_of = channels_of(cluster)
         resource = {name: place for place, name in enumerate(self.resources)}
         of: list[tuple[int, ...]] = []
         parts: list[tuple[int, int, int, float]] = []
