@@ -40,6 +40,14 @@ def named_in(section: str) -> list[str]:
     return [name.lstrip("*") for head in heads for name in head.split(" : ")[0].split(", ")]
 
 
+@pytest.mark.parametrize("package", ["domain", "costs", "formulation", "planning", "render", "executor"])
+def test_large_packages_say_where_everything_is(package: str) -> None:
+    """Each module and folder stands once in the list that the package's docstring is."""
+    listed = re.findall(r"``(\w+)``", importlib.import_module(f"dora_nb.{package}").__doc__ or "")
+    there = [path.stem for path in (ROOT / "dora_nb" / package).iterdir() if not path.name.startswith("__")]
+    assert sorted(listed) == sorted(there)
+
+
 def test_all_exported_names_are_functions_or_classes() -> None:
     assert {*FUNCTIONS, *CLASSES} == set(dora_nb.__all__)
 

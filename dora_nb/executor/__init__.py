@@ -1,4 +1,15 @@
-"""Runs plans for real on torch.distributed. Importing this loads no torch; running a plan does."""
+"""Runs plans for real on torch.distributed. Importing this loads no torch; running a plan does.
+
+- the calls: ``launch``, ``serving``, ``compare``
+- a run: ``course``, ``rehearsal``, ``predict``, ``session``, ``conduct``, ``run``, ``recording``, ``reference``,
+  ``latencies``
+- workers: ``pool``, ``worker``, ``control``, ``system``, ``threads``
+- what one device does: ``device``
+- one machine as if it were many: ``emulation``, ``transit``
+- what is computed: ``tasks``, ``networks``
+- what is measured: ``measuring``
+- when somebody is gone: ``faults``
+"""
 
 from __future__ import annotations
 
