@@ -134,14 +134,7 @@ def execute(
             raise InputError(field, value, "at least 1")
     if resume and checkpoints is None:
         raise InputError("checkpoints", None, "the directory to resume from")
-    for candidate in (plan, *plans):
-        check_fits(candidate, workload, cluster)
-        check_shards_stay(plan, candidate)
-        held = next((stage.weights for stage in candidate.stages if stage.weights), None)
-        if held is not None and plans:
-            raise InputError(
-                "plans", held, "none where a stage holds its weights in fewer bits: layers could not change place"
-            )
+    _check_plans(plan, plans, workload, cluster)
     devices = tuple(dict.fromkeys(device for each in (plan, *plans) for device in each.devices))
     if workers is not None and len(workers) < len(devices):
         raise InputError("workers", len(workers), f"at least {len(devices)} workers, one per device")
@@ -207,6 +200,18 @@ def execute(
         return with_energy(record, cluster, counted, emulated=emulate != "nothing")
 
     return Run(work, on_progress)
+
+
+def _check_plans(plan: Plan, others: Sequence[Plan], workload: Workload, cluster: Cluster) -> None:
+    """Refuse plans that do not fit, or that a run could not change between."""
+    for candidate in (plan, *others):
+        check_fits(candidate, workload, cluster)
+        check_shards_stay(plan, candidate)
+        held = next((stage.weights for stage in candidate.stages if stage.weights), None)
+        if held is not None and others:
+            raise InputError(
+                "plans", held, "none where a stage holds its weights in fewer bits: layers could not change place"
+            )
 
 
 def _rehearsal(
