@@ -12,7 +12,7 @@ from dora_nb.errors import DoraError
 
 
 def tidy(command: Callable[..., None]) -> Callable[..., None]:
-    """The same command, whose failures end in one message and an exit status instead of a traceback."""
+    """The command, whose failures end in one message and an exit status instead of a traceback."""
 
     @functools.wraps(command)
     def tidied(*arguments: Any, **options: Any) -> None:

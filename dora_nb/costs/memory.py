@@ -106,7 +106,7 @@ class MemoryModel:
 
     @cached_property
     def _token_set(self) -> Floats:
-        """The same for one further token, the cache apart."""
+        """Largest traffic of a layer in [first, stop) for one further token, its cache apart."""
         tokens = [layer.next_token for layer in self.workload.layers]
         return _largest([0 if token is None else token.traffic_elements for token in tokens])
 
@@ -206,7 +206,7 @@ class MemoryModel:
         weights: Weights | None = None,
         share: float | Floats = 1.0,
     ) -> ReplicaBytes:
-        """The same before it is known how many samples the replica takes; parameters as above."""
+        """What :meth:`replica_bytes` adds up, before the replica's samples are known; parameters as there."""
         workload, element = self.workload, self.workload.bytes_inside(weights)
         parameters = self.parameters(first, stop, hosts_first_layer)
         away = np.asarray(1.0 - share)  # what others hold of the sliced layers

@@ -78,7 +78,7 @@ class Hold:
     energy_j: float
 
     def times(self, count: int) -> Hold:
-        """The same so many times, one after the other."""
+        """The hold so many times, one after the other."""
         held = {resource: count * seconds for resource, seconds in self.seconds.items()}
         return Hold(held, count * self.duration_s, count * self.size_bytes, count * self.energy_j)
 

@@ -49,7 +49,7 @@ class Operation(NamedTuple):
 
     @property
     def cls(self) -> OperationClass:
-        """What it takes as long as."""
+        """The operations that take as long as this one."""
         return OperationClass(self.kind, self.stage, self.part if self.kind in ("backward", "all-reduce") else 0)
 
 

@@ -57,7 +57,7 @@ def start_times(
 def stream_start_times(
     operations: Operations, timing: Timing, order: Iterable[Transfer], period_s: float
 ) -> list[float]:
-    """The same for requests that arrive every period and overlap; see :mod:`dora_nb.costs.stream`.
+    """Starts of a request's operations where one arrives every period; see :mod:`dora_nb.costs.stream`.
 
     Raises
     ------

@@ -72,7 +72,7 @@ class CostTable:
         return self.narrower[weights]
 
     def with_narrower(self, weights: Collection[Weights]) -> CostTable:
-        """The same without the times of weights in fewer bits but for these.
+        """The table with the times of these weights in fewer bits, and of no others.
 
         Raises
         ------
@@ -125,7 +125,7 @@ class CostTable:
         return replace(self, forward_s=forward_s, token_s=token_s)
 
     def slower(self, factors: Floats) -> CostTable:
-        """The same with every device slower by a factor of its own. Shape (devices,)."""
+        """The table with every device slower by a factor of its own. Shape (devices,)."""
         each = factors[None, :, None]
         return replace(
             self,

@@ -277,7 +277,7 @@ class Cluster(Record):
         raise UnknownNameError("device", device_id, self.device_ids)
 
     def without(self, names: Collection[str]) -> Cluster:
-        """The same after some devices have left. What has no members any more leaves as well.
+        """The cluster after some devices have left. What has no members any more leaves as well.
 
         Links need two members: where one is left, that one takes their place in the tree.
         """
@@ -294,7 +294,7 @@ class Cluster(Record):
         speeds: Mapping[str, float] | None = None,
         memory: Mapping[str, float] | None = None,
     ) -> Cluster:
-        """The same with faster or slower media and devices, and with more or less memory.
+        """The cluster with faster or slower media and devices, and with more or less memory.
 
         Parameters
         ----------

@@ -80,7 +80,7 @@ class PlanSet:
 
     @property
     def known_baselines(self) -> tuple[Plan, ...] | None:
-        """The same if they were given or planned already, else None: nothing is planned for this."""
+        """The :attr:`baselines` if they were given or planned already, else None: nothing is planned for this."""
         known: tuple[Plan, ...] | None = self.__dict__.get("baselines", self.given_baselines)
         return known
 

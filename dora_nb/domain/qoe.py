@@ -119,7 +119,7 @@ class QoE(Record):
 
     @property
     def without_limits(self) -> QoE:
-        """The same objective and accounting, nothing to keep."""
+        """The objective and the accounting, with nothing to keep."""
         return QoE(objective=self.objective, joules_per_s=self.joules_per_s, energy_accounting=self.energy_accounting)
 
     @property
@@ -135,7 +135,7 @@ class QoE(Record):
         return tuple(term for term, limit in limits.items() if limit)
 
     def without(self, *terms: Term) -> QoE:
-        """The same with nothing to keep, nor to pay, of some terms."""
+        """The QoE with nothing to keep, nor to pay, of some terms."""
         gone = {name: value for term in terms for name, value in _UNLIMITED[term].items()}
         return self.replace(**gone)
 

@@ -63,7 +63,7 @@ class SolverRow(Record):
 
 
 class SolverComparison(Record):
-    """The same programs solved side by side.
+    """Programs that several solvers solved, side by side.
 
     Attributes
     ----------

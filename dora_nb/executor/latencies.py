@@ -70,6 +70,6 @@ def stream_times(passes: Iterable[Ending], micro_batches: int, requests: int, ar
 
 
 def _at_the_end(passes: Sequence[Ending], kind: str) -> list[Ending]:
-    """Those of the last stage."""
+    """Passes of one kind in the last stage."""
     last = max(each.stage for each in passes if each.kind == kind)
     return [each for each in passes if (each.kind, each.stage) == (kind, last)]

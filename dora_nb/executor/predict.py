@@ -242,7 +242,7 @@ def samples_of(plan: Plan) -> list[int]:
 
 
 def decoded_of(plan: Plan) -> list[int]:
-    """The same where a group gets a token at a time."""
+    """Numbers of samples that devices compute with at once where a group gets a token at a time."""
     return [plan.micro_batches // plan.token_groups * samples for samples in samples_of(plan)]
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def reference_of(rehearsal: Rehearsal, plan: Plan, steps: int) -> tuple[Reference, Accuracy | None]:
-    """The same network in one process, and how far it is from one all in its own precision, where the plan's is not.
+    """What one process gives, and how far it is from one all in its own precision, where the plan's is not.
 
     See :func:`~dora_nb.executor.reference.reference_run`, :func:`~dora_nb.executor.measuring.accuracy.accuracy_of`.
     """

@@ -57,7 +57,7 @@ class Timelines:
         self._made: dict[int, tuple[Plan, TimelineView]] = {}
 
     def of(self, state: ExplorerState) -> TimelineView | None:
-        """That of the plan looked at in the case of now; None without a plan."""
+        """The timeline of the plan looked at in the case of now; None without a plan."""
         if state.selected < 0:
             return None
         plan, question = state.plan, state.question

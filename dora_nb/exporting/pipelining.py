@@ -77,7 +77,7 @@ def pipelining_rows(plan: Plan, workload: Workload) -> dict[str, list[str]]:
 
 
 def pipelining_csv(plan: Plan, workload: Workload) -> str:
-    """The same as a file: a line a rank. To be loaded with the format ``compute_comms``.
+    """The rows of :func:`pipelining_rows` as a file: a line a rank. To be loaded with the format ``compute_comms``.
 
     ::
 

@@ -88,7 +88,7 @@ class Problem:
         )
 
     def with_terms(self, qoe: QoE) -> Problem:
-        """The same under another QoE that limits the same batteries; what does not depend on it is not made again."""
+        """The problem under another QoE that limits the same batteries; what does not depend on it is kept."""
         accounting = qoe.energy_accounting
         idle_all_w = sum(device.idle_w for device in self.cluster.devices) if accounting == "all-on" else None
         terms = Terms.of(qoe, self.workload.batch, self.cluster, self.fleet)

@@ -125,7 +125,7 @@ def plan_question(
     on_event: solvers.OnEvent | None = None,
     cancel: threading.Event | None = None,
 ) -> PlanSet:
-    """The same for a question in one piece, with all that its session knows from questions before; see :func:`plan`."""
+    """Plans for a question in one piece, with all that its session knows from questions before; see :func:`plan`."""
     started = time.monotonic()
     check_question(question.workload, question.cluster, question.qoe)
     if most_plans < 1:

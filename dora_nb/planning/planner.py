@@ -66,7 +66,7 @@ class Planner:
 
     @property
     def cluster(self) -> Cluster:
-        """What it runs on."""
+        """The cluster that is planned for."""
         return self._question.cluster
 
     def plan(self, qoe: QoE | None = None, **options: Any) -> PlanSet:

@@ -44,7 +44,7 @@ class Proven:
         return max(beyond, default=0.0)
 
     def scaled(self, factor: float) -> Proven:
-        """The same where every duration is at least this factor, 1 at most, times what it was."""
+        """What is proven where every duration is at least this factor, 1 at most, times what it was."""
         return Proven([(makespan_s * factor, energy_j * factor) for makespan_s, energy_j in self.corners])
 
     def include(self, other: Proven) -> None:

@@ -75,7 +75,7 @@ class Question:
         return self.case.problem_of(self.qoe)
 
     def new_problem(self) -> Problem:
-        """The same, computed from the beginning."""
+        """The problem, computed from the beginning."""
         return Problem.of(
             self.workload,
             self.cluster,
@@ -104,11 +104,11 @@ class Question:
         return all(_no_more(*pair) for pair in devices) and _alike(list(domains))
 
     def with_qoe(self, qoe: QoE) -> Question:
-        """The same under other limits."""
+        """The question under other limits."""
         return replace(self, qoe=qoe)
 
     def with_memory(self, usable_bytes: Mapping[str, float]) -> Question:
-        """The same with so many usable bytes on some devices."""
+        """The question with so many usable bytes on some devices."""
         devices = tuple(
             device.replace(memory_bytes=usable_bytes[device.id], usable_memory_fraction=1.0)
             if device.id in usable_bytes
@@ -118,7 +118,7 @@ class Question:
         return replace(self, cluster=self.cluster.replace(devices=devices))
 
     def with_rates(self, faster: Callable[[float], float], device: str | None = None) -> Question:
-        """The same with other rates: all of the network, or those at which one device reaches its own medium.
+        """The question with other rates: all of the network, or those at which one device reaches its own medium.
 
         Gateways and links count among all rates. A device whose links are its own has no single rate to change.
         """
@@ -139,7 +139,7 @@ class Question:
         return replace(self, cluster=self.cluster.replace(domains=domains))
 
     def without(self, names: Collection[str]) -> Question:
-        """The same on a cluster that some devices have left, and their limits with them."""
+        """The question on a cluster that some devices have left, and their limits with them."""
         ids = self.cluster.device_ids
         stay = [index for index, name in enumerate(ids) if name not in names]
         left = self.cluster.without(names)
@@ -149,7 +149,7 @@ class Question:
         return reduced._on(stay, list(left.devices), left.domains)
 
     def with_another(self, name: str) -> Question:
-        """The same with one more device like a given one: on the same medium at the same rate, on as large a battery.
+        """The question with one more device like a given one: on its medium, at its rate, on as large a battery.
 
         Where a stage may have all devices as replicas, it may have the new one too. Among links of their own it has
         the same to all others, and to the given one, our own choice, the slowest of them.

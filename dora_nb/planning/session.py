@@ -89,7 +89,7 @@ class Case:
         return kept.take(problem.fleet.used[kept.code].sum(axis=1) <= most_devices)
 
     def columns_near(self, problem: Problem, places: Ints, targets: Targets, deadline: Deadline | None) -> Columns:
-        """Those of the columns that may matter which are close to some places; no bound on the others is kept."""
+        """Columns that may matter and are close to some places; no bound on the others is kept."""
         near = Near(places)
         if self._size > MOST_COLUMNS:
             return self._pool(problem).columns_near(problem, near, targets, deadline)

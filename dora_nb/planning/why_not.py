@@ -62,7 +62,7 @@ def why_infeasible(hunt: Hunt) -> str:
 
 
 def _freed(hunt: Hunt, **limits: float | None) -> Hunt:
-    """The same with no hard limits but these, searched."""
+    """A hunt with no hard limits but these, its plans found."""
     question = hunt.question.with_qoe(hunt.qoe.without_limits.replace(**limits))
     freed = Hunt(question, hunt.gap, hunt.deadline, hunt.say)
     freed.find_fast_plans()

@@ -210,7 +210,7 @@ class _Fair(Engine):
 
 
 class _FairMedium(_Fair):
-    """The same on one medium, where an equal share for all is the whole rule.
+    """Fair sharing of one medium, where an equal share for all is the whole rule.
 
     What each transfer has been given since the step began is the same for all that were there, so the one that ends
     first is found in a queue (the virtual time of fair queueing: Demers, Keshav and Shenker, 1989).

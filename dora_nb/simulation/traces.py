@@ -87,13 +87,13 @@ class Trace:
         return float(self.values[np.searchsorted(self.times_s, time_s, side="right") - 1])
 
     def later(self, by_s: float) -> Trace:
-        """The same as seen from a later moment on."""
+        """The trace as seen from a later moment on."""
         first = int(np.searchsorted(self.times_s, by_s, side="right")) - 1
         times_s = np.maximum(self.times_s[first:] - by_s, 0.0)
         return replace(self, times_s=times_s, values=self.values[first:], end_s=max(self.end_s - by_s, times_s[-1]))
 
     def scaled(self, factor: float) -> Trace:
-        """The same with all values multiplied."""
+        """The trace with all values multiplied."""
         return replace(self, values=self.values * factor)
 
 

@@ -88,11 +88,11 @@ class World:
                 raise InputError(f"influences[{index}].trace", influence.trace.values.min(), allowed)
 
     def having(self, quantity: Quantity, name: str, trace: Trace) -> World:
-        """The same with one more influence."""
+        """The world with one more influence."""
         return replace(self, influences=(*self.influences, Influence(quantity, name, trace)))
 
     def with_bandwidth(self, domain: str, trace: Trace, nominal_bytes_per_s: float | None = None) -> World:
-        """The same with a domain's rates following a bandwidth trace.
+        """The world with a domain's rates following a bandwidth trace.
 
         Parameters
         ----------
@@ -107,13 +107,13 @@ class World:
         return self.having("domain rate", domain, trace.scaled(1 / nominal))
 
     def with_traffic(self, domain: str, share: Trace) -> World:
-        """The same with other people's traffic taking a share of a domain's airtime."""
+        """The world with other people's traffic taking a share of a domain's airtime."""
         if (share.values > 1).any():
             raise InputError("share", float(share.values.max()), "shares of the airtime, 0 to 1")
         return self.having("domain rate", domain, replace(share, values=1 - share.values))
 
     def later(self, by_s: float) -> World:
-        """The same as seen from a later moment on."""
+        """The world as seen from a later moment on."""
         return replace(self, influences=tuple(replace(each, trace=each.trace.later(by_s)) for each in self.influences))
 
     @classmethod

@@ -60,7 +60,7 @@ class LinearData:
         return bool(self.integer.any())
 
     def without_objective(self) -> LinearData:
-        """The same constraints with nothing to optimise."""
+        """The constraints with nothing to optimise."""
         return replace(self, cost=np.zeros_like(self.cost), offset=0.0)
 
     def unpack(self, x: FloatArray) -> dict[str, FloatArray]:

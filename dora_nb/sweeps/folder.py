@@ -136,7 +136,7 @@ def read_rows(folder: str | Path, name: str) -> list[dict[str, Any]]:
 
 
 def read_table(folder: str | Path, name: str) -> pd.DataFrame:
-    """The same as a pandas frame."""
+    """A table of a sweep as a pandas frame."""
     import pandas as pd
 
     return pd.DataFrame(read_rows(folder, name))

@@ -162,7 +162,7 @@ def run_points(
     limit_s: float | None = None,
     on_progress: Progress | None = None,
 ) -> Sweep:
-    """The same with everything read: run what the folder lacks, then write the tables."""
+    """Run the points of a grid that a folder lacks, then write the tables."""
     say = on_progress or (lambda *_: None)
     points = {notebook.key(point): point for point in grid.listed()}
     found = {key: folder.load(key) for key in points}

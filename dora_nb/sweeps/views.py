@@ -37,7 +37,7 @@ class FrontView:
 
     @property
     def front(self) -> tuple[FrontPoint, ...]:
-        """Those that no other plan is better than in both figures."""
+        """The points of plans that no other is better than in both figures."""
         return tuple(point for point in self.points if point.is_front)
 
 

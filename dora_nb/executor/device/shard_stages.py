@@ -41,7 +41,7 @@ class ShardStage(NamedTuple):
 
 
 def shard_stages(plan: Plan) -> tuple[ShardStage, ...]:
-    """Those of a plan."""
+    """The stages of a plan that have shards."""
     return tuple(
         ShardStage(stage.first_layer, stage.stop_layer, stage.devices, stage.shards, stage.shard_sum)
         for stage in plan.stages

@@ -60,7 +60,7 @@ def measure_accuracy(
 
 
 def accuracy_of(task: Task, plan: Plan) -> Accuracy:
-    """The same of a task and its plan in the form that is run."""
+    """What weights in fewer bits do to a task's outputs, under its plan in the form that is run."""
     import torch
 
     from dora_nb.executor.networks.chain import built_layer, tied_names

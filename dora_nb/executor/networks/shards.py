@@ -48,7 +48,7 @@ class Slice(NamedTuple):
         return torch.cat([whole.narrow(self.dim, start, stop - start) for start, stop in ranges], dim=self.dim)
 
     def read(self, stored: Any, shard: Shard) -> Tensor:
-        """The same from a tensor in a safetensors file, of which nothing else is read."""
+        """A shard's elements of a tensor in a safetensors file, of which nothing else is read."""
         ranges = self.ranges(stored.get_shape()[self.dim], shard)
         before = (slice(None),) * self.dim
         return torch.cat([stored[(*before, slice(start, stop))] for start, stop in ranges], dim=self.dim)

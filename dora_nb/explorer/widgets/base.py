@@ -51,7 +51,7 @@ class Shown:
         raise NotImplementedError
 
     def _static_text(self) -> str:
-        """The same as plain text."""
+        """What is shown, as plain text."""
         return repr(self)
 
     def _live(self) -> Any:

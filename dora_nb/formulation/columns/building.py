@@ -241,7 +241,7 @@ class _Builder:
             yield from self._sliced(whole)
 
     def _in_fewer_bits(self, whole: Held) -> Iterator[tuple[_Way, Part, Held]]:
-        """The same in every kind of weights that is allowed, where one gains by it."""
+        """Columns with weights in fewer bits, of every kind that is allowed and gains something."""
         wider, least = [whole], np.ones((len(whole.shares), len(whole.first)))
         for weights in checked_weights(self.problem.space.weights, trains=self.workload.trains):
             smaller = whole._replace(weights=weights)

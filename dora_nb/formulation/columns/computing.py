@@ -42,7 +42,7 @@ class Computing:
 
     @cached_property
     def sliced(self) -> Sliced:
-        """The same seconds of the layers that can be sliced alone."""
+        """Seconds of the layers that can be sliced, and of no others."""
         can = np.array([layer.parts > 1 for layer in self.workload.layers])
         table, by_layer = self.table, can[:, None, None]
         return Sliced(

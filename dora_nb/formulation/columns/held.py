@@ -80,7 +80,7 @@ class Held(NamedTuple):
         return by_group if len(self.groups) == 1 else by_group[:, self.which]
 
     def restricted_to(self, rows: NDArray[np.bool_], stages: NDArray[np.bool_]) -> Held:
-        """Some share vectors of some stages, without the groups that run none of these."""
+        """The rows that are some share vectors at some stages, without the groups that run none of these."""
         which = self.which[stages]
         left = np.unique(which) if len(which) else np.zeros(1, dtype=np.int64)
         return self._replace(

@@ -231,7 +231,7 @@ class Columns:
         return np.asarray(self.over_bytes[columns, min(in_flight, self.over_bytes.shape[1]) - 1])
 
     def take(self, chosen: NDArray[np.bool_] | Ints) -> Columns:
-        """Some of the columns."""
+        """The columns at some places, or where a mask is true."""
         if chosen.dtype == np.bool_:
             if chosen.all():
                 return self

@@ -117,7 +117,7 @@ class Weighed:
 
     @cached_property
     def by_first(self) -> Singles:
-        """The same with ranges by their first layer, and by their stop from ``widest`` behind it to one behind it."""
+        """The table with ranges by their first layer, and by their stop from ``widest`` behind it to one behind it."""
         wide, cuts = self.levels.widest, len(self.levels.times.hop_s)
         found = np.full_like(self.table, np.inf)
         for place in range(wide):
@@ -154,7 +154,7 @@ class Weighed:
         return np.asarray(last.min(axis=1), dtype=float)
 
     def lower(self, kind: Kind, middle: Ints, most: Ints) -> Floats:
-        """The same where one figure stays within a lower level, for each of them, shape (boxes, figures)."""
+        """That :meth:`least` where one figure stays within a lower level, for each of them, shape (boxes, figures)."""
         beginning, rest = self._beginning(kind, most)
         halves = middle[:, middle.shape[1] - rest.shape[1] :]
         behind = self._endings(rest)

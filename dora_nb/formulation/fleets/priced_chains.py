@@ -112,7 +112,7 @@ class Ways:
         return cls.of(times, group, order[place], times.seconds[group, order[place]])
 
     def take(self, times: GroupTimes, which: Ints | np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Ways:
-        """Some of them."""
+        """The ways at some places, or where a mask is true."""
         return Ways.of(times, self.group[which], self.range_[which], self.seconds[which])
 
 

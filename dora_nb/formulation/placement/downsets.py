@@ -176,14 +176,14 @@ class Downsets:
         return len(self.masks)
 
     def take(self, kept: NDArray[np.bool_]) -> Downsets:
-        """Some of the family; nothing and everything stay in it."""
+        """The family of some of its members; nothing and everything have to stay in it."""
         kept = kept.copy()
         kept[[0, -1]] = True
         masks = tuple(self.masks[index] for index in np.flatnonzero(kept))
         return Downsets(masks, self.every, self.members[kept], self.words[kept])
 
     def within(self, inner: int, outer: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those of ``outer`` that hold all of ``inner``."""
+        """Members of ``outer`` that hold all of ``inner``."""
         missing = (self.words[inner] & ~self.words[outer]).any(axis=1)
         return np.asarray(outer[~missing])
 
@@ -247,7 +247,7 @@ def _is_chain(units: Units) -> bool:
 
 
 def topological_orders(units: Units, weight: Floats) -> list[list[int]]:
-    """Some orders: depth first from either side, breadth first, and longest remaining path first."""
+    """Orders that are tried: depth first from either side, breadth first, and longest remaining path first."""
     count = len(units.layers)
     tail = [0.0] * count
     for unit in range(count - 1, -1, -1):

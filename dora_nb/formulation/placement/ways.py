@@ -91,7 +91,7 @@ class WayTable:
         return added
 
     def _added_on(self, inner: int, outer: int) -> dict[int, list[_Added]]:
-        """Those whose hand-over enters or leaves a stage, by layer."""
+        """The seconds that hand-overs into and out of a stage add, by layer."""
         inside = self.downsets.members[outer] & ~self.downsets.members[inner]
         silent = inner == 0 and not self.problem.execution.first_stage_sends
         found: dict[int, list[_Added]] = {}

@@ -128,7 +128,7 @@ class _Direction:
         return start_s
 
     def serial_below(self, priority: Sequence[float], below_s: float) -> list[float] | None:
-        """The same; None as soon as the makespan cannot be below."""
+        """What :meth:`serial` gives; None as soon as the makespan cannot be below."""
         waiting = [len(before) for before in self.before]
         queue = [(priority[index], index) for index, count in enumerate(waiting) if count == 0]
         heapq.heapify(queue)

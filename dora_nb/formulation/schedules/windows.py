@@ -175,7 +175,7 @@ class Windows:
         return list(zip(self._transfers[first].tolist(), self._transfers[second].tolist(), strict=True))
 
     def _open(self) -> tuple[Ints, Ints]:
-        """The same as places among the transfers."""
+        """The :meth:`undecided` pairs as places among the transfers."""
         first, second = np.nonzero(np.triu(self._shares & ~(self._later | self._later.T), 1))
         return first, second
 

@@ -60,7 +60,7 @@ class Costs(NamedTuple):
     start: int = 0
 
     def up_to(self, most_s: float) -> Costs:
-        """The same without what takes longer."""
+        """The costs without stages and transfers that take longer."""
         figures = (self.stage_s, self.transfer_s, self.enter_s, self.leave_s)
         stage_s, transfer_s, enter_s, leave_s = (np.where(each <= most_s, each, np.inf) for each in figures)
         return Costs(stage_s, transfer_s, enter_s, leave_s, self.available, self.start)

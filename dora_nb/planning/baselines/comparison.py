@@ -44,7 +44,7 @@ def compared_with(plans: PlanSet) -> tuple[Plan, ...]:
 
 
 def compared_unless(plans: PlanSet, stop: Callable[[], bool]) -> tuple[Plan, ...] | None:
-    """The same, looking between any two planners at whether to stop; None if it was stopped."""
+    """What :func:`compared_with` gives, asking between any two planners whether to stop; None if it was stopped."""
     options = {name: plans.options.get(name) for name in ("table", "space")}
     accounting, overlap = plans.qoe.energy_accounting, plans.options.get("overlap", True)
     problem = Problem.of(plans.workload, plans.cluster, accounting, overlap=overlap, **options)

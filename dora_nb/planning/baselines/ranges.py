@@ -157,7 +157,7 @@ class Ranges:
 
 @dataclass(frozen=True)
 class Links:
-    """What it takes from one device to another as if nobody else sent anything; nothing from a device to itself.
+    """What bytes take from one device to another if nobody else sends anything; nothing from a device to itself.
 
     Attributes
     ----------
@@ -170,7 +170,7 @@ class Links:
 
     @classmethod
     def of(cls, problem: Problem) -> Links:
-        """Those of a problem's devices."""
+        """The links between a problem's devices."""
         ids = problem.cluster.device_ids
         byte_s, message_s = np.zeros((2, len(ids), len(ids)))
         for u, v in itertools.permutations(range(len(ids)), 2):

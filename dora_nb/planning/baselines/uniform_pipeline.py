@@ -73,7 +73,7 @@ class Loads(NamedTuple):
     start: int = 0
 
     def where(self, allowed: NDArray[np.bool_]) -> Loads:
-        """The same without some of the stages."""
+        """The loads of the stages that are allowed, infinite elsewhere."""
         load_s, fill_s = (np.where(allowed, each, np.inf) for each in (self.load_s, self.fill_s))
         return Loads(load_s, fill_s, self.start)
 

@@ -60,7 +60,7 @@ class Family:
 
     @cached_property
     def _token_bytes(self) -> Floats:
-        """The same of a token; across the last cut the tokens chosen go back."""
+        """Bytes of a sample's token across each cut; across the last one the tokens chosen go back."""
         inner = (self.problem.workload.token_bytes(cut) for cut in range(1, self.layers))
         return np.array([0.0, *inner, float(INTEGER_BYTES)])
 

@@ -39,7 +39,7 @@ class Labels:
         return len(self.cut)
 
     def take(self, chosen: NDArray[np.bool_] | Ints) -> Labels:
-        """Some of them."""
+        """The labels at some places, or where a mask is true."""
         if chosen.dtype == np.bool_:
             chosen = np.flatnonzero(chosen)
         return Labels(*(getattr(self, name).take(chosen, axis=0) for name in self.__dataclass_fields__))

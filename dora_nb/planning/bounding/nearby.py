@@ -42,7 +42,7 @@ def places_of(candidates: Iterable[Candidates], figure: str) -> Ints:
 
 
 def places_of_plans(plans: Sequence[Plan], problem: Problem) -> Ints:
-    """The same of plans on devices of the problem's cluster."""
+    """Where the stages of plans are, on devices of the problem's cluster."""
     ids, fleet = problem.cluster.device_ids, problem.fleet
     kind_of = {ids[member]: kind for kind, same in enumerate(fleet.types) for member in same}
     stages = [
@@ -83,7 +83,7 @@ class Near:
         return close
 
     def columns(self, columns: Columns) -> Columns:
-        """Those of some columns that are close."""
+        """The columns that are close, of some."""
         return columns.take(self.close(columns.code, columns.first, columns.stop))
 
     def screen(self, screen: Screen) -> Screen:

@@ -48,7 +48,7 @@ class Candidates:
     value: Floats
 
     def within(self, targets: Targets) -> Candidates:
-        """Those that may keep the limits in every question."""
+        """The candidates that may keep the limits in every question."""
         kept = targets.allowed(self.makespan_s, self.energy_j)
         figures = (self.makespan_s[kept], self.energy_j[kept], self.value[kept])
         return Candidates(self.columns, self.chosen[kept], *figures)

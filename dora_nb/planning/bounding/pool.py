@@ -126,7 +126,7 @@ class Pool:
         return Columns.beside([self._of_size(problem, size, targets, deadline, within) for size in sizes])
 
     def columns_near(self, problem: Problem, near: Near, targets: Targets, deadline: Deadline | None) -> Columns:
-        """Those that are close to known places: made for themselves where the others are not there yet."""
+        """Columns that are close to known places: made for themselves where the others are not there yet."""
         parts, within = [], Within.of(problem, targets)
         devices = problem.fleet.used.sum(axis=1)
         for size in _sizes(problem, problem.space.most_devices):

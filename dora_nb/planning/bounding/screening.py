@@ -69,7 +69,7 @@ def screen(
 
 
 def screened(columns: Columns, problem: Problem, targets: Targets) -> Columns:
-    """The same of columns that are there already, by their own figures."""
+    """Columns made already that plans worth having may contain, by their own figures."""
     c = columns
     both_s = c.forward_s + c.backward_s
     place = c.micro_batch, c.token_groups, c.code, c.first, c.stop

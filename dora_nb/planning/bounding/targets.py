@@ -25,12 +25,12 @@ class Figures(NamedTuple):
     value: Floats
 
     def take(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> Figures:
-        """Some of them."""
+        """The figures at some places, or where a mask is true."""
         return Figures(self.makespan_s[which], self.energy_j[which], self.value[which])
 
     @property
     def numbers(self) -> tuple[float, float, float]:
-        """Those of the first entry."""
+        """Makespan, energy and value of the first entry."""
         return float(self.makespan_s[0]), float(self.energy_j[0]), float(self.value[0])
 
 

@@ -100,7 +100,7 @@ class Palette:
         return np.array([each.makespan_s if name == "latency" else each.energy_j for each in self._figures])
 
     def mixture(self, chosen: Sequence[int], *, changes: bool = False) -> Mixture:
-        """Some of the plans with their figures; in training also what changes of plans cost, if asked for."""
+        """Plans that were chosen, with their figures; in training also what changes of plans cost, if asked for."""
         plans = tuple(self.plans[j] for j in chosen)
         known = [self._figures[j] for j in chosen]
         return Mixture(

@@ -173,7 +173,7 @@ class Shortlist:
     deadline: Deadline
 
     def of_mixtures(self, proof: Proof, value: float) -> Mixture | None:
-        """Those of compositions below a value, going by the prices of a bound; None: too many to list."""
+        """Plans of compositions below a value, going by the prices of a bound; None: too many to list."""
         found: dict[Plan, None] = {}
         for k, threshold in enumerate(proof.thresholds(value, self.window).tolist()):
             per_s, per_j = proof.prices.rates(self.promise, self.palette.probability, k)
@@ -187,7 +187,7 @@ class Shortlist:
         return _unbeaten(mixture.take(np.flatnonzero(useful).tolist()))
 
     def of_single_plans(self, value: float) -> Mixture | None:
-        """Those of single plans below a value, going by the mean of all conditions; None: too many to list."""
+        """Single plans below a value, going by the mean of all conditions; None: too many to list."""
         states = range(len(self.palette.places))
         place = self.palette.mean(states, self.palette.probability)
         if place is None:

@@ -71,7 +71,7 @@ class Program:
 
     @property
     def words(self) -> str:
-        """What it asks, and how large it is."""
+        """What the program asks, and how large it is."""
         size = f"{self.model.nvars:,} variables, {self.model.ncons:,} constraints"
         what = {
             "joint": "stages, start times and transfer orders together, in the plan's micro-batches, number of stages "

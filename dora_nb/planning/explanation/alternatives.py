@@ -86,7 +86,7 @@ def alternatives_of(
     on_progress: Progress | None = None,
     cancel: threading.Event | None = None,
 ) -> dict[str, Alternative]:
-    """The same for plans at hand; see :func:`alternatives`."""
+    """Plans without some devices, beside plans at hand; see :func:`alternatives`."""
     question, gap = question_of(plans)
     deadline = Deadline(time.monotonic() + time_limit_s, cancel)
     say = on_progress or (lambda _: None)

@@ -178,7 +178,7 @@ class SitesHunt(LatencyHunt):
         return self._known[key]
 
     def _part(self, leg: Leg, batch: int, *, with_ends: bool) -> Workload:
-        """Some layers as a workload of their own, whose inputs and outputs take no time, and memory if asked for."""
+        """A leg's layers as a workload of their own, whose inputs and outputs take no time, and memory if asked for."""
         work = self._workload
         layers, count = work.layers[leg.first : leg.stop], len(work.layers)
         entering = work.cut_bytes(leg.first) if leg.first else work.input_bytes

@@ -41,7 +41,7 @@ class Step:
 
 
 def possible_downsets(downsets: Downsets, bound: WorkBound, states: States, below_s: float) -> NDArray[np.bool_]:
-    """Those that a chain with a smaller period may go through.
+    """Which downsets a chain with a smaller period may go through.
 
     The work behind fits the devices that some state uses, and the work ahead the devices that it leaves.
     """
@@ -197,7 +197,7 @@ class DownsetSearch:
         return np.asarray(np.where(fits, rows.time_s[kind][:, None], np.inf))
 
     def _way_times(self, kind: int, inner: int, outer: Ints, rows: Rows) -> Floats:
-        """The same where layers have a choice; those of small families are kept for the next pass."""
+        """Seconds of stages whose layers have a choice; those of small families are kept for the next pass."""
         if len(self.downsets) > _KEPT_DOWNSETS:
             return self._fitting_ways(kind, inner, outer, rows)[self.sure]
         if (kind, inner) not in self._kept_ways:
