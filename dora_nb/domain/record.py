@@ -18,7 +18,7 @@ def _path(location: tuple[int | str, ...]) -> str:
     return text
 
 
-def input_error(error: ValidationError, prefix: str = "") -> InputError:
+def input_error(error: ValidationError) -> InputError:
     """The first problem of a pydantic error as an :class:`~dora_nb.errors.InputError`."""
     problem = error.errors(include_url=False)[0]
     field = _path(problem["loc"])
@@ -35,7 +35,6 @@ def input_error(error: ValidationError, prefix: str = "") -> InputError:
     elif problem["type"] == "too_short":
         least = problem["ctx"]["min_length"]
         allowed = f"at least {least} {'item' if least == 1 else 'items'}"
-    field = f"{prefix}.{field}" if prefix and field else field or prefix
     return InputError(field or "value", value, allowed)
 
 

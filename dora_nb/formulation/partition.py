@@ -184,11 +184,10 @@ class _Program:
                 starts = family & self.at(position) & ~self.first
                 ends = family & self.at(position + 1)
                 cuts = np.unique(np.concatenate([self.c.first[starts], self.c.stop[ends]]))
-                meetings.extend(self._meeting(starts & (self.c.first == k), ends & (self.c.stop == k)) for k in cuts)
+                meetings.extend(
+                    self.total(starts & (self.c.first == k)) - self.total(ends & (self.c.stop == k)) for k in cuts
+                )
         self.add("flow", hosts + meetings, "=")
-
-    def _meeting(self, starting: NDArray[np.bool_], ending: NDArray[np.bool_]) -> Form:
-        return self.total(starting) - self.total(ending)
 
     def devices(self) -> None:
         """Every device is used at most once: a group takes some devices of each type."""

@@ -117,9 +117,7 @@ class World:
         return replace(self, influences=tuple(replace(each, trace=each.trace.later(by_s)) for each in self.influences))
 
     @classmethod
-    def of_conditions(
-        cls, cluster: Cluster, phases: Sequence[tuple[float, Condition]], end_s: float = math.inf
-    ) -> World:
+    def of_conditions(cls, cluster: Cluster, phases: Sequence[tuple[float, Condition]]) -> World:
         """A world that meets one condition after another, from the times given on."""
         influences: list[Influence] = []
 
@@ -127,7 +125,7 @@ class World:
             factors = list(values)
             if any(factor != 1.0 for factor in factors):
                 steps = [(at, factor) for (at, _), factor in zip(phases, factors, strict=True)]
-                influences.append(Influence(quantity, name, Trace.steps(steps, end_s=end_s)))
+                influences.append(Influence(quantity, name, Trace.steps(steps)))
 
         conditions = [condition for _, condition in phases]
         for domain in cluster.domains:

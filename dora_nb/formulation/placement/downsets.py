@@ -188,8 +188,8 @@ class Downsets:
         return np.asarray(outer[~missing])
 
 
-def all_downsets(units: Units, most: int = MOST_DOWNSETS) -> Downsets | None:
-    """Every downset, or None if there are more than ``most``."""
+def all_downsets(units: Units) -> Downsets | None:
+    """Every downset, or None if there are more than :data:`MOST_DOWNSETS`."""
     after = units.after()
     start = 0
     for unit, before in enumerate(units.before):
@@ -211,7 +211,7 @@ def all_downsets(units: Units, most: int = MOST_DOWNSETS) -> Downsets | None:
                         possible |= 1 << target
                 following[larger] = possible
         ready.update(following)
-        if len(ready) > most:
+        if len(ready) > MOST_DOWNSETS:
             return None
         level = list(following)
     return Downsets.of(units, list(ready), every=True)
