@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dora_nb.domain.explanation import Alternative, Change, Explanation, MarginalValue, Relaxation, RuledOut
@@ -290,6 +290,11 @@ def alternative_line(alternative: Alternative) -> str:
         figures.append(f"gap {words.gap_words(alternative.plan)}")
     reason = f" ({alternative.reason})" if alternative.reason else ""
     return f"without {gone}: {', '.join(figures)}, on {words.sentence(alternative.plan.devices)}{reason}"
+
+
+def alternatives_text(alternatives: Mapping[str, Alternative]) -> str:
+    """Alternatives, a line each."""
+    return "\n".join(_wrapped(alternative_line(each)) for each in alternatives.values())
 
 
 # ---------------------------------------------------------------------------------------------- parts
