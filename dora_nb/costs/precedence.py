@@ -113,11 +113,11 @@ class _Precedence:
                     Operation("gradient", stage, micro_batch),
                     Operation("backward", stage, micro_batch),
                 )
-        arrivals = [("input", self.first)] * shape.inputs + [("label", self.last)] * shape.labels
-        for kind, stage in arrivals:
-            arrival = Operation(kind, stage, micro_batch)  # type: ignore[arg-type]
+        arrivals = [Operation("input", self.first, micro_batch)] * shape.inputs
+        arrivals += [Operation("label", self.last, micro_batch)] * shape.labels
+        for arrival in arrivals:
             self._needs(arrival)
-            self._needs(Operation("forward", stage, micro_batch), arrival)
+            self._needs(Operation("forward", arrival.stage, micro_batch), arrival)
         if shape.outputs and not shape.generates:
             given = self._given(Operation("forward", self.last, micro_batch))
             self._needs(Operation("output", self.last, micro_batch), *given)

@@ -75,7 +75,7 @@ class Cell(Record):
     note: str = ""
 
     @property
-    def question(self) -> tuple[str, str, str, bool, str, str]:
+    def question(self) -> tuple[str, str, str, bool, Headline, EnergyAccounting]:
         """What tells the questions that planners are compared on apart."""
         return (self.deployment, self.model, self.mode, self.dynamic, self.objective, self.energy_accounting)
 

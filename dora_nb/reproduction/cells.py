@@ -170,7 +170,7 @@ class _Traces:
             window_s=self.window_s,
             resident=resident,
             table=planners.table,
-            sharing=SHARING[transfers],  # type: ignore[arg-type]
+            sharing=SHARING[transfers],
         )
 
 

@@ -24,6 +24,7 @@ from dora_nb.planning.plan import plan
 from dora_nb.reproduction.cell import Headline, Transfers
 from dora_nb.reproduction.grid import SLACK, Setting
 from dora_nb.simulation import World, simulate
+from dora_nb.simulation.engine import Sharing
 
 #: Relative gap that our plans and compositions are proven to, where the time limit allows.
 GAP = 1e-3
@@ -33,7 +34,7 @@ TIME_LIMIT_S = 20.0
 
 ACCOUNTINGS: tuple[EnergyAccounting, ...] = ("participating", "all-on")
 TRANSFERS: tuple[Transfers, ...] = ("list-scheduled", "fair-shared")
-SHARING = {"list-scheduled": "ordered", "fair-shared": "fair"}
+SHARING: dict[Transfers, Sharing] = {"list-scheduled": "ordered", "fair-shared": "fair"}
 
 #: The baseline that composes as well, and that the runtime adapter therefore drives.
 COMPOSES = "in sequence"
@@ -160,7 +161,7 @@ class Planners:
             window_s=forever_s,
             every_s=forever_s,
             table=self.table,
-            sharing=SHARING[transfers],  # type: ignore[arg-type]
+            sharing=SHARING[transfers],
         )
         (step,) = record.steps
         others_w = sum(device.idle_w for device in self.cluster.devices if device.id not in plan.devices)

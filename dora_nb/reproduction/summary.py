@@ -188,7 +188,7 @@ def headlines(cells: Iterable[Cell]) -> tuple[HeadlineRow, ...]:
         best = strongest(ours, others)
         rows.append(
             HeadlineRow(
-                *ours.question,  # type: ignore[arg-type]
+                *ours.question,
                 value=ours.value,
                 qoe_kept=ours.qoe_kept,
                 strongest=None if best is None else _answer(ours, best),

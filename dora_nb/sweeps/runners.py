@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from ipaddress import ip_address
+from typing import Any
 from urllib.parse import urlsplit
 
 from dora_nb.errors import ExecutionError, InputError, MissingDependencyError
@@ -106,11 +107,11 @@ def _in_worker(task: Task) -> Outcome:
     return run_point(task)
 
 
-def _outcome(future: object, task: Task) -> Outcome:
+def _outcome(future: Any, task: Task) -> Outcome:
     """What a Dask worker brought back; an error of Dask's own, such as workers that all died, fails the point."""
-    error = future.exception()  # type: ignore[attr-defined]
+    error = future.exception()
     if error is None:
-        found: Outcome = future.result()  # type: ignore[attr-defined]
+        found: Outcome = future.result()
         return found
     return Outcome(task.key, task.notebook, f"{type(error).__name__}: {error}"[:500], 0.0)
 

@@ -29,4 +29,5 @@ def unit_sample(points: int, dimensions: int, method: Method, seed: int) -> list
         cells = np.stack([generator.permutation(points) for _ in range(dimensions)], axis=1)
         sample = (cells + sample) / points
     # Rounding may reach 1, which is outside.
-    return np.minimum(sample, np.nextafter(1.0, 0.0)).tolist()  # type: ignore[no-any-return]
+    coordinates: list[list[float]] = np.minimum(sample, np.nextafter(1.0, 0.0)).tolist()
+    return coordinates

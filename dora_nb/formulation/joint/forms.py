@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,14 +91,14 @@ class StageForms:
     def _shape(self) -> Shape:
         batches = self.c.batch // self.skeleton.micro_batch
         workload, problem = self.problem.workload, self.problem
-        tied = "hosted" if self.skeleton.hosts else "synchronised"
+        tied: Literal["hosted", "synchronised"] = "hosted" if self.skeleton.hosts else "synchronised"
         parts = MOST_BUCKETS if problem.overlap else 1
         inputs, labels, outputs = travelling(workload)
         return Shape(
             in_flight=self.skeleton.in_flight if self.trains else (batches,) * (self.last + 1),
             micro_batches=batches,
             trains=self.trains,
-            tied=tied if workload.trains_tied and self.last else None,  # type: ignore[arg-type]
+            tied=tied if workload.trains_tied and self.last else None,
             buckets=tuple(
                 0 if not self.trains else 1 if self.skeleton.hosts and stage == self.last else parts
                 for stage in range(self.last + 1)

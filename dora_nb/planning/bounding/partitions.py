@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -262,12 +263,13 @@ def longest_paths(family: Family, chosen: Ints, in_flight: tuple[int, ...], host
     """
     c, stages, problem = family.columns, chosen.shape[1], family.problem
     workload, message_s = problem.workload, problem.message_s
-    tied = "hosted" if hosts else "synchronised" if workload.tied_parameters and stages > 1 else None
+    apart = workload.trains_tied and stages > 1
+    tied: Literal["hosted", "synchronised"] | None = "hosted" if hosts else "synchronised" if apart else None
     shape = Shape(
         in_flight=in_flight if family.trains else (family.micro_batches,) * stages,
         micro_batches=family.micro_batches,
         trains=family.trains,
-        tied=tied if family.trains else None,  # type: ignore[arg-type]
+        tied=tied,
         # What sums take after the last backward pass, as one operation; none for a single replica.
         buckets=(int(family.trains),) * stages,
         overlap=problem.overlap,

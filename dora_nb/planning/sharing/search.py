@@ -14,6 +14,7 @@ from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.qoe import ROUNDING, EnergyAccounting
 from dora_nb.domain.stream import Stream, common_round
 from dora_nb.errors import InfeasibleError
+from dora_nb.formulation.rows import LinearProgram
 from dora_nb.formulation.sharing.paths import Path, Paths
 from dora_nb.formulation.sharing.program import ChoiceProgram, Group
 from dora_nb.formulation.sharing.timetable import mean_offset_s, order_of, pairs_of, timetable_model
@@ -117,12 +118,12 @@ class SharingSearch:
         ]
         return ChoiceProgram(groups, self.cluster, aim, self.accounting)
 
-    def _solve(self, model: object, limit_s: float = math.inf) -> solvers.Outcome:
+    def _solve(self, model: LinearProgram, limit_s: float = math.inf) -> solvers.Outcome:
         left_s = self.deadline.remaining_s
         options = solvers.Options(
             time_limit_s=None if left_s is None else max(min(left_s, limit_s), 0.05), mip_gap=self.gap / 2
         )
-        return solvers.solve(model, options, solver=self.solver, cancel=self.deadline.cancel)  # type: ignore[arg-type]
+        return solvers.solve(model, options, solver=self.solver, cancel=self.deadline.cancel)
 
     def bound(self) -> None:
         """The program without timetable.
