@@ -26,6 +26,13 @@ def compute_seconds(
 
     The parts of a backward pass are given as shares of the slowest replica's: each replica takes as much less time for
     a part as for the whole pass (our own choice; when a bucket is full only the slowest decides).
+
+    Parameters
+    ----------
+    plan, workload, cluster
+        What is computed where.
+    table
+        Seconds of every layer on every device.
     """
     for index, stage in enumerate(plan.stages):
         own = {each: _replica_times(stage, place, workload, table, cluster) for place, each in enumerate(stage.devices)}
@@ -60,6 +67,13 @@ def parts_of_backward(stage: Stage, workload: Workload, cluster: Cluster, table:
     """Seconds of the parts of a stage's last backward pass, each of which fills a bucket; empty if it stays whole.
 
     A bucket is full when the slowest replica has filled it.
+
+    Parameters
+    ----------
+    stage
+        Of a plan.
+    workload, cluster, table
+        What it computes, where, and how long layers take there.
     """
     if not workload.trains or stage.all_reduce is None or stage.all_reduce.buckets < 2:
         return []
@@ -115,7 +129,21 @@ def step_seconds(
     hosts_first_layer: bool,
     share: Floats | float = 1.0,
 ) -> float:
-    """Optimizer seconds of (a share of) layers [first, stop) on a device; what is held twice is counted once."""
+    """Optimizer seconds of (a share of) layers [first, stop) on a device; what is held twice is counted once.
+
+    Parameters
+    ----------
+    table, workload
+        Seconds of every layer, and what the layers are.
+    device
+        Its place in the table.
+    first, stop
+        The layers.
+    hosts_first_layer
+        Whether the device also holds the network's first layer.
+    share
+        Part of every layer's parameters that the device holds, for all layers or for each.
+    """
     seconds = float((share * table.step_s[first:stop, device]).sum())
     embedding = workload.layers[0]
     if not workload.tied_parameters:
@@ -132,7 +160,15 @@ def group_samples(plan: Plan, replica: Replica) -> int:
 
 
 def replica_busy_s(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable, index: int, place: int) -> float:
-    """Seconds that one replica of a stage, by their indices, computes in an iteration."""
+    """Seconds that one replica of a stage, by their indices, computes in an iteration.
+
+    Parameters
+    ----------
+    plan, workload, cluster, table
+        What is computed where, and how long layers take there.
+    index, place
+        Of the stage in the plan, and of the replica in the stage.
+    """
     stage = plan.stages[index]
     replica = stage.replicas[place]
     own = _replica_times(stage, place, workload, table, cluster)

@@ -82,6 +82,15 @@ def slack_of(operations: Operations, timing: Timing, start_s: Sequence[float], w
     The latest start times that keep the end and all waits, less the earliest ones (the total float of the critical
     path method). In a stream the waits form rounds: an operation also delays itself, one request later.
 
+    Parameters
+    ----------
+    operations, timing
+        What is done, and how long each takes.
+    start_s
+        When each operation starts at the earliest, in seconds.
+    waits
+        What waits for what, as :func:`~dora_nb.costs.start_times.waits_of` gives it.
+
     Returns
     -------
     list of seconds in the order of ``operations.operations``; exactly 0 on the critical path

@@ -195,7 +195,17 @@ def _token_times(
 
 
 def memory_of(memory: MemoryModel, plan: Plan, index: int, place: int) -> float:
-    """Bytes that a device of a plan's stage, by its place in the stage, needs."""
+    """Bytes that a device of a plan's stage, by its place in the stage, needs.
+
+    Parameters
+    ----------
+    memory
+        Of the plan's workload.
+    plan
+        The plan.
+    index, place
+        Of the stage in the plan, and of the device in the stage.
+    """
     stage = plan.stages[index]
     return float(
         memory.replica_bytes(
@@ -218,6 +228,13 @@ def period_s(plan: Plan, workload: Workload, timing: Timing, operations: Operati
 
     The largest load that a micro-batch puts on a stage or a medium, and in training the round trip from a stage to
     the last one and back, over the stage's in-flight count. What happens once an iteration does not count.
+
+    Parameters
+    ----------
+    plan, workload
+        Whose period.
+    timing, operations
+        What is done in an iteration, and how long each takes.
     """
     last = len(plan.stages) - 1
     seconds = timing.duration_s

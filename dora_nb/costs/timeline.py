@@ -38,7 +38,17 @@ class TimelineEntry:
 def timeline_of(
     plan: Plan, workload: Workload, operations: Operations, timing: Timing, start_s: list[float]
 ) -> tuple[TimelineEntry, ...]:
-    """Every operation with its times, by start; tokens step by step."""
+    """Every operation with its times, by start; tokens step by step.
+
+    Parameters
+    ----------
+    plan, workload
+        Whose timeline.
+    operations, timing
+        What is done, and how long each takes.
+    start_s
+        When each operation starts, in seconds.
+    """
     entries = []
     for operation, kind, start in zip(operations.operations, operations.classes, start_s, strict=True):
         if operation.kind in (*TOKEN_KINDS, "follow"):

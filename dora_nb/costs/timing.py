@@ -17,7 +17,15 @@ from dora_nb.domain.workload import Workload
 
 
 def timing_of(plan: Plan, workload: Workload, cluster: Cluster, table: CostTable) -> Timing:
-    """Seconds of every class of the plan's operations."""
+    """Seconds of every class of the plan's operations.
+
+    Parameters
+    ----------
+    plan, workload, cluster
+        What is computed and sent where.
+    table
+        Seconds of every layer on every device.
+    """
     network = Network.of(cluster)
     alone = Timing(
         compute_s={

@@ -54,7 +54,17 @@ def transfer_holds(plan: Plan, workload: Workload, network: Network) -> Iterable
 
 
 def bucket_holds(stage: Stage, hosts_first_layer: bool, workload: Workload, network: Network) -> list[Hold]:
-    """What summing each bucket of a stage's gradients does to the network; empty for a single replica."""
+    """What summing each bucket of a stage's gradients does to the network; empty for a single replica.
+
+    Parameters
+    ----------
+    stage
+        Of a plan.
+    hosts_first_layer
+        Whether its devices also run the network's first layer for the first stage.
+    workload, network
+        Whose gradients, and over what they travel.
+    """
     if stage.all_reduce is None:
         return []
     summed = MemoryModel(workload).gradient_parameters(stage.first_layer, stage.stop_layer, hosts_first_layer)
@@ -71,7 +81,17 @@ def carried(
     holds: Mapping[OperationClass, Hold],
     kinds: Collection[str] | None = None,
 ) -> list[Hold]:
-    """What every transfer of an iteration (of some kinds only) does to the network; tokens of all groups count."""
+    """What every transfer of an iteration (of some kinds only) does to the network; tokens of all groups count.
+
+    Parameters
+    ----------
+    plan, operations
+        The plan and its operations.
+    holds
+        What each class of transfers does to the network.
+    kinds
+        Kinds of transfers that count; None: all.
+    """
     classes = [operations.classes[index] for index in operations.transfers]
     return [
         holds[each].times(plan.token_groups if each.kind == "token" else 1)

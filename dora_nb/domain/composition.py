@@ -169,7 +169,19 @@ def in_runs(counts: Sequence[int], home: int) -> tuple[int, ...]:
 
 
 def keeps(mean_s: float, mean_j: float, missed: float, qoe: QoE, keep: Keep, missed_share: float) -> bool:
-    """Whether a condition's figures keep the limits."""
+    """Whether a condition's figures keep the limits.
+
+    Parameters
+    ----------
+    mean_s, mean_j
+        Mean latency and energy of a request.
+    missed
+        Share of the requests that are slower than the latency limit.
+    qoe
+        The limits.
+    keep, missed_share
+        What is kept: the means, or the share that may be slower.
+    """
     if keep == "tail":
         return missed <= missed_share + _ROUNDING
     return qoe.keeps_means(mean_s, mean_j, _ROUNDING)

@@ -45,6 +45,19 @@ def compute_order(
     One-forward-one-backward with the stage's in-flight count: as many forward passes as it may hold, then a backward
     pass and a forward pass in turns. Devices that host the first layer run all its forward passes before, and all its
     backward passes after the stage's own work. Without training: forward passes only.
+
+    Parameters
+    ----------
+    stage
+        Its index.
+    in_flight
+        Micro-batches that it may hold.
+    micro_batches
+        Of an iteration.
+    trains
+        Whether there are backward passes.
+    hosts_first_layer
+        Whether its devices run the network's first layer as well.
     """
     batches = range(micro_batches)
     forwards = [Compute("forward", stage, index) for index in batches]

@@ -56,6 +56,15 @@ def measured_table(
     """The profile as a cost table: seconds of this machine times each device's slow-down.
 
     Numbers of samples that were not timed are interpolated; the plan uses none of them.
+
+    Parameters
+    ----------
+    times
+        Of every layer, measured on this machine.
+    plan, cluster
+        Who computes how many samples at once.
+    slow_down
+        How many times as long each device takes, by its id.
     """
     factors = np.array([slow_down[device] for device in cluster.device_ids])
 
@@ -81,7 +90,15 @@ def measured_table(
 def targets_of(
     device_id: str, plan: Plan, workload: Workload, cluster: Cluster, table: CostTable
 ) -> tuple[Target, ...]:
-    """How long each computation of an emulated device lasts: what the table says."""
+    """How long each computation of an emulated device lasts: what the table says.
+
+    Parameters
+    ----------
+    device_id
+        Of the emulated device.
+    plan, workload, cluster, table
+        What it computes, and how long layers take there.
+    """
     device = cluster.device_ids.index(device_id)
     last = len(plan.stages) - 1
     index = next(index for index, stage in enumerate(plan.stages) if device_id in stage.devices)

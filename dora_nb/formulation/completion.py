@@ -66,6 +66,15 @@ def completion_bounds(
 
     With shards a device computes a part of a layer for some samples in at least that part of its best time for them,
     so the fractional figures hold as they are; but a sample's own time is shared by up to so many devices.
+
+    Parameters
+    ----------
+    workload, cluster, table, fleet
+        What is computed where, and how long layers take.
+    token_groups
+        Numbers of groups of the batch that may follow each other while tokens are generated.
+    shards
+        Devices that may hold slices of one stage, at most.
     """
     samples = np.arange(1, workload.batch + 1)
     best_forward = np.maximum((table.forward_s[:, :, 1:] / samples).min(axis=2), INSTANT_S)

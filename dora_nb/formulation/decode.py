@@ -15,6 +15,15 @@ def decode(columns: Columns, chosen: Sequence[int], in_flight: Sequence[int], pr
     """The plan that columns stand for, first stage to last, without a transfer order.
 
     Of a type's devices, which are interchangeable, the first ones not yet used are taken.
+
+    Parameters
+    ----------
+    columns, chosen
+        Columns, and which of them are the stages, first to last.
+    in_flight
+        Micro-batches that each stage holds.
+    problem
+        What is planned.
     """
     workload = problem.workload
     free = [list(members) for members in columns.fleet.types]

@@ -49,7 +49,17 @@ class EnergyLeft:
 
     @classmethod
     def of(cls, table: CostTable, cluster: Cluster, fleet: Fleet, stages_left: StagesLeft, all_on: bool) -> EnergyLeft:
-        """The lower bounds for every set of used devices; ``all_on``: whether devices outside the plan draw as well."""
+        """The lower bounds for every set of used devices.
+
+        Parameters
+        ----------
+        table, cluster, fleet
+            Seconds of every layer, the devices' draws, and the devices by type.
+        stages_left
+            Of the same table and fleet.
+        all_on
+            Whether devices outside the plan draw as well.
+        """
         samples = np.arange(1, table.forward_s.shape[2])
         members = [same[0] for same in fleet.types]
         best_s = ((table.forward_s + table.backward_s)[:, members, 1:] / samples).min(axis=2)

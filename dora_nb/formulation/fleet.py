@@ -57,6 +57,13 @@ class Fleet:
         That includes the network: swapping two devices of a type changes no rate between any two devices. A battery
         whose limit has a price makes its device a type of its own: what each of two equal devices draws beyond its
         limit cannot be told from what both draw together.
+
+        Parameters
+        ----------
+        workload, cluster, table
+            What the cost model sees of a device.
+        qoe
+            Whose battery limits tell devices apart; None: there are none.
         """
         battery_j = {} if qoe is None else qoe.battery_j
         priced = qoe is not None and qoe.battery_price is not None

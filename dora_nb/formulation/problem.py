@@ -63,6 +63,21 @@ class Problem:
     ) -> Problem:
         """A problem with the roofline's costs and the default space where none are given; without a QoE, no limits.
 
+        Parameters
+        ----------
+        workload, cluster
+            What is computed on what.
+        accounting
+            Whose energy counts.
+        qoe
+            Limits and objective; None: no limits.
+        table
+            Compute times; None: the roofline's.
+        space
+            Plans to consider; None: the default ones.
+        overlap
+            Whether stages compute while they send.
+
         Raises
         ------
         InputError

@@ -219,7 +219,19 @@ class Rows:
         upper: Floats | float = np.inf,
         kind: Kind = "real",
     ) -> Ints:
-        """Add a block of variables; returns what forms call them, in the block's shape."""
+        """Add a block of variables; returns what forms call them, in the block's shape.
+
+        Parameters
+        ----------
+        name
+            Of the block; values of a solution stand under it.
+        shape
+            Of the block.
+        lower, upper
+            Bounds of every variable, or of each; a binary's are 0 and 1.
+        kind
+            Real, integer or binary.
+        """
         shape = (shape,) if isinstance(shape, int) else shape
         if 0 in shape:
             return np.zeros(shape, dtype=np.int64)
@@ -230,7 +242,17 @@ class Rows:
         return np.arange(self._count - len(least), self._count).reshape(shape)
 
     def add(self, family: str, form: Form, sense: Sense, bound: Floats | float = 0.0) -> None:
-        """Add the row ``form (<=, >=, =) bound``, or one for each of several forms."""
+        """Add the row ``form (<=, >=, =) bound``, or one for each of several forms.
+
+        Parameters
+        ----------
+        family
+            Name of rows of one kind.
+        form
+            Left side: one form, or several as the rows of its arrays.
+        sense, bound
+            How it compares with what; one bound for all rows, or one each.
+        """
         at, weight = np.atleast_2d(form.at), np.atleast_2d(form.weight)
         bounds = np.ones(len(at)) * bound - form.constant
         if len(at):

@@ -52,7 +52,17 @@ class StagesLeft:
 
     @classmethod
     def of(cls, table: CostTable, fleet: Fleet, most_devices: int, trains: bool) -> StagesLeft:
-        """The lower bounds for every set of used devices, with so many devices a stage at most."""
+        """The lower bounds for every set of used devices, with so many devices a stage at most.
+
+        Parameters
+        ----------
+        table, fleet
+            Seconds of every layer, and the devices by type.
+        most_devices
+            Devices that a stage has at most.
+        trains
+            Whether there are backward passes.
+        """
         samples = np.arange(1, table.forward_s.shape[2])
         members = np.array([same[0] for same in fleet.types])
         forward_s = table.forward_s[:, members, 1:]

@@ -54,7 +54,17 @@ class Terms:
 
     @classmethod
     def of(cls, qoe: QoE, batch: int, cluster: Cluster, fleet: Fleet) -> Terms:
-        """The terms of a QoE whose devices are in the cluster."""
+        """The terms of a QoE whose devices are in the cluster.
+
+        Parameters
+        ----------
+        qoe
+            Limits and objective.
+        batch
+            Samples of an iteration.
+        cluster, fleet
+            The devices, and their types.
+        """
         all_on = qoe.energy_accounting == "all-on"
         names, idle_w = cluster.device_ids, np.array([device.idle_w for device in cluster.devices])
         hard = qoe.battery_j if qoe.battery_price is None else {}

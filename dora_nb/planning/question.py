@@ -59,7 +59,23 @@ class Question:
         solver: SolverChoice = "auto",
         session: Session | None = None,
     ) -> Question:
-        """A question about the given space, or the default one of this workload on this cluster."""
+        """A question about the given space, or the default one of this workload on this cluster.
+
+        Parameters
+        ----------
+        workload, cluster, qoe
+            What is computed on what, and the limits and the objective.
+        table
+            Compute times; None: the roofline's.
+        space
+            Plans to consider; None: the default ones of this workload on this cluster.
+        overlap
+            Whether stages compute while they send.
+        solver
+            Who solves the programs.
+        session
+            What is known from questions before; None: nothing.
+        """
         if space is None:
             space = Problem.of(workload, cluster, qoe.energy_accounting, qoe=qoe, table=table, overlap=overlap).space
         return cls(workload, cluster, qoe, table, space, overlap, solver, session or Session())

@@ -48,6 +48,15 @@ def settle_all(
     Each plan gets a few seconds first. One that stayed open is asked once more, with a solver's usual time and what
     the others found: the less a schedule may take, the more of it is decided. The answers and bounds are in
     ``targets``, which covers all plans afterwards.
+
+    Parameters
+    ----------
+    problem, targets
+        What is planned; answers and bounds are kept in the targets.
+    plans
+        Open ones.
+    solver, deadline
+        Who solves the programs, until when.
     """
     done = Settlement()
     waiting = [_Waiting(each, each.bound_s) for each in sorted(plans, key=lambda each: each.bound_s)]

@@ -162,7 +162,21 @@ def run_points(
     limit_s: float | None = None,
     on_progress: Progress | None = None,
 ) -> Sweep:
-    """Run the points of a grid that a folder lacks, then write the tables."""
+    """Run the points of a grid that a folder lacks, then write the tables.
+
+    Parameters
+    ----------
+    notebook, grid
+        What is run at which points.
+    folder
+        Where results are kept; what it has is not run again.
+    runner
+        Who runs the points.
+    limit_s
+        Seconds for a point; None: no limit.
+    on_progress
+        Told about each point.
+    """
     say = on_progress or (lambda *_: None)
     points = {notebook.key(point): point for point in grid.listed()}
     found = {key: folder.load(key) for key in points}

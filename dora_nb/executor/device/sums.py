@@ -21,7 +21,19 @@ _GATHER, _SPREAD, _TIED_GATHER, _TIED_SPREAD, _TIED_EXCHANGE, _RING = 0, 1, 2, 3
 
 
 def all_reduce(vector: Tensor, device: str, instruction: AllReduce, transport: Transport, turn: Turn) -> None:
-    """Replace a vector on every member by the sum over members."""
+    """Replace a vector on every member by the sum over members.
+
+    Parameters
+    ----------
+    vector
+        This device's summand, replaced by the sum.
+    device
+        This device.
+    instruction
+        Who sums, and how.
+    transport, turn
+        How tensors travel, and whose turn it is on the medium.
+    """
     with turn(TransferKey("all-reduce", instruction.stage, 0)):
         sum_over(vector, device, instruction.members, instruction.algorithm, instruction.leader, transport)
 
@@ -53,6 +65,17 @@ def tied_sum(vector: Tensor, device: str, instruction: TiedSum, transport: Trans
     """Replace a vector on the devices of both stages by the sum over all of them.
 
     Both leaders add the first stage's sum and the last one's in that order, so the two copies stay equal to the bit.
+
+    Parameters
+    ----------
+    vector
+        This device's summand, replaced by the sum.
+    device
+        This device.
+    instruction
+        Who sums.
+    transport, turn
+        How tensors travel, and whose turn it is on the medium.
     """
     members, leader, stage = instruction.members, instruction.leader, instruction.stage
     with turn(TransferKey("tied-reduce", stage, 0)):

@@ -66,6 +66,15 @@ def built_layers(
     """The whole network in this process, with tied parameters as one tensor.
 
     Where some layers hold their weights in fewer bits nothing is trained, and equal tensors do what one would.
+
+    Parameters
+    ----------
+    network
+        What to build.
+    dtype, seed
+        Of the parameters, and of random ones.
+    weights_by_layer
+        In what each layer's weights are held; empty: all in their own precision.
     """
     layers = {index: built_layer(network, index, dtype=dtype, seed=seed) for index in range(len(network))}
     names = tied_names(network)

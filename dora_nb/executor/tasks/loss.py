@@ -27,6 +27,15 @@ def part_of_loss(loss: Loss, outputs: Tensor, labels: Tensor, batch: int) -> Ten
 
     Summing this over micro-batches and replicas gives the batch's mean, however the samples are shared out.
 
+    Parameters
+    ----------
+    loss
+        Mean loss of some outputs.
+    outputs, labels
+        Of some samples.
+    batch
+        Samples of the whole batch.
+
     Raises
     ------
     InputError

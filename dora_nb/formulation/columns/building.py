@@ -100,7 +100,19 @@ def build_columns(
 
 
 def stage_columns(problem: Problem, micro_batch: int, group: Group, first: int, stop: int) -> Columns:
-    """All columns of one group on one range of layers, see :func:`build_columns`; no layer is hosted."""
+    """All columns of one group on one range of layers, see :func:`build_columns`; no layer is hosted.
+
+    Parameters
+    ----------
+    problem
+        What is planned.
+    micro_batch
+        Samples.
+    group
+        Devices, counted by type.
+    first, stop
+        The layers.
+    """
     builder = _Builder(problem, _everything, beaten=False)
     builder.first, builder.stop = np.array([first]), np.array([stop])
     parts = []

@@ -43,7 +43,17 @@ def skeletons(problem: Problem) -> Iterator[Skeleton]:
 
 
 def eligible(problem: Problem, columns: Columns, skeleton: Skeleton, stage: int) -> Ints:
-    """Columns that may stand at a stage."""
+    """Columns that may stand at a stage.
+
+    Parameters
+    ----------
+    problem, columns
+        What is planned, from which columns.
+    skeleton
+        Of the plan.
+    stage
+        Index of the stage.
+    """
     c, layers, last = columns, len(problem.workload.layers), len(skeleton.in_flight) - 1
     fits = (c.micro_batch == skeleton.micro_batch) & (
         c.holds(np.arange(len(c)), skeleton.in_flight[stage]) | (not problem.workload.trains)

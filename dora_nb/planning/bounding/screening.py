@@ -29,7 +29,17 @@ def screen(
     """Leaves out stages that no plan worth having can contain, given the incumbents; and all once time is up.
 
     A stage's bound holds for every plan with that stage; the bounds of stages left out are remembered like any other.
-    ``within``: what is known of missing stages, if it was computed for questions with the same limits before.
+
+    Parameters
+    ----------
+    problem
+        What is planned.
+    targets
+        The incumbents; bounds of stages left out are remembered there.
+    deadline
+        When everything is left out; None: never.
+    within
+        What is known of missing stages, if it was computed for questions with the same limits before.
     """
     batch, terms, codes = problem.workload.batch, problem.terms, problem.fleet.codes
     cuts, counts = len(problem.workload.layers) + 1, sorted(problem.space.token_groups)

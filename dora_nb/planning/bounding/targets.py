@@ -219,7 +219,17 @@ class Targets:
         return allowed and any(ladder.improved(figures).any() for ladder in self.asked)
 
     def offer(self, makespan_s: float, energy_j: float, plan: Plan, value: float = np.inf) -> None:
-        """Take a plan with its exact figures where it improves an answer."""
+        """Take a plan with its exact figures where it improves an answer.
+
+        Parameters
+        ----------
+        makespan_s, energy_j
+            What the plan takes.
+        plan
+            The plan.
+        value
+            The objective with what soft limits add.
+        """
         figures = Figures(*(np.array([each]) for each in (makespan_s, energy_j, value)))
         if self.allowed(figures.makespan_s, figures.energy_j)[0]:
             for ladder in self.asked:

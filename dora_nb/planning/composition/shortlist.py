@@ -103,6 +103,19 @@ def plans_below(
 
     Share vectors that others beat are listed as well: they may beat those in another condition.
 
+    Parameters
+    ----------
+    problem
+        Of one condition.
+    per_s, per_j
+        Prices of a second and of a joule.
+    below
+        The threshold: what a plan costs at these prices.
+    limits
+        Most seconds (``latency``) and joules (``energy``) of a plan; without a limit, no entry.
+    deadline
+        When to give up.
+
     Returns
     -------
     list of Plan or None

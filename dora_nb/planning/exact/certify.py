@@ -68,6 +68,17 @@ def check_by_program(
 ) -> Verdict | None:
     """Solve the partition program over the best candidates and compare it with the search's own row bounds.
 
+    Parameters
+    ----------
+    problem, candidates
+        What is planned, and partitions with their row bounds.
+    figure
+        What is minimised.
+    latency_limit_s, energy_limit_j
+        Limits, infinite where there is none.
+    solver, deadline
+        Who solves the program, until when.
+
     Returns
     -------
     Verdict, or None where no candidate is left for the question

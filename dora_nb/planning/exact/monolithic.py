@@ -94,7 +94,21 @@ def solve_jointly(
     solver: SolverChoice,
     deadline: Deadline,
 ) -> JointAnswer:
-    """The best plan for one question: every skeleton in turn, each to beat what the ones before found."""
+    """The best plan for one question: every skeleton in turn, each to beat what the ones before found.
+
+    Parameters
+    ----------
+    problem, columns
+        What is planned, from which columns.
+    objective
+        What is minimised.
+    latency_limit_s, energy_limit_j
+        Limits, infinite where there is none.
+    gap
+        Relative gap that is good enough.
+    solver, deadline
+        Who solves the programs, until when.
+    """
     question = _Question(problem, columns, objective, latency_limit_s, energy_limit_j, gap, solver, deadline)
     for skeleton in skeletons(problem):
         question.solve(skeleton)

@@ -128,7 +128,15 @@ def explain(
 def relaxations(
     question: Question, gap: float, time_limit_s: float, cancel: threading.Event | None
 ) -> tuple[Relaxation, ...]:
-    """The smallest changes that make a question feasible for which no plan was found."""
+    """The smallest changes that make a question feasible for which no plan was found.
+
+    Parameters
+    ----------
+    question, gap
+        What was asked, and to which relative gap changes are proven.
+    time_limit_s, cancel
+        When to stop.
+    """
     relaxer = Relaxer(question, gap, Deadline(time.monotonic() + time_limit_s, cancel), lambda _: None)
     relaxer.run()
     return tuple(relaxer.found)

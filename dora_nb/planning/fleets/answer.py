@@ -100,6 +100,17 @@ class LatencyHunt(ABC):
     ) -> Plan:
         """The plan of least makespan that is found, with its certificate.
 
+        Parameters
+        ----------
+        problem
+            What is asked.
+        gap
+            Relative gap that is good enough.
+        deadline
+            When to stop.
+        say, on_event
+            Told about each step, and about incumbents and bounds.
+
         Raises
         ------
         InputError

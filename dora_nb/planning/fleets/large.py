@@ -265,6 +265,15 @@ def as_plan(problem: Problem, times: GroupTimes, stages: Sequence[tuple[int, int
     """The plan of some stages (first layer, stop layer, group), without a transfer order; None where memory lacks.
 
     Samples are shared out so that a stage is as fast as it can be, of equals the first to sum its gradients.
+
+    Parameters
+    ----------
+    problem, times
+        What is planned, and seconds of groups at one micro-batch size.
+    stages
+        First layer, stop layer and group of each, first to last.
+    depth
+        In-flight depth (training).
     """
     batches = times.micro_batches
     held = problem.space.in_flight(depth, len(stages), batches) if problem.workload.trains else (1,) * len(stages)

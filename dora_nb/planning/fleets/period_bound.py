@@ -97,7 +97,19 @@ def scaled(times: GroupTimes, weights: Floats) -> Floats:
 
 
 def largest(below_s: float, gap: float, refuted: Callable[[float], bool], deadline: Deadline) -> float:
-    """The largest value below one in hand that is refuted: first some part of that, then by halving, within its gap."""
+    """The largest value below one in hand that is refuted: first some part of that, then by halving, within its gap.
+
+    Parameters
+    ----------
+    below_s
+        The value in hand.
+    gap
+        Relative gap that is good enough.
+    refuted
+        Whether a value is proven impossible.
+    deadline
+        When to stop.
+    """
     enough_s = below_s * (1 - gap)
     low_s, high_s = 0.0, enough_s
     for part in PARTS:

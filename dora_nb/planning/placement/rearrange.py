@@ -36,6 +36,17 @@ _MOST_VARIABLES = 60_000
 def place_anywhere(problem: MeasuredProblem, gap: float, deadline: float, solver: SolverChoice, say: Progress) -> Found:
     """The best assignment of groups of layers to devices.
 
+    Parameters
+    ----------
+    problem
+        In measured numbers.
+    gap
+        Relative gap that is good enough.
+    deadline
+        When to stop, in seconds of the monotonic clock.
+    solver, say
+        Who solves the programs, and who is told about each step.
+
     Raises
     ------
     InfeasibleError
