@@ -91,8 +91,8 @@ def alternatives_of(
     deadline = Deadline(time.monotonic() + time_limit_s, cancel)
     say = on_progress or (lambda _: None)
     found = {}
-    for each in plans.cluster.device_ids if without is None else without:
-        names = (each,) if isinstance(each, str) else tuple(each)
+    for absent in plans.cluster.device_ids if without is None else without:
+        names = (absent,) if isinstance(absent, str) else tuple(absent)
         say(f"without {' and '.join(names)}")
         found[" + ".join(names)] = avoiding(question, names, plans.best, plans.plans, gap, deadline)
     return found
