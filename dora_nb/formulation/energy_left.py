@@ -61,7 +61,7 @@ class EnergyLeft:
             Whether devices outside the plan draw as well.
         """
         samples = np.arange(1, table.forward_s.shape[2])
-        members = [same[0] for same in fleet.types]
+        members = [members[0] for members in fleet.types]
         best_s = ((table.forward_s + table.backward_s)[:, members, 1:] / samples).min(axis=2)
         devices = [cluster.devices[member] for member in members]
         draw_w = np.array([device.active_w - device.idle_w for device in devices])
@@ -107,11 +107,11 @@ class EnergyLeft:
     @cached_property
     def _speeds(self) -> list[tuple[int, Floats]]:
         """Types of devices, the thriftiest first, with the speeds of stages on those of it and of all before it."""
-        left, some = self.stages_left, np.zeros_like(self.fleet.used)
+        left, so_far = self.stages_left, np.zeros_like(self.fleet.used)
         found = []
         for kind in np.argsort(self.device_j, kind="stable").tolist():
-            some[:, kind] = self.fleet.used[:, kind]
-            found.append((kind, stage_speeds(left.device_speed, some, left.most_devices, len(left.work) - 1)))
+            so_far[:, kind] = self.fleet.used[:, kind]
+            found.append((kind, stage_speeds(left.device_speed, so_far, left.most_devices, len(left.work) - 1)))
         return found
 
     def _of_any_left(self, exactly_j: Floats) -> Floats:

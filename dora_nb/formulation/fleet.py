@@ -82,14 +82,14 @@ class Fleet:
                 *(each.forward_s[:, index].tobytes() for each in tables),
                 *(each.token_s is not None and each.token_s[:, index].tobytes() for each in tables),
             )
-            same = by_key.setdefault(key, [])
-            twins = (members for members in same if network.alike(cluster.devices[members[0]].id, device.id))
+            alike = by_key.setdefault(key, [])
+            twins = (members for members in alike if network.alike(cluster.devices[members[0]].id, device.id))
             members = next(twins, None)
             if members is None:
-                same.append([index])
+                alike.append([index])
             else:
                 members.append(index)
-        types = (members for same in by_key.values() for members in same)
+        types = (members for alike in by_key.values() for members in alike)
         return cls(tuple(sorted(tuple(members) for members in types)))
 
     @cached_property
@@ -138,11 +138,11 @@ class Fleet:
         """All groups of one to ``most`` devices, by ascending code; the codes of the fleet are not listed for it."""
         counts: list[tuple[int, ...]] = [()]
         for members in self.types:
-            counts = [(*some, more) for some in counts for more in range(min(len(members), most - sum(some)) + 1)]
-        code_of = {some: sum(a * b for a, b in zip(some, self.radix, strict=True)) for some in counts if any(some)}
-        for some, code in sorted(code_of.items(), key=lambda item: item[1]):
-            devices = [members[i] for members, count in zip(self.types, some, strict=True) for i in range(count)]
-            yield Group(some, tuple(devices), code)
+            counts = [(*taken, more) for taken in counts for more in range(min(len(members), most - sum(taken)) + 1)]
+        code_of = {taken: sum(a * b for a, b in zip(taken, self.radix, strict=True)) for taken in counts if any(taken)}
+        for taken, code in sorted(code_of.items(), key=lambda item: item[1]):
+            devices = [members[i] for members, count in zip(self.types, taken, strict=True) for i in range(count)]
+            yield Group(taken, tuple(devices), code)
 
     @cached_property
     def groups_by_size(self) -> tuple[int, ...]:

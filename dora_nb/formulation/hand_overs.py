@@ -121,12 +121,12 @@ class HandOvers:
                 for j in range(most):
                     sent, needed = self._sent[senders, i], self._needed[receivers, j]
                     overlap = np.minimum(sent[:, 1], needed[:, 1]) - np.maximum(sent[:, 0], needed[:, 0])
-                    some = np.flatnonzero(overlap > 0)
-                    size, a, b = overlap[some], self._kinds[senders[some], i], self._kinds[receivers[some], j]
-                    loads.add(some, size, i, j, ways, a, b)
-                    latency_s[some] = np.maximum(latency_s[some], ways.latency_s[a, b])
+                    rows = np.flatnonzero(overlap > 0)
+                    size, a, b = overlap[rows], self._kinds[senders[rows], i], self._kinds[receivers[rows], j]
+                    loads.add(rows, size, i, j, ways, a, b)
+                    latency_s[rows] = np.maximum(latency_s[rows], ways.latency_s[a, b])
                     if ways.trains or loads is there:
-                        extra_j[some] += size * ways.extra_j[a, b]
+                        extra_j[rows] += size * ways.extra_j[a, b]
         air = there.air + back.air if ways.trains else there.air
         return np.column_stack([there.longest(), back.longest(), latency_s, extra_j, air])
 
@@ -149,12 +149,12 @@ class _Loads:
         self.sending, self.receiving = np.zeros((pairs, most)), np.zeros((pairs, most))  # ports of a device's own
         self.link = np.zeros(pairs)  # the busiest link between two devices
 
-    def add(self, some: Ints, size: Floats, sender: int, receiver: int, ways: _Ways, a: Ints, b: Ints) -> None:
+    def add(self, rows: Ints, size: Floats, sender: int, receiver: int, ways: _Ways, a: Ints, b: Ints) -> None:
         """Flows of so many bytes from devices of types a to devices of types b, at places among the replicas."""
-        self.air[some] += size[:, None] * ways.air[a, b]
-        self.sending[some, sender] += size * ways.sending[a, b]
-        self.receiving[some, receiver] += size * ways.receiving[a, b]
-        self.link[some] = np.maximum(self.link[some], size * ways.link[a, b])
+        self.air[rows] += size[:, None] * ways.air[a, b]
+        self.sending[rows, sender] += size * ways.sending[a, b]
+        self.receiving[rows, receiver] += size * ways.receiving[a, b]
+        self.link[rows] = np.maximum(self.link[rows], size * ways.link[a, b])
 
     def longest(self) -> Floats:
         """Seconds of the resource that is held longest."""
@@ -215,8 +215,8 @@ class _Ways:
                     receiving[a, b] = byte_s
                 else:
                     link[a, b] = byte_s
-        for kind, same in enumerate(fleet.types):
-            hops = network.own_hops(ids[same[0]])
+        for kind, members in enumerate(fleet.types):
+            hops = network.own_hops(ids[members[0]])
             for hop, into in zip(hops, (returning_air, entering_air), strict=False):
                 if hop.resource in place and (trains or into is entering_air):
                     into[kind, place[hop.resource]] += 1.0 / hop.bytes_per_s

@@ -319,10 +319,10 @@ class _Program:
             horizon_s = self._horizon_s()
             self.add("energy", [self.makespan_s], "<=", horizon_s)
             counts = problem.fleet.used[self.c.code]
-            for kind, same in enumerate(problem.fleet.types):
-                used = total(self.used[device] for device in same) - self.total(counts[:, kind])
+            for kind, members in enumerate(problem.fleet.types):
+                used = total(self.used[device] for device in members) - self.total(counts[:, kind])
                 self.add("energy", [used], "=")
-                for device in same:
+                for device in members:
                     awake = self.makespan_s - self.awake_s[device]
                     self.add("energy", [awake + horizon_s * self.used[device]], "<=", horizon_s)
                     spent = spent + problem.cluster.devices[device].idle_w * self.awake_s[device]

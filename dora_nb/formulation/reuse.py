@@ -51,8 +51,8 @@ def _choice(choice: Choice, kinds: list[int], fleet: Fleet) -> Choice:
 
 def _kinds(before: Problem, after: Problem) -> list[int] | None:
     """Which type each type was before; None where types were not simply thinned out, or come in another order."""
-    then = [{before.cluster.devices[member].id for member in same} for same in before.fleet.types]
-    now = [{after.cluster.devices[member].id for member in same} for same in after.fleet.types]
+    then = [{before.cluster.devices[member].id for member in members} for members in before.fleet.types]
+    now = [{after.cluster.devices[member].id for member in members} for members in after.fleet.types]
     there = set(after.cluster.device_ids)
     places = {frozenset(names & there): place for place, names in enumerate(then) if names & there}
     kinds = [places.get(frozenset(names), -1) for names in now]

@@ -64,7 +64,7 @@ class StagesLeft:
             Whether there are backward passes.
         """
         samples = np.arange(1, table.forward_s.shape[2])
-        members = np.array([same[0] for same in fleet.types])
+        members = np.array([members[0] for members in fleet.types])
         forward_s = table.forward_s[:, members, 1:]
         both_s = forward_s + table.backward_s[:, members, 1:]
         best_forward_s = np.maximum((forward_s / samples).min(axis=2), INSTANT_S)  # shape (layers, types)

@@ -116,8 +116,8 @@ def play_stream(
     # More requests follow, so that the last ones meet as many others as those before.
     following = max((transfer.lag for transfer in plan.transfer_order), default=0)
     later_s = [arrivals_s[-1] + number * workload.arrival_s for number in range(1, following + 1)]
-    one = StepModel(plan, workload, cluster, cost_table(workload, cluster) if table is None else table)
-    model = _Requests(one, (*arrivals_s, *later_s))
+    step = StepModel(plan, workload, cluster, cost_table(workload, cluster) if table is None else table)
+    model = _Requests(step, (*arrivals_s, *later_s))
     result = run_step(model, world or World(cluster), sharing=sharing, timeline=True)
     return StreamRun(arrivals_s, model.latencies_s(result.entries)[: len(arrivals_s)])
 

@@ -189,13 +189,13 @@ class _Builder:
             counts = tuple(count for count in group.counts if count)
             alike.setdefault((counts, self._is_separable(group)), []).append(group)
         asked: list[tuple[list[Group], NDArray[np.bool_], Ints]] = []
-        for same in alike.values():
-            shares = np.zeros((0, len(same[0].devices)), dtype=np.int64)
-            if len(same[0].devices) <= self.problem.space.most_replicas:
-                shares = share_vectors(same[0], micro_batch, ordered=self._is_separable(same[0]))
+        for twins in alike.values():
+            shares = np.zeros((0, len(twins[0].devices)), dtype=np.int64)
+            if len(twins[0].devices) <= self.problem.space.most_replicas:
+                shares = share_vectors(twins[0], micro_batch, ordered=self._is_separable(twins[0]))
             most = max(1, _BLOCK // len(self.first))
-            for start in range(0, len(same), most):
-                few = same[start : start + most]
+            for start in range(0, len(twins), most):
+                few = twins[start : start + most]
                 asked.append((few, self._may_matter(micro_batch, token_groups, few), shares))
         micro_batches = self.workload.batch // micro_batch
         for hosts in (False, True) if self.workload.trains_tied else (False,):

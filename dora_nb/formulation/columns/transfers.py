@@ -64,8 +64,8 @@ class Transfers:
             figures |= self._directions(held)
         if not self.network.one_medium:
             both = airtime * (entering + leaving)  # in training all devices receive both, activations and gradients
-            one = np.maximum(airtime * entering, sending * leaving)
-            figures["port_s"] = micro_batches * (both if self.workload.trains else one)
+            own = np.maximum(airtime * entering, sending * leaving)
+            figures["port_s"] = micro_batches * (both if self.workload.trains else own)
         if self.workload.generates:
             ways = airtime, sending, again
             tokens, sent_bytes = self._tokens(ways, first, stop, micro_batches // token_groups)

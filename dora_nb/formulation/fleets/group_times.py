@@ -68,7 +68,7 @@ class GroupTimes:
         """The figures of a problem on one medium or switch."""
         table, fleet, layers = problem.table, problem.fleet, len(problem.workload.layers)
         most = min(problem.space.most_replicas, micro_batch)
-        members = [same[0] for same in fleet.types]
+        members = [members[0] for members in fleet.types]
         samples = np.arange(micro_batch + 1)
         first, stop = np.nonzero(np.triu(np.ones((layers + 1, layers + 1), dtype=bool), 1))
         both_s = (table.forward_s + table.backward_s)[:, members, : micro_batch + 1]

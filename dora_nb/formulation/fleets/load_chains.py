@@ -77,11 +77,11 @@ class LoadChains:
         lightest, came = np.full(self.layers + 1, np.inf), np.full(self.layers + 1, -1)
         lightest[0] = 0.0
         for stop in range(1, self.layers + 1):
-            some = entries.of(stop)
-            weight = lightest[entries.first[some]] + entries.weight[some]
+            own = entries.of(stop)
+            weight = lightest[entries.first[own]] + entries.weight[own]
             if len(weight):
                 at = int(weight.argmin())
-                lightest[stop], came[stop] = weight[at], some.start + at
+                lightest[stop], came[stop] = weight[at], own.start + at
         picked, cut = [], self.layers
         while cut and came[cut] >= 0:
             picked.append((cut, int(came[cut])))

@@ -44,7 +44,7 @@ def places_of(candidates: Iterable[Candidates], figure: str) -> Ints:
 def places_of_plans(plans: Sequence[Plan], problem: Problem) -> Ints:
     """Where the stages of plans are, on devices of the problem's cluster."""
     ids, fleet = problem.cluster.device_ids, problem.fleet
-    kind_of = {ids[member]: kind for kind, same in enumerate(fleet.types) for member in same}
+    kind_of = {ids[member]: kind for kind, members in enumerate(fleet.types) for member in members}
     stages = [
         (sum(fleet.radix[kind_of[name]] for name in stage.devices), stage.first_layer, stage.stop_layer)
         for plan in plans
@@ -64,8 +64,8 @@ class Near:
 
     def __init__(self, places: Ints) -> None:
         by_code = places[np.argsort(places[:, 0], kind="stable")]
-        some = np.split(by_code, np.flatnonzero(np.diff(by_code[:, 0])) + 1)
-        self._cuts = {int(own[0, 0]): own[:, 1:] for own in some if len(own)}
+        by_group = np.split(by_code, np.flatnonzero(np.diff(by_code[:, 0])) + 1)
+        self._cuts = {int(own[0, 0]): own[:, 1:] for own in by_group if len(own)}
 
     @property
     def codes(self) -> Ints:

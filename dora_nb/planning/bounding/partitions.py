@@ -147,9 +147,9 @@ class Partitions:
         labels = replace(labels, energy_j=bounds.dynamic_j(labels)).take(ids)
         hosted = family.columns.hosts[labels.last]
         for hosts in (False, True):
-            some = np.flatnonzero(hosted == hosts)
-            if len(some):
-                self._schedule(bounds, chosen[some], hosts, rows.makespan_s[some], labels.take(some))
+            which = np.flatnonzero(hosted == hosts)
+            if len(which):
+                self._schedule(bounds, chosen[which], hosts, rows.makespan_s[which], labels.take(which))
 
     def _schedule(self, bounds: Bounds, chosen: Ints, hosts: bool, rows_s: Floats, labels: Labels) -> None:
         stages, family, columns = chosen.shape[1], bounds.family, bounds.family.columns
@@ -165,10 +165,10 @@ class Partitions:
             which, bound_s = which[possible], bound_s[possible]
             if not len(which):
                 continue
-            some = labels.take(which)
+            own = labels.take(which)
             over_bytes = _over_bytes(columns, chosen[which], in_flight)
-            bound_j = self.problem.energy_j(some.energy_j, some.idle_w, bound_s)
-            figures = Figures(bound_s, bound_j, bounds.value(bound_s, bound_j, some, over_bytes))
+            bound_j = self.problem.energy_j(own.energy_j, own.idle_w, bound_s)
+            figures = Figures(bound_s, bound_j, bounds.value(bound_s, bound_j, own, over_bytes))
             covered = np.ones(len(which), dtype=bool)
             orders = [np.argsort(figure) for figure in self.targets.sought(figures)]
             for at in dict.fromkeys(np.stack(orders, axis=1).ravel().tolist()):
@@ -177,9 +177,9 @@ class Partitions:
                 late = self.schedules_left <= 0 or self.deadline.passed
                 if late and (self.targets.plans or not self.insists):  # some plan is better than none
                     break
-                one = np.array([at])
+                single = np.array([at])
                 tried = self._try(
-                    family, chosen[which[at]], in_flight, float(bound_s[at]), some.take(one), over_bytes[one]
+                    family, chosen[which[at]], in_flight, float(bound_s[at]), own.take(single), over_bytes[single]
                 )
                 if tried.makespan_s > tried.bound_s * (1 + self.targets.tolerance):
                     self.open.append(tried)

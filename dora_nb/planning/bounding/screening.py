@@ -46,7 +46,7 @@ def screen(
     path, load, energy, steps = _tables(problem, counts)
     within = Within.of(problem, targets) if within is None else within
     own_idle_w = problem.fleet.used @ np.array(
-        [problem.cluster.devices[same[0]].idle_w for same in problem.fleet.types]
+        [problem.cluster.devices[members[0]].idle_w for members in problem.fleet.types]
     )
 
     def may_matter(stages: Considered) -> NDArray[np.bool_]:

@@ -157,8 +157,8 @@ class Search:
         needed, most = (min(batches, 1 + depth(depths) * position) if self.family.trains else 1 for depth in (min, max))
         parts = []
         for behind, front in self._pairs(labels, needed, most):
-            some = self.bounds.promising(labels, behind, front)
-            behind, front = behind[some], front[some]
+            worth_it = self.bounds.promising(labels, behind, front)
+            behind, front = behind[worth_it], front[worth_it]
             parts.append(self._keep(self._joined(labels.take(behind), front, parents[behind], needed)))
         return self._capped(Labels.join(parts) if parts else labels.take(np.zeros(0, dtype=int)))
 
@@ -186,8 +186,8 @@ class Search:
             met.append((own[row, 0], ahead[column]))
         rows, columns = (np.concatenate(each) for each in zip(*met, strict=True))
         room = self.bounds.leaves_room(hosted_of[rows], code_of[rows] + front_code_of[columns], first_of[columns])
-        for some, others in _members(behind, front, rows[room], columns[room]):
-            yield some, of_use[others]
+        for label, column in _members(behind, front, rows[room], columns[room]):
+            yield label, of_use[column]
 
     def _joined(self, behind: Labels, front: Ints, parents: Ints, in_flight: int) -> Labels:
         c, batches = self.c, self.family.micro_batches

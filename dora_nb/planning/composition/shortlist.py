@@ -153,7 +153,7 @@ def plans_below(
 
 def _renamed(plan: Plan, problem: Problem) -> Iterator[Plan]:
     """A plan on every choice of devices that cannot be told apart here: elsewhere, or beside others, they may be."""
-    alike = [[problem.cluster.devices[d].id for d in same] for same in problem.fleet.types if len(same) > 1]
+    alike = [[problem.cluster.devices[d].id for d in members] for members in problem.fleet.types if len(members) > 1]
     for orders in itertools.product(*(itertools.permutations(names) for names in alike)):
         names = {
             name: other

@@ -51,25 +51,25 @@ def packed_chains(cheapest: Cheapest, count: int) -> list[Stages]:
     return [_walk(kept, behind, place) for _, behind, place in sorted(ends)[:count]]
 
 
-def _ahead(cheapest: Cheapest, here: _Beginnings, stop: int, behind: int) -> list[tuple[int, _Beginnings]]:
+def _ahead(cheapest: Cheapest, beginnings: _Beginnings, stop: int, behind: int) -> list[tuple[int, _Beginnings]]:
     """One more stage in front of each beginning, by its first layer."""
-    times, some = cheapest.pipelines.times, cheapest.ways[behind]
+    times, ways = cheapest.pipelines.times, cheapest.ways[behind]
     begin, end = cheapest.ends[behind][stop], cheapest.ends[behind][stop + 1]
     if begin == end:
         return []
-    low, high = some.begin[begin], some.begin[end] if end < len(some.begin) else len(some.group)
-    first, group = times.first[some.range_[low:high]], some.group[low:high]
+    low, high = ways.begin[begin], ways.begin[end] if end < len(ways.begin) else len(ways.group)
+    first, group = times.first[ways.range_[low:high]], ways.group[low:high]
     hop = cheapest.hop_price[behind] * times.directions * times.hop_s[first]
     cost = cheapest.costs[behind][low:high] + hop
     ahead = cheapest.to_front[min(behind + 1, cheapest.pipelines.deepest), first]
-    total = (here.cost[:, None] + (cost + ahead)[None]).ravel()
+    total = (beginnings.cost[:, None] + (cost + ahead)[None]).ravel()
     lightest = np.argpartition(total, LOOKED_AT)[:LOOKED_AT] if len(total) > LOOKED_AT else np.arange(len(total))
     label, way = np.divmod(lightest[np.isfinite(total[lightest])], len(cost))
-    used = here.used[label] + times.used[group[way]]
+    used = beginnings.used[label] + times.used[group[way]]
     there = (used <= times.available).all(axis=1)
     label, way, used = label[there], way[there], used[there]
     came = np.stack([np.full(len(way), stop), np.full(len(way), behind), label, group[way]], axis=1)
-    every = _Beginnings(used, here.cost[label] + cost[way], came)
+    every = _Beginnings(used, beginnings.cost[label] + cost[way], came)
     return [
         (int(cut), _Beginnings(*(each[first[way] == cut] for each in every))) for cut in np.unique(first[way]).tolist()
     ]

@@ -279,13 +279,13 @@ def as_plan(problem: Problem, times: GroupTimes, stages: Sequence[tuple[int, int
     held = problem.space.in_flight(depth, len(stages), batches) if problem.workload.trains else (1,) * len(stages)
     chosen = []
     for (first, stop, group), count in zip(stages, held, strict=True):
-        some = stage_columns(problem, times.micro_batch, times.groups[group], first, stop)
-        fitting = np.flatnonzero((some.least_in_flight <= count) & (some.most_in_flight >= count))
+        options = stage_columns(problem, times.micro_batch, times.groups[group], first, stop)
+        fitting = np.flatnonzero((options.least_in_flight <= count) & (options.most_in_flight >= count))
         if not len(fitting):
             return None
-        both_s = some.forward_s + some.backward_s
-        order = np.lexsort((some.receive_s[fitting], some.sum_tail_s[fitting], both_s[fitting]))
-        chosen.append(some.take(fitting[order[:1]]))
+        both_s = options.forward_s + options.backward_s
+        order = np.lexsort((options.receive_s[fitting], options.sum_tail_s[fitting], both_s[fitting]))
+        chosen.append(options.take(fitting[order[:1]]))
     columns = Columns.join(chosen)
     places = [int(np.flatnonzero(columns.first == first)[0]) for first, _, _ in stages]
     return decode(columns, places, held, problem)

@@ -95,8 +95,8 @@ def _best(rows: Floats, beginnings: list[_Beginnings], times: GroupTimes, weight
     came = rows[:, 1:].astype(np.int64)
     used = np.zeros((len(rows), len(weights)), dtype=np.int64)
     for first in np.unique(came[:, 0]).tolist():
-        some = came[:, 0] == first
-        used[some] = beginnings[first].used[came[some, 1]] + times.used[came[some, 2]]
+        own = came[:, 0] == first
+        used[own] = beginnings[first].used[came[own, 1]] + times.used[came[own, 2]]
     there = np.flatnonzero((used <= times.available).all(axis=1))
     _, unlike = np.unique(used[there], axis=0, return_index=True)
     kept = there[np.sort(unlike)[:BEAM]]
