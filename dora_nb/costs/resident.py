@@ -118,9 +118,9 @@ class Residents:
             Whether requests of several plans may be under way at once, so that what they need while they run adds up;
             else the neediest of them counts.
         """
-        some = list(chosen)
-        if not some:
+        indices = list(chosen)
+        if not indices:
             return np.zeros(len(self.device_ids))
-        working = self.working_bytes[some]
+        working = self.working_bytes[indices]
         at_work = working.sum(axis=0) if together else working.max(axis=0)
-        return np.asarray(self.held[some].any(axis=0) @ self.unit_bytes + at_work)
+        return np.asarray(self.held[indices].any(axis=0) @ self.unit_bytes + at_work)

@@ -109,10 +109,10 @@ class Mixture:
         return missed & self.able
 
     def take(self, chosen: list[int]) -> Mixture:
-        """Only some of the plans."""
-        some, changes = np.array(chosen, dtype=int), self.changes
+        """The mixture of the chosen plans alone."""
+        indices, changes = np.array(chosen, dtype=int), self.changes
         if changes is not None:
-            pairs = np.ix_(some, some)
+            pairs = np.ix_(indices, indices)
             changes = Changes(
                 changes.within_s[pairs],
                 changes.within_j[pairs],
@@ -125,9 +125,9 @@ class Mixture:
             Residents(kept.workload, tuple(kept.plans[j] for j in chosen), kept.device_ids),
             self.usable_bytes,
             self.probability,
-            self.makespan_s[some],
-            self.energy_j[some],
-            self.loads_s[some],
+            self.makespan_s[indices],
+            self.energy_j[indices],
+            self.loads_s[indices],
             self.requests_per_s,
             changes,
         )

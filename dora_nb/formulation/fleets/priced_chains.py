@@ -296,7 +296,7 @@ class Cheapest:
         self.to_front = np.full((deepest + 1, layers + 1), np.inf)
         self.to_front[min(place + 1, deepest) :, 0] = 0.0
         self.came = np.full((deepest + 1, layers + 1), -1)
-        self.ends = [np.searchsorted(some.stop, np.arange(layers + 2)) for some in ways]
+        self.ends = [np.searchsorted(own.stop, np.arange(layers + 2)) for own in ways]
         for stop in range(1, layers + 1):
             for behind in range(deepest + 1):
                 begin, end = self.ends[behind][stop], self.ends[behind][stop + 1]
@@ -313,12 +313,12 @@ class Cheapest:
         times, deepest = self.pipelines.times, self.pipelines.deepest
         stop, behind, picked, seconds = self.to_front.shape[1] - 1, 0, [], []
         while stop:
-            some, at = self.ways[behind], int(self.came[behind, stop])
-            end = some.begin[at + 1] if at + 1 < len(some.begin) else len(some.group)
-            way = some.begin[at] + int(self.costs[behind][some.begin[at] : end].argmin())
-            picked.append((int(some.first[at]), stop, int(some.group[way])))
-            seconds.append(some.seconds[way])
-            stop, behind = int(some.first[at]), min(behind + 1, deepest)
+            ways, at = self.ways[behind], int(self.came[behind, stop])
+            end = ways.begin[at + 1] if at + 1 < len(ways.begin) else len(ways.group)
+            way = ways.begin[at] + int(self.costs[behind][ways.begin[at] : end].argmin())
+            picked.append((int(ways.first[at]), stop, int(ways.group[way])))
+            seconds.append(ways.seconds[way])
+            stop, behind = int(ways.first[at]), min(behind + 1, deepest)
         groups, firsts = [group for _, _, group in picked], [first for first, _, _ in picked]
         used = np.asarray(times.used[groups].sum(axis=0), dtype=np.int64)
         return Chain(used, tuple(reversed(picked)), np.array(seconds), times.directions * times.hop_s[firsts])
@@ -329,10 +329,8 @@ class Cheapest:
         layers = self.to_front.shape[1] - 1
         from_back = np.full((deepest + 1, layers + 1), np.inf)
         from_back[0, layers] = 0.0
-        order = [np.argsort(some.first, kind="stable") for some in self.ways]
-        ends = [
-            np.searchsorted(some.first[by], np.arange(layers + 2)) for some, by in zip(self.ways, order, strict=True)
-        ]
+        order = [np.argsort(own.first, kind="stable") for own in self.ways]
+        ends = [np.searchsorted(own.first[by], np.arange(layers + 2)) for own, by in zip(self.ways, order, strict=True)]
         for first in range(layers - 1, -1, -1):
             for behind in range(deepest + 1):
                 which = order[behind][ends[behind][first] : ends[behind][first + 1]]

@@ -168,15 +168,15 @@ class Annealing:
         for stage, kept_kinds in enumerate(self.kinds):
             missing = len(self.times.groups[start[stage][2]].devices) - len(kept_kinds)
             self.kinds[stage] = tuple(sorted((*kept_kinds, *(idle.pop(0) for _ in range(min(missing, len(idle)))))))
-        used = [stage for stage, some in enumerate(self.kinds) if some]
+        used = [stage for stage, kinds in enumerate(self.kinds) if kinds]
         self.cuts = [0, *(start[stage][1] for stage in used[:-1]), self.layers]
         self.kinds = [self.kinds[stage] for stage in used]
         self.stages = len(used)
 
     def _value(self, cuts: Sequence[int], kinds: Sequence[tuple[int, ...]], most: float) -> float:
         seconds = [
-            float(self.times.seconds[self._group_of[some], self._ranges[cuts[stage]][cuts[stage + 1]]])
-            for stage, some in enumerate(kinds)
+            float(self.times.seconds[self._group_of[own], self._ranges[cuts[stage]][cuts[stage + 1]]])
+            for stage, own in enumerate(kinds)
         ]
         return self.figure(seconds, [self._hop_s[cut] for cut in cuts[1:]], most)
 

@@ -40,8 +40,8 @@ def packed_chains(cheapest: Cheapest, count: int) -> list[Stages]:
             if (stop, behind) in found:
                 here = _best(found.pop((stop, behind)))
                 kept[stop, behind] = here
-                for first, some in _ahead(cheapest, here, stop, behind) if stop else ():
-                    found.setdefault((first, min(behind + 1, deepest)), []).append(some)
+                for first, further in _ahead(cheapest, here, stop, behind) if stop else ():
+                    found.setdefault((first, min(behind + 1, deepest)), []).append(further)
     ends = [
         (float(cost), behind, place)
         for behind in range(deepest + 1)

@@ -118,8 +118,8 @@ class ClassBound:
         pipelines, times = self.pipelines, self.pipelines.times
         rows = ClassRows(pipelines, makespan_s, left.plans)
         ways = tuple(
-            some.take(times, (some.seconds <= most) & (some.seconds >= least))
-            for some, most, least in zip(left.ways, rows.most_s, rows.least_s, strict=True)
+            stage_ways.take(times, (stage_ways.seconds <= most) & (stage_ways.seconds >= least))
+            for stage_ways, most, least in zip(left.ways, rows.most_s, rows.least_s, strict=True)
         )
         narrow = (
             max(

@@ -91,7 +91,7 @@ class Descent:
 
     def _best(self, places: Sequence[Places], cuts: Sequence[int]) -> _State:
         """The best of some distributions of devices with the cuts moved in every way."""
-        groups = np.array([[self._group_of[each] for each in some[:-1]] for some in places])
+        groups = np.array([[self._group_of[each] for each in own[:-1]] for own in places])
         moved = np.array([cuts]).repeat(len(self._moves), axis=0)
         moved[:, 1:-1] += self._moves
         moved = moved[(np.diff(moved, axis=1) > 0).all(axis=1)]
@@ -119,7 +119,7 @@ class Descent:
     def _kicked(self, places: Places) -> Places:
         """With a few devices in each other's place."""
         for _ in range(KICKED):
-            held = [place for place, some in enumerate(places) if some]
+            held = [place for place, own in enumerate(places) if own]
             if len(held) > 1:
                 one, other = self._random.sample(held, 2)
                 mine, theirs = self._random.choice(places[one]), self._random.choice(places[other])
