@@ -19,7 +19,17 @@ Cuts = int | NDArray[np.int64]
 
 
 class ReplicaBytes(NamedTuple):
-    """Bytes that a replica needs: for each sample of a micro-batch, and in any case."""
+    """Bytes that a replica needs: for each sample of a micro-batch, and in any case.
+
+    Attributes
+    ----------
+    per_sample
+        For each sample of a micro-batch.
+    parameters
+        For parameters, their gradients and optimizer state.
+    fixed
+        For the rest that does not grow with samples.
+    """
 
     per_sample: Floats
     parameters: Floats

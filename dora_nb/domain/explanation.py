@@ -164,6 +164,8 @@ class Alternative(Record):
         The best plan without them; None where there is none.
     reason
         Why there is none, or why it is the best plan itself.
+    objective, objective_unit
+        What plans are compared by, and its unit.
     loss
         By how much its figure is above the best plan's, in the objective's unit; None without a plan.
     """

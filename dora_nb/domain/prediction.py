@@ -8,7 +8,19 @@ from dora_nb.domain.transfer import ScheduledTransfer
 
 
 class DevicePrediction(Record):
-    """What one participating device is predicted to do in one iteration or batch."""
+    """What one participating device is predicted to do in one iteration or batch.
+
+    Attributes
+    ----------
+    device
+        Its id.
+    busy_s
+        Seconds in which it computes.
+    memory_bytes, usable_memory_bytes
+        Bytes that it needs, and that it has for this.
+    energy_j
+        Joules, idling included.
+    """
 
     device: str
     busy_s: float

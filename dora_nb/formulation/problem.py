@@ -32,6 +32,10 @@ class Problem:
 
     Attributes
     ----------
+    workload, cluster, table
+        What is computed on what, and how long every layer takes there.
+    space, fleet
+        The plans to consider, and the devices by type.
     idle_all_w
         Idle draw of the whole cluster where every device counts, None where only the plan's devices do.
     terms

@@ -20,7 +20,17 @@ from dora_nb.planning.why_not import why_infeasible
 
 @dataclass(frozen=True)
 class Answer:
-    """A question with the best plan for it and what is proven: for the question, and for its tie-break."""
+    """A question with the best plan for it and what is proven: for the question, and for its tie-break.
+
+    Attributes
+    ----------
+    question, plan
+        What was asked, and the best plan for it.
+    bound
+        No plan is better at the question.
+    tie_bound
+        No equally good plan is better at the question's second figure; None: not proven.
+    """
 
     question: Asked
     plan: Plan

@@ -42,7 +42,23 @@ _GOOD_DELTA = 0.01
 
 @dataclass
 class Hunt:
-    """The steps of :func:`~dora_nb.planning.plan.plan`, in the order they are taken."""
+    """The steps of :func:`~dora_nb.planning.plan.plan`, in the order they are taken.
+
+    Attributes
+    ----------
+    question, gap
+        What is asked, and the relative gap that is good enough.
+    deadline, say
+        When to stop, and whom to tell about each step.
+    most_plans
+        Plans that are shown at most.
+    monolithic
+        Whether the joint program is solved as it stands.
+    on_event
+        Told about a solver's incumbents and bounds.
+    started
+        When the hunt began, in seconds of the monotonic clock.
+    """
 
     question: Question
     gap: float

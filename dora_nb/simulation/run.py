@@ -137,7 +137,33 @@ def simulate(
 
 @dataclass
 class Run:
-    """A simulated run under way: what happened so far, and the state of things; see :func:`simulate`."""
+    """A simulated run under way: what happened so far, and the state of things; see :func:`simulate`.
+
+    Attributes
+    ----------
+    workload, world, controller, qoe
+        What is done where, who chooses the plans, and what is to be kept.
+    horizon_s, every_s
+        How long it goes on, and how far apart steps are asked for; 0: each as the one before ends.
+    residency
+        Plans whose parameters are in place.
+    plan
+        The one that runs.
+    table, sharing
+        Compute times without any influence, and how transfers share the network.
+    battery_j
+        Joules of batteries at the start.
+    now_s
+        The time.
+    steps, lost, changes, waits
+        What happened so far.
+    asked_s
+        When steps were asked for.
+    dynamic_j, participating_idle_j
+        Joules above idling, and of the running plans' devices idling.
+    events
+        Events of the simulator.
+    """
 
     workload: Workload
     world: World

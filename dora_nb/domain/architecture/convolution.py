@@ -15,8 +15,18 @@ from dora_nb.errors import InputError
 class ResNetArchitecture(Record):
     """Bottleneck ResNet classifier. Layers: ``stem``, ``stage1.block0`` ..., ``head`` (pooling and classifier).
 
-    ``widths`` are the output widths of the stages; a bottleneck is a quarter as wide inside. The first block of every
-    stage but the first halves the image in its 3 x 3 convolution.
+    The first block of every stage but the first halves the image in its 3 x 3 convolution.
+
+    Attributes
+    ----------
+    depths, widths
+        Blocks, and output width, of every stage; a bottleneck is a quarter as wide inside.
+    stem_width
+        Channels behind the first convolution.
+    image_px
+        Side of the square image the model was published for.
+    classes
+        Of images.
     """
 
     family: Literal["resnet"] = "resnet"
@@ -124,11 +134,20 @@ def _bottleneck(name: str, channels: int, width: int, side: int, stride: int) ->
 class MobileNetArchitecture(Record):
     """MobileNetV2 classifier. Layers: ``stem``, ``block.0`` ... (inverted residuals), ``head``.
 
-    ``stages`` holds (expansion, output width, repeats, stride) as in Table 2 of the MobileNetV2 paper.
-
     An inverted residual is of class ``depthwise``: its depthwise convolution has a small part of the operations, but
     it and the wide tensors around it decide the time. A device's ``depthwise`` rate is therefore one over all
     operations of such blocks, their 1 x 1 convolutions included.
+
+    Attributes
+    ----------
+    stem_width, head_width
+        Channels behind the first convolution, and in front of the classifier.
+    stages
+        (Expansion, output width, repeats, stride) of each, as in Table 2 of the MobileNetV2 paper.
+    image_px
+        Side of the square image the model was published for.
+    classes
+        Of images.
     """
 
     family: Literal["mobilenet"] = "mobilenet"

@@ -22,6 +22,21 @@ class DecoderArchitecture(Record):
     """Decoder-only language model: embedding, pre-norm blocks with rotary grouped-query attention and SwiGLU, head.
 
     Layers: ``embedding``, ``block.0`` ..., ``head`` (final norm and vocabulary projection).
+
+    Attributes
+    ----------
+    hidden, ffn
+        Width of the blocks, and inside their feed-forward part.
+    blocks
+        Transformer blocks.
+    heads, kv_heads, head_dim
+        Heads of queries, heads of keys and values, and the width of each.
+    vocabulary
+        Tokens that there are.
+    tied_embeddings
+        Whether the head uses the table of embeddings.
+    qkv_bias, qk_norm
+        Whether queries, keys and values have biases, and queries and keys a norm.
     """
 
     family: Literal["decoder"] = "decoder"

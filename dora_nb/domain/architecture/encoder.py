@@ -27,6 +27,17 @@ class EncoderArchitecture(Record):
 
     Layers: ``embedding`` (token, position and segment tables, norm), ``block.0`` ..., ``head`` (dense, norm,
     vocabulary projection tied to the token table, bias).
+
+    Attributes
+    ----------
+    hidden, ffn
+        Width of the blocks, and inside their feed-forward part.
+    blocks, heads
+        Transformer blocks, and attention heads of each.
+    vocabulary, positions, segments
+        Rows of the three tables.
+    tied_embeddings
+        Whether the head uses the table of tokens.
     """
 
     family: Literal["encoder"] = "encoder"
@@ -113,6 +124,17 @@ class VisionTransformerArchitecture(Record):
     """ViT classifier. Layers: ``embedding`` (patches, class token, positions), ``block.0`` ..., ``head``.
 
     The position table has one row per token of the image size in use, as if the network were made for that size.
+
+    Attributes
+    ----------
+    hidden, ffn
+        Width of the blocks, and inside their feed-forward part.
+    blocks, heads
+        Transformer blocks, and attention heads of each.
+    patch_px, image_px
+        Sides of a patch, and of the square image the model was published for.
+    classes
+        Of images.
     """
 
     family: Literal["vit"] = "vit"

@@ -154,6 +154,8 @@ class Pipelines:
         A stage with r stages behind it holds ``1 + depth x r`` micro-batches.
     trains
         Whether there are backward passes.
+    in_flight
+        Micro-batches held with 0, 1, 2, ... stages behind, as long as that changes.
     """
 
     times: GroupTimes

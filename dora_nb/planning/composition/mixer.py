@@ -65,7 +65,17 @@ class Choice:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What no composition can fall below: over all conditions, and in each; and among which plans."""
+    """What no composition can fall below: over all conditions, and in each; and among which plans.
+
+    Attributes
+    ----------
+    expected
+        Of the objective over all conditions.
+    by_condition
+        Of the objective in each condition. Shape (conditions,).
+    among
+        The plans that the bounds hold for, in words.
+    """
 
     expected: float
     by_condition: Floats
@@ -74,7 +84,19 @@ class Bounds:
 
 @dataclass
 class Mixer:
-    """Chooses among the plans of a palette, and says how good the choice is."""
+    """Chooses among the plans of a palette, and says how good the choice is.
+
+    Attributes
+    ----------
+    palette, promise
+        Plans with their figures, and what is asked.
+    most_plans, window
+        Resident plans at most, and requests of a window.
+    gap
+        Relative gap that is good enough.
+    solver, deadline, say
+        Who solves the programs, until when, and who is told about each step.
+    """
 
     palette: Palette
     promise: Promise
