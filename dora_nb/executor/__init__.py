@@ -3,7 +3,7 @@
 - the calls: ``launch``, ``serving``, ``compare``
 - a run: ``course``, ``rehearsal``, ``predict``, ``session``, ``conduct``, ``run``, ``recording``, ``reference``,
   ``latencies``
-- workers: ``pool``, ``worker``, ``control``, ``system``, ``threads``
+- workers: ``pool``, ``fork_server``, ``worker``, ``control``, ``system``, ``threads``
 - what one device does: ``device``
 - one machine as if it were many: ``emulation``, ``transit``
 - what is computed: ``tasks``, ``networks``
