@@ -21,6 +21,10 @@ class RunningWindow:
     qoe, window_s, every_s
         What is kept on the mean of every window, how long one is, and how often steps are asked for (0: one follows the
         other).
+    index, steps
+        Which window it is, and how many steps ended in it.
+    latency_s, energy_j
+        Of these steps together.
     """
 
     qoe: QoE

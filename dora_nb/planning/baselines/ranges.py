@@ -25,6 +25,8 @@ class Ranges:
 
     Attributes
     ----------
+    problem
+        What is planned.
     start
         Where pipelines start.
     """

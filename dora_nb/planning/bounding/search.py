@@ -52,6 +52,10 @@ class Search:
 
     Attributes
     ----------
+    problem, columns
+        What is planned, from which columns.
+    targets
+        What is sought; answers and bounds are kept there.
     most_labels
         Cap on labels kept per micro-batch size and number of stages.
     deadline
@@ -65,6 +69,8 @@ class Search:
         with the lowest bounds, which are mostly short beginnings and leave the best bounds behind.
     partitions
         What became of complete ones; the bounds in ``targets`` do not cover its open plans.
+    report
+        What was done so far.
     """
 
     problem: Problem

@@ -59,6 +59,8 @@ class Generator:
         For planning.
     solve
         Solves a program with the solver asked for.
+    deadline, say
+        When to stop, and whom to tell about each step.
     """
 
     palette: Palette

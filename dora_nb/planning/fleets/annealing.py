@@ -116,6 +116,8 @@ class Annealing:
         equally many layers a stage, the fastest devices spread evenly.
     hot
         Temperature at the start, as a part of the figure.
+    best
+        The best partition met so far.
     """
 
     times: GroupTimes

@@ -68,6 +68,8 @@ class ClassBound:
         Chains that were met, from which later classes start.
     left
         The class that could not be refuted last, at its dearest: where good plans may lie.
+    looked_at
+        How many classes were.
     """
 
     pipelines: Pipelines
