@@ -27,6 +27,7 @@ from dora_nb.planning.bounding.targets import Targets
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.fleets.large import check_large, check_no_shards, is_large
 from dora_nb.planning.fleets.stream import fastest_large_stream
+from dora_nb.planning.plan import check_effort
 from dora_nb.planning.scheduling import predicted
 from dora_nb.planning.settle import settle_all
 from dora_nb.units import format_seconds
@@ -112,10 +113,7 @@ def fastest_stream(
     """
     if workload.mode != "stream":
         raise InputError("mode", workload.mode, "stream")
-    if not 0 < gap < 1:
-        raise InputError("gap", gap, "above 0 and below 1")
-    if not time_limit_s > 0:
-        raise InputError("time_limit_s", time_limit_s, "more than 0 seconds")
+    check_effort(gap, time_limit_s, "auto")
     check_ends(workload, cluster)
     deadline = Deadline(time.monotonic() + time_limit_s)
     unhurried = Problem.of(workload, cluster, "participating", table=table, space=space)

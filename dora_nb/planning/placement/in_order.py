@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -14,6 +13,7 @@ from dora_nb.domain.qoe import ROUNDING
 from dora_nb.errors import InfeasibleError, InputError
 from dora_nb.formulation.placement.downsets import Downsets, Units, all_downsets, order_downsets
 from dora_nb.formulation.placement.stage_table import StageTable
+from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.placement.device_states import MOST_STATES, States
 from dora_nb.planning.placement.downset_search import DownsetSearch, Step, possible_downsets
 from dora_nb.planning.placement.found import Found
@@ -29,7 +29,7 @@ _ROUNDS_OF_WEIGHTS = 12
 _GUESSES = (1.001, 1.01, 1.05, 1.25, 2.0, 8.0, np.inf)
 
 
-def place_in_order(problem: MeasuredProblem, deadline: float, say: Callable[[str], None]) -> Found:
+def place_in_order(problem: MeasuredProblem, deadline: Deadline, say: Callable[[str], None]) -> Found:
     """The best stages that follow one another.
 
     Parameters
@@ -37,7 +37,7 @@ def place_in_order(problem: MeasuredProblem, deadline: float, say: Callable[[str
     problem
         What to place.
     deadline
-        Moment of ``time.monotonic``, after which the best so far is returned.
+        When the best so far is returned.
     say
         Told about each step.
 
@@ -80,7 +80,7 @@ def _check_size(problem: MeasuredProblem, units: Units) -> None:
 def place_along_orders(problem: MeasuredProblem) -> tuple[PlacedStage, ...] | None:
     """Stages that follow one another along a few orders of the layers, as a start for others; None: none fit."""
     units = Units.of(problem)
-    steps = _InOrder(problem, units, np.inf, lambda _: None)
+    steps = _InOrder(problem, units, Deadline(), lambda _: None)
     most = MOST_STATES // States.number(problem)
     orders = order_downsets(units, device_seconds(problem, units).min(axis=0), most)
     _, chain, search = steps.solve(orders, steps.simple_bound(), np.inf)
@@ -90,7 +90,7 @@ def place_along_orders(problem: MeasuredProblem) -> tuple[PlacedStage, ...] | No
 class _InOrder:
     """The steps of finding stages that follow one another, in the order they are taken."""
 
-    def __init__(self, problem: MeasuredProblem, units: Units, deadline: float, say: Callable[[str], None]) -> None:
+    def __init__(self, problem: MeasuredProblem, units: Units, deadline: Deadline, say: Callable[[str], None]) -> None:
         self.problem, self.units, self.deadline, self.say = problem, units, deadline, say
         self.objective = problem.execution.objective
         self.work: WorkBound = work_bound(problem, units)
@@ -178,7 +178,7 @@ class _InOrder:
             if not news:
                 better, better_steps = search.run(value, self.objective, sure=True)
                 return (better, better_steps) if better_steps else (value, steps)
-            if time.monotonic() > self.deadline:
+            if self.deadline.passed:
                 return value, steps
 
     def _share_media(self, search: DownsetSearch, below: float) -> tuple[float, list[Step]]:
@@ -192,7 +192,7 @@ class _InOrder:
         low, _ = search.run(below, "period")
         best, steps = below, list[Step]()
         undecided, limit = low, np.inf
-        while undecided < best * (1 - ROUNDING) and (not steps or time.monotonic() < self.deadline):
+        while undecided < best * (1 - ROUNDING) and (not steps or not self.deadline.passed):
             proven, value, chain = self._within(search, limit, best)
             if chain and value < best:
                 best, steps = value, chain

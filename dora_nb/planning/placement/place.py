@@ -9,11 +9,13 @@ from dora_nb.costs.placement import evaluate_placement
 from dora_nb.domain.placement import Evaluation, Placement
 from dora_nb.domain.problem import MeasuredProblem
 from dora_nb.domain.qoe import ROUNDING
-from dora_nb.errors import InputError, ObjectiveMismatchError
+from dora_nb.errors import ObjectiveMismatchError
+from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.placement.found import Found
 from dora_nb.planning.placement.in_order import place_in_order
 from dora_nb.planning.placement.rearrange import place_anywhere
-from dora_nb.solvers import SolverChoice, SolverOptions
+from dora_nb.planning.plan import check_effort
+from dora_nb.solvers import SolverChoice
 
 Progress = Callable[[str], None]
 
@@ -57,12 +59,13 @@ def place(
         If no placement keeps the memory limits.
     """
     started = time.monotonic()
-    _check_effort(gap, time_limit_s, solver)
+    check_effort(gap, time_limit_s, solver)
+    deadline = Deadline(started + time_limit_s)
     say = on_progress or (lambda _: None)
     if problem.execution.stages == "any":
-        found = place_anywhere(problem, gap, started + time_limit_s, solver, say)
+        found = place_anywhere(problem, gap, deadline, solver, say)
     else:
-        found = place_in_order(problem, started + time_limit_s, say)
+        found = place_in_order(problem, deadline, say)
     evaluation = evaluate_placement(problem, found.stages)
     _compare(problem, found, evaluation)
     value = evaluation.value_s
@@ -82,14 +85,6 @@ def place(
         method=found.method,
         wall_s=time.monotonic() - started,
     )
-
-
-def _check_effort(gap: float, time_limit_s: float, solver: SolverChoice) -> None:
-    if not 0 < gap < 1:
-        raise InputError("gap", gap, "above 0 and below 1")
-    if not time_limit_s > 0:
-        raise InputError("time_limit_s", time_limit_s, "more than 0 seconds")
-    SolverOptions.of(solver)
 
 
 def _compare(problem: MeasuredProblem, found: Found, evaluation: Evaluation) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +14,7 @@ from dora_nb.domain.problem import MeasuredProblem
 from dora_nb.errors import InfeasibleError
 from dora_nb.formulation.placement.downsets import Units
 from dora_nb.formulation.placement.program import Assignment, assignment_model
+from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.placement.device_states import MOST_STATES, States
 from dora_nb.planning.placement.found import Found
 from dora_nb.planning.placement.in_order import place_along_orders
@@ -33,7 +33,9 @@ _RUNS = ((50, 0.25), (50, 0.25), (1000, 0.5))
 _MOST_VARIABLES = 60_000
 
 
-def place_anywhere(problem: MeasuredProblem, gap: float, deadline: float, solver: SolverChoice, say: Progress) -> Found:
+def place_anywhere(
+    problem: MeasuredProblem, gap: float, deadline: Deadline, solver: SolverChoice, say: Progress
+) -> Found:
     """The best assignment of groups of layers to devices.
 
     Parameters
@@ -43,7 +45,7 @@ def place_anywhere(problem: MeasuredProblem, gap: float, deadline: float, solver
     gap
         Relative gap that is good enough.
     deadline
-        When to stop, in seconds of the monotonic clock.
+        When to stop.
     solver, say
         Who solves the programs, and who is told about each step.
 
@@ -85,9 +87,12 @@ def place_anywhere(problem: MeasuredProblem, gap: float, deadline: float, solver
     return Found(stages, value, min(bound, value), scope, method, stopped)
 
 
-def _prove(assignment: Assignment, value: float, gap: float, deadline: float, solver: SolverChoice) -> solvers.Outcome:
+def _prove(
+    assignment: Assignment, value: float, gap: float, deadline: Deadline, solver: SolverChoice
+) -> solvers.Outcome:
     model = assignment_model(assignment, value * (1 - gap))
-    options = solvers.Options(time_limit_s=max(deadline - time.monotonic(), 0.1), mip_gap=gap, seed=1)
+    left_s = deadline.remaining_s
+    options = solvers.Options(time_limit_s=None if left_s is None else max(left_s, 0.1), mip_gap=gap, seed=1)
     return solvers.solve(model, options, solver=solver)
 
 
@@ -107,7 +112,7 @@ def _stages(
 # ---------------------------------------------------------------------- local search
 
 
-def _search(problem: MeasuredProblem, assignment: Assignment, deadline: float) -> list[int] | None:
+def _search(problem: MeasuredProblem, assignment: Assignment, deadline: Deadline) -> list[int] | None:
     """The best assignment that changing one or two units at a time leads to, from several starts."""
     best, value = None, np.inf
     for start in _starts(problem, assignment):
@@ -235,7 +240,9 @@ class _Loads:
         self.on[device].append(unit)
 
 
-def _improve(loads: _Loads, dice: random.Random, length: int, share: float, deadline: float) -> tuple[float, list[int]]:
+def _improve(
+    loads: _Loads, dice: random.Random, length: int, share: float, deadline: Deadline
+) -> tuple[float, list[int]]:
     """Late acceptance: a change is kept if it is no worse than what was some changes ago (Burke and Bykov, 2017)."""
     count, devices = len(loads.homes), len(loads.busy)
     best, homes = (max(loads.loads()) if loads.fits else np.inf), list(loads.homes)
@@ -245,7 +252,7 @@ def _improve(loads: _Loads, dice: random.Random, length: int, share: float, dead
     current = _cost(loads)
     memory = [current] * length
     for turn in range(int(tries * share)):
-        if turn % 256 == 0 and time.monotonic() > deadline:
+        if turn % 256 == 0 and deadline.passed:
             break
         every = loads.loads()
         worst = every.index(max(every)) if dice.random() < 0.5 else dice.randrange(devices)
