@@ -37,3 +37,8 @@ class Deadline:
     def remaining_s(self) -> float | None:
         """Seconds left, 0 or more; None without a limit."""
         return None if math.isinf(self.at_s) else max(self.at_s - time.monotonic(), 0.0)
+
+    def grant_s(self, least_s: float) -> float | None:
+        """Seconds for one more step: those left, but so many at least; None without a limit."""
+        left_s = self.remaining_s
+        return None if left_s is None else max(left_s, least_s)

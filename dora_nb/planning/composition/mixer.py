@@ -140,8 +140,7 @@ class Mixer:
         if not mixture.residents.plans:
             return math.inf, []
         model = mixing_model(mixture, self.promise, most_plans=self.most_plans, window=self.window)
-        seconds = deadline.remaining_s
-        outcome = self.solve(model, None if seconds is None else max(seconds, LEAST_MIXING_S))
+        outcome = self.solve(model, deadline.grant_s(LEAST_MIXING_S))
         if outcome.status is solvers.Status.INFEASIBLE:
             return math.inf, []
         used = outcome.values["count"].sum(axis=1) > 0.5 if outcome.status.has_incumbent else np.zeros(0)
@@ -178,9 +177,8 @@ class Mixer:
 
     def _by_program(self, mixture: Mixture) -> Choice | None:
         """The choice of the integer program; its bound and its solver are noted."""
-        seconds = self.deadline.remaining_s
         model = mixing_model(mixture, self.promise, most_plans=self.most_plans, window=self.window)
-        outcome = self.solve(model, None if seconds is None else max(seconds, LEAST_MIXING_S))
+        outcome = self.solve(model, self.deadline.grant_s(LEAST_MIXING_S))
         self.solved_by, self.reason = outcome.solver, outcome.reason
         self.program_bound = max(self.program_bound, outcome.bound or 0.0)
         if not outcome.status.has_incumbent:

@@ -102,10 +102,7 @@ def check_by_program(
         latency_limit_s=latency_limit_s,
         energy_limit_j=energy_limit_j,
     )
-    seconds = deadline.remaining_s
-    options = solvers.Options(
-        time_limit_s=None if seconds is None else max(seconds, LEAST_CHECK_S), mip_gap=AGREEMENT / 10
-    )
+    options = solvers.Options(time_limit_s=deadline.grant_s(LEAST_CHECK_S), mip_gap=AGREEMENT / 10)
     outcome = solvers.solve(program.model, options, solver=solver, cancel=deadline.cancel)
     least = min(bound for _, _, bound in pool)
     if outcome.bound is not None and outcome.bound > least * (1 + AGREEMENT):

@@ -32,6 +32,9 @@ _RUNS = ((50, 0.25), (50, 0.25), (1000, 0.5))
 #: Variables beyond which the program is not asked: its relaxation alone would take longer than anybody waits.
 _MOST_VARIABLES = 60_000
 
+#: Seconds that the program gets even if time is up: what a solver's presolve alone may prove.
+_LEAST_PROOF_S = 0.1
+
 
 def place_anywhere(
     problem: MeasuredProblem, gap: float, deadline: Deadline, solver: SolverChoice, say: Progress
@@ -91,8 +94,7 @@ def _prove(
     assignment: Assignment, value: float, gap: float, deadline: Deadline, solver: SolverChoice
 ) -> solvers.Outcome:
     model = assignment_model(assignment, value * (1 - gap))
-    left_s = deadline.remaining_s
-    options = solvers.Options(time_limit_s=None if left_s is None else max(left_s, 0.1), mip_gap=gap, seed=1)
+    options = solvers.Options(time_limit_s=deadline.grant_s(_LEAST_PROOF_S), mip_gap=gap, seed=1)
     return solvers.solve(model, options, solver=solver)
 
 
