@@ -25,7 +25,7 @@ from dora_nb.executor.measuring.profile import LayerTimes
 from dora_nb.executor.predict import machine_cluster, measured_table, predict, targets_of
 from dora_nb.executor.reference import reference_run
 from dora_nb.executor.tasks.assemble import random_task, task_of
-from dora_nb.executor.tasks.models import build_layers
+from dora_nb.executor.tasks.models import build_layer
 from dora_nb.executor.tasks.scale import scale_down
 
 NEW_TOKENS = 6
@@ -131,7 +131,7 @@ def generating_workload(layers, batch, sequence):
 
 
 def test_a_layer_sees_with_its_cache_what_it_sees_without(lab):
-    block = build_layers(lab.architectures["untied"], torch.float64, 0)[1]
+    block = build_layer(lab.architectures["untied"], 1, torch.float64, 0)
     x = torch.randn(5, 7, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     cache = KeyValueCache(5, 7)
     with torch.no_grad():

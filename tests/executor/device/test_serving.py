@@ -16,7 +16,7 @@ from dora_nb.executor.device.serving import ServedHere, SlotStage, follow, lead
 from dora_nb.executor.networks.chain import built_layers
 from dora_nb.executor.networks.huggingface import sequential
 from dora_nb.executor.tasks.assemble import random_task
-from dora_nb.executor.tasks.models import build_layers
+from dora_nb.executor.tasks.models import build_layer
 from dora_nb.executor.tasks.scale import scale_down
 
 NEW_TOKENS, PROMPT = 6, 7
@@ -128,7 +128,7 @@ def test_hugging_face_decoders_serve(lab, name, attention):
 
 
 def test_a_block_sees_what_it_sees_alone_whoever_is_beside_it(lab):
-    block = build_layers(lab.architectures["untied"], torch.float64, 0)[1]
+    block = build_layer(lab.architectures["untied"], 1, torch.float64, 0)
     x = torch.randn(2, 6, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     cache = KeyValueCache(4, 8)
     with torch.no_grad():
