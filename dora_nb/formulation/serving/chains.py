@@ -7,6 +7,7 @@ left (Held and Karp's, 1962), and chains come in the order of the whole (A*; Har
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import math
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from dora_nb.costs.memory import MemoryModel
 from dora_nb.costs.network import Network
 from dora_nb.costs.serving import Hop, Service, hop_between, least_s, least_share_s, serving_plan
+from dora_nb.costs.serving_limits import ROUNDING, Limited, most_at_once
 from dora_nb.costs.table import CostTable
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
@@ -29,11 +31,12 @@ from dora_nb.domain.workload import Workload
 
 Floats = NDArray[np.float64]
 
-#: What is counted, in this order: of the objective, and what is limited.
-_KEY, _FIRST, _TOKEN, _LATENCY, _GROUP = range(5)
+#: What is counted, in this order: of the objective, what is limited, and what a prompt adds to a round.
+_KEY, _FIRST, _TOKEN, _LATENCY, _GROUP, _JOINER = range(6)
 
-#: A limit is broken by more than this part of it; sums in another order differ by less.
-_ROUNDING = 1e-9
+#: Behind these, where limits bound how many requests are in a group, the seconds between requests by what is busiest
+#: if at most one, two, ... are: one group, or of several the stages and media.
+_COUNTED = 6
 
 
 class Chain(NamedTuple):
@@ -87,18 +90,24 @@ class Chains:
     slots: int
     groups: int
 
-    def in_order(self, most_stages: int | None = None) -> Iterator[tuple[float, Chain | None]]:
+    def in_order(
+        self, most_stages: int | None = None, *, by_capacity: bool = False
+    ) -> Iterator[tuple[float, Chain | None]]:
         """What no chain from here on takes less than, and the next chain; None where none was completed yet.
 
         Parameters
         ----------
         most_stages
             Chains of more are left out; None: as many as there are devices.
+        by_capacity
+            Where the rate is looked for: in the order of the largest rate without limits, of those chains that keep
+            them for one request.
         """
-        ticket = itertools.count()
-        heap: _Heap = []
-        for begun in self._first():
-            self._push(heap, begun, next(ticket))
+        ticket, heap = itertools.count(), list[tuple[float, int, int, _Begun | Chain]]()
+        is_limited = self._is_limited and not by_capacity
+        grow = functools.partial(self._grow, heap, ticket, is_limited)
+        for device in range(len(self.cluster.devices)):
+            grow(self._starts[:, device], 0, 0, device, ())
         while heap:
             least, _, _, top = heapq.heappop(heap)
             if isinstance(top, Chain):
@@ -107,10 +116,13 @@ class Chains:
             yield least, None
             if top.layer < len(self.workload.layers):
                 if most_stages is None or len(top.stages) < most_stages:
-                    for begun in self._next(top):
-                        self._push(heap, begun, next(ticket))
+                    for device in range(len(self.cluster.devices)):
+                        if not top.used >> device & 1:
+                            handed = self._joined(top.taken, self._hops[:, top.last, device, top.layer])
+                            grow(handed, top.layer, top.used, device, top.stages)
             elif (chain := self._chain(top)) is not None:
-                heapq.heappush(heap, (max(chain.least, least), 0, next(ticket), chain))
+                own = 1.0 / chain.service.capacity_per_s if by_capacity else chain.least
+                heapq.heappush(heap, (max(own, least), 0, next(ticket), chain))
 
     def of(self, stages: list[tuple[int, int, str]]) -> Chain | None:
         """The chain with these stages; None if it does not fit in memory, or is sure to break a limit.
@@ -130,33 +142,46 @@ class Chains:
             return None
         return self._chain(_Begun(len(self.workload.layers), used, last, tuple(stages), taken))
 
-    def _push(self, heap: _Heap, begun: _Begun, ticket: int) -> None:
-        """Keep a beginning that may keep the limits; of equally good ones the longest has its turn first."""
-        whole = self._joined(begun.taken, self._left[:, begun.used, begun.last, begun.layer])
-        if np.all(whole <= self._limits):
-            least = float(whole[_KEY])
-            if self.goal.objective == "rate":  # all groups together are as busy as stages and media may be
-                least = max(least, float(whole[_GROUP]) / self.groups)
-            heapq.heappush(heap, (least, -begun.layer, ticket, begun))
+    def _grow(
+        self,
+        heap: _Heap,
+        ticket: Iterator[int],
+        is_limited: bool,
+        taken: Floats,
+        layer: int,
+        used: int,
+        device: int,
+        stages: tuple[tuple[int, int, str], ...],
+    ) -> None:
+        """Keep all beginnings with one stage more that may keep the limits.
 
-    def _first(self) -> Iterator[_Begun]:
-        for device in range(len(self.cluster.devices)):
-            yield from self._grown(self._starts[:, device], 0, 0, device, ())
-
-    def _next(self, begun: _Begun) -> Iterator[_Begun]:
-        for device in range(len(self.cluster.devices)):
-            if not begun.used >> device & 1:
-                handed = self._joined(begun.taken, self._hops[:, begun.last, device, begun.layer])
-                yield from self._grown(handed, begun.layer, begun.used, device, begun.stages)
-
-    def _grown(
-        self, taken: Floats, layer: int, used: int, device: int, stages: tuple[tuple[int, int, str], ...]
-    ) -> Iterator[_Begun]:
+        Of equally good ones the longest has its turn first.
+        """
         used, name = used | 1 << device, self.cluster.device_ids[device]
-        whole = self._joined(taken[:, None], self._stages[:, device, layer])
-        for stop in range(layer + 1, len(self.workload.layers) + 1):
-            if whole[_KEY, stop] < math.inf:
-                yield _Begun(stop, used, device, (*stages, (layer, stop, name)), whole[:, stop])
+        begun = self._joined(taken[:, None], self._stages[:, device, layer])
+        whole = self._joined(begun, self._left[:, used, device])
+        stops = np.flatnonzero((whole[_KEY] < math.inf) & np.all(whole <= self._limits[:, None], axis=0))
+        least = whole[_KEY, stops]
+        if self.goal.objective == "rate":
+            least = self._least_between_s(whole[:, stops], is_limited)
+        for stop, each in zip(stops.tolist(), least.tolist(), strict=True):
+            if each < math.inf:
+                one = _Begun(stop, used, device, (*stages, (layer, stop, name)), begun[:, stop])
+                heapq.heappush(heap, (each, -stop, next(ticket), one))
+
+    def _least_between_s(self, whole: Floats, is_limited: bool) -> Floats:
+        """Seconds between requests at least: all groups together are as busy as stages and media may be.
+
+        Where limits bound how many are in a group at once, with no more of them.
+        """
+        least = np.maximum(whole[_KEY], whole[_GROUP] / self.groups)
+        if not is_limited:
+            return np.asarray(least)
+        joiner_s, token_s = whole[_JOINER], whole[_TOKEN]
+        first_s = np.maximum(whole[_FIRST, :, None], joiner_s[:, None] * np.array(self._at_most))
+        most = most_at_once(self.goal, self.workload.new_tokens, first_s, token_s, joiner_s, between_s=least)
+        busiest = whole[_COUNTED + np.maximum(most, 1) - 1, np.arange(len(most))]
+        return np.where(most > 0, np.maximum(least, busiest), math.inf)
 
     def _chain(self, begun: _Begun) -> Chain | None:
         """A completed chain with what is only known at its end: the way back of tokens, and every medium's load."""
@@ -169,12 +194,13 @@ class Chains:
             (service.alone_s, goal.latency_s),
             (1.0 / service.capacity_per_s, None if rate is None else 1.0 / rate),
         )
-        if any(limit is not None and value > limit * (1 + _ROUNDING) for value, limit in limits):
+        if any(limit is not None and value > limit * (1 + ROUNDING) for value, limit in limits):
             return None
         if goal.objective == "latency":
             return Chain(service.alone_s, plan, service)
         if goal.objective == "rate":
-            return Chain(1.0 / service.capacity_per_s, plan, service)
+            between_s = Limited(service, goal).least_between_s() if self._is_limited else 1.0 / service.capacity_per_s
+            return Chain(between_s, plan, service) if between_s < math.inf else None
         end = self._joined(begun.taken, self._ends[:, begun.last])
         return Chain(float(end[_KEY]) + self._sent_j(service.back), plan, service)
 
@@ -185,7 +211,25 @@ class Chains:
         goal = self.goal
         group_s = None if goal.requests_per_s is None else self.groups / goal.requests_per_s
         limits = (None, goal.first_token_s, goal.token_s, goal.latency_s, group_s)
-        return np.array([math.inf if each is None else each * (1 + _ROUNDING) for each in limits])
+        most = np.full(self._counted, math.inf)
+        most[: len(limits)] = [math.inf if each is None else each * (1 + ROUNDING) for each in limits]
+        return most
+
+    @cached_property
+    def _is_limited(self) -> bool:
+        """Whether limits bound how many requests are in a group, and with that the rate that is looked for."""
+        goal = self.goal
+        limits = (goal.first_token_s, goal.token_s, goal.latency_s)
+        return goal.objective == "rate" and any(each is not None for each in limits)
+
+    @cached_property
+    def _at_most(self) -> range:
+        """Requests in a group that limits may bound them by."""
+        return range(1, self.slots + 1) if self._is_limited else range(0)
+
+    @cached_property
+    def _counted(self) -> int:
+        return _COUNTED + len(self._at_most)
 
     @cached_property
     def together(self) -> int:
@@ -197,13 +241,15 @@ class Chains:
         goal = self.goal
         if goal.requests_per_s is None or goal.latency_s is None:
             return self.slots
-        return min(self.slots, math.floor(goal.latency_s * goal.requests_per_s * (1 + _ROUNDING)) + 1)
+        return min(self.slots, math.floor(goal.latency_s * goal.requests_per_s * (1 + ROUNDING)) + 1)
 
     def _joined(self, one: Floats, other: Floats) -> Floats:
         """Taken by both; rates are limited by what is busiest."""
         both = one + other
         if self.goal.objective == "rate":
             both[_KEY] = np.maximum(one[_KEY], other[_KEY])
+            if self.groups > 1:
+                both[_COUNTED:] = np.maximum(one[_COUNTED:], other[_COUNTED:])
         return np.asarray(both)
 
     def _of_hop(self, hop: Hop) -> list[float]:
@@ -213,7 +259,9 @@ class Chains:
         first_s, token_s = hop.alone_s(1, 0), hop.alone_s(0, 1) if further else 0.0
         held_s, latency_s = size * hop.slowest_s_per_byte, first_s + further * token_s
         key = {"latency": latency_s, "rate": held_s, "energy": self._sent_j(hop)}[self.goal.objective]
-        return [key, first_s, token_s, latency_s, held_s + tokens * hop.latency_s / self.slots]
+        group_s, joiner_s = held_s + tokens * hop.latency_s / self.slots, hop.prompt_bytes * hop.slowest_s_per_byte
+        busiest = [held_s + further * hop.latency_s / each * (self.groups == 1) for each in self._at_most]
+        return [key, first_s, token_s, latency_s, group_s, joiner_s, *busiest]
 
     def _sent_j(self, hop: Hop) -> float:
         return hop.size_bytes(1, self.workload.decode_steps) * hop.energy_j_per_byte
@@ -229,8 +277,8 @@ class Chains:
         for name in self.cluster.device_ids:
             hop = hop_between(self._network, self.workload.source, name, self.workload.input_bytes, 0.0)
             key, first_s, *_ = self._of_hop(hop)
-            rows.append([first_s if goal.objective == "latency" else key, first_s, 0.0, first_s, 0.0])
-        starts = np.array(rows).T
+            rows.append([first_s if goal.objective == "latency" else key, first_s, 0.0, first_s, 0.0, 0.0])
+        starts = self._without_groups(rows)
         if goal.objective == "energy" and goal.energy_accounting == "all-on":
             assert goal.requests_per_s is not None, "joules of a request depend on how often one arrives"
             starts[_KEY] += sum(each.idle_w for each in self.cluster.devices) / goal.requests_per_s
@@ -243,14 +291,20 @@ class Chains:
         for name in self.cluster.device_ids:
             hop = hop_between(self._network, name, self.workload.sink, size, 0.0)
             key, sent_s, *_ = self._of_hop(hop)
-            rows.append([sent_s if self.goal.objective == "latency" else key, 0.0, 0.0, sent_s, 0.0])
-        return np.array(rows).T
+            rows.append([sent_s if self.goal.objective == "latency" else key, 0.0, 0.0, sent_s, 0.0, 0.0])
+        return self._without_groups(rows)
+
+    def _without_groups(self, rows: list[list[float]]) -> Floats:
+        """What is counted of ways that no group waits for, by device; media are counted by the objective."""
+        taken = np.zeros((self._counted, len(rows)))
+        taken[:_COUNTED] = np.array(rows).T
+        return taken
 
     @cached_property
     def _hops(self) -> Floats:
         """What a hand-over takes, from device to device at every cut: shape (counted, devices, devices, layers + 1)."""
         names, layers = self.cluster.device_ids, len(self.workload.layers)
-        taken = np.zeros((5, len(names), len(names), layers + 1))
+        taken = np.zeros((self._counted, len(names), len(names), layers + 1))
         for (a, one), (b, other) in itertools.permutations(enumerate(names), 2):
             for cut in range(1, layers):
                 size, token = self.workload.cut_bytes(cut), self.workload.token_bytes(cut)
@@ -268,10 +322,12 @@ class Chains:
         busy_s = least_share_s(prompt_s) + further * least_share_s(token_s)
         latency_s = first_s + further * each_s
         key = {"latency": latency_s, "rate": busy_s, "energy": self._joules(busy_s)}[goal.objective]
-        taken = np.array([key, first_s, each_s, latency_s, busy_s])
+        at_most = [slice(0, each + 1) for each in self._at_most]
+        busiest = [least_share_s(prompt_s[..., n]) + further * least_share_s(token_s[..., n]) for n in at_most]
+        taken = np.array([key, first_s, each_s, latency_s, busy_s, least_share_s(prompt_s), *busiest])
         possible = self._fits
         if goal.requests_per_s is not None:
-            possible = possible & (busy_s * goal.requests_per_s <= 1 + _ROUNDING)
+            possible = possible & (busy_s * goal.requests_per_s <= 1 + ROUNDING)
         return np.where(possible, taken, math.inf)
 
     def _joules(self, busy_s: Floats) -> Floats:
@@ -304,10 +360,10 @@ class Chains:
     def _left(self) -> Floats:
         """The least that is still to be taken: shape (counted, sets of used devices, last device, layers + 1)."""
         devices, layers = len(self.cluster.devices), len(self.workload.layers)
-        left = np.full((5, 1 << devices, devices, layers + 1), math.inf)
+        left = np.full((self._counted, 1 << devices, devices, layers + 1), math.inf)
         left[:, :, :, layers] = self._ends[:, None, :]
         for used in range((1 << devices) - 2, 0, -1):
-            following = np.full((5, devices, layers + 1), math.inf)
+            following = np.full((self._counted, devices, layers + 1), math.inf)
             for device in (each for each in range(devices) if not used >> each & 1):
                 rest = left[:, used | 1 << device, device]
                 whole = self._joined(self._stages[:, device], rest[:, None, :])

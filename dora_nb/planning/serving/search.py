@@ -22,6 +22,9 @@ Progress = Callable[[str], None]
 #: The largest rate that a plan keeps is found to one part in 2 to the power of this many halvings of its capacity.
 _HALVINGS = 7
 
+#: Where the rate is looked for, the part of the time that is given to the bound before any plan is played.
+_BOUND_PART = 0.3
+
 #: Where the rate is looked for, so many requests a slot are played at least: the first ones fill the slots.
 _REQUESTS_PER_SLOT = 4
 
@@ -70,8 +73,7 @@ class Search:
         self.found: Found | None = None
         self.bound = math.inf  # of all chains, in what is minimised
         self.is_over = False
-        self._least_of_all = 0.0  # known of all chains before they come in order
-        self._first_least = math.inf
+        self._first_least = math.inf  # of the first chain that came
         self._seen: set[tuple[Plan, int]] = set()  # with the wave
         self._enough: dict[tuple[object, int], int] = {}  # slots, by stages and groups
 
@@ -82,8 +84,10 @@ class Search:
 
     def run(self, every: Sequence[Chains]) -> None:
         """Until it is proven, or time is up."""
+        ordered = _in_order(every)
+        known = self._begin_bound(ordered) if self.goal.objective == "rate" else []
         self._begin(every)
-        for least, chain in _in_order(every):
+        for least, chain in itertools.chain(known, ordered):
             self.bound = self._proven(least, chain)
             if self._is_good(least):
                 self.is_over = True
@@ -95,36 +99,46 @@ class Search:
         self.is_over = True
         self.bound = self._proven(math.inf, None)
 
+    def _begin_bound(self, ordered: Iterator[tuple[float, Chain | None]]) -> list[tuple[float, Chain | None]]:
+        """What no chain takes less than, from the first one that is completed or the last before a part of the time.
+
+        Where the rate is looked for, that is the bound, whatever is tried; it is to go on with what is returned.
+        """
+        remaining_s = self.deadline.remaining_s
+        until_s = 0.0 if remaining_s is None else (1 - _BOUND_PART) * remaining_s
+        for least, chain in ordered:
+            self.bound = self._proven(least, chain)
+            if chain is not None or self.deadline.cancelled or (self.deadline.remaining_s or math.inf) < until_s:
+                return [(least, chain)]
+        return []
+
     def _begin(self, every: Sequence[Chains]) -> None:
         """Settle the first chain of every number of slots and groups, and what is beside the best of them.
 
         Where the rate is looked for, that of every number of stages too: the more there are the larger is the capacity,
-        but not what is kept of it. The largest capacity of all is then known, too.
+        but not what is kept of it.
         """
         if self.goal.objective == "rate":
             every = sorted(every, key=lambda each: each.slots * each.groups, reverse=True)
         most = len(every[0].cluster.devices)
         for most_stages in range(most, 0, -1) if self.goal.objective == "rate" else (most,):
-            before, firsts = self.found, []
+            before = self.found
             for chains in every:
-                firsts.append(self._settle_first(chains, most_stages))
+                self._settle_first(chains, most_stages)
                 if self.deadline.passed:
                     return
-            if self.goal.objective == "rate" and most_stages == most:
-                self._least_of_all = min(firsts)
             if self.found is not before:
                 self._climb(every)
 
-    def _settle_first(self, chains: Chains, most_stages: int) -> float:
-        """Settle the first chain; what no chain of these takes less than."""
-        least = 0.0
-        for least, chain in chains.in_order(most_stages):
+    def _settle_first(self, chains: Chains, most_stages: int) -> None:
+        """Settle the first chain, in the order of capacity where the rate is looked for: it comes sooner."""
+        for least, chain in chains.in_order(most_stages, by_capacity=self.goal.objective == "rate"):
             if self.deadline.passed or self._is_good(least):
-                return least
+                return
             if chain is not None:
-                self._settle(chain)
-                return least
-        return math.inf
+                if not self._is_good(chain.least):
+                    self._settle(chain)
+                return
 
     def _climb(self, every: Sequence[Chains]) -> None:
         """Play chains beside the best so far until none is better.
@@ -164,7 +178,7 @@ class Search:
         """
         if self.goal.objective == "rate":
             self._first_least = min(self._first_least, least if chain is not None else math.inf)
-            return max(self._least_of_all, min(self._first_least, least))
+            return min(self._first_least, least)
         return min(least, math.inf if self.found is None else self.found.value)
 
     def _settle(self, chain: Chain) -> None:
@@ -220,7 +234,7 @@ class Search:
 
     def _fastest(self, chain: Chain, wave: int) -> ServingFigures | None:
         """At the largest rate that was found to keep the limits; None where it is none, or below the best so far."""
-        best, slow, fast = None, 0.0, chain.service.capacity_per_s
+        best, slow, fast = None, 0.0, 1.0 / chain.least
         if self.found is not None:  # a little faster, or not at all
             slow = (1 + self.gap) / self.found.value
             best = self._figures(chain.service, wave, slow) if slow <= fast else None
