@@ -3,34 +3,67 @@
 A group that goes round with many requests serves more of them, but its tokens come later, and each prompt that joins
 delays all who are there. So limits bound from above how many may be in a group at once, and how many tokens are
 computed together on the mean; with fewer, stages and groups are busy for longer with each request.
+
+Groups take turns besides: each stage and each way from one stage to the next takes them in the order in which they
+come, so that none overtakes another. A group that comes to a boundary while another one passes a prompt has its next
+token behind that prompt, when it has gone through all stages.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dora_nb.costs.serving import Floats, Service
-from dora_nb.domain.serving import ServingGoal
+from dora_nb.domain.serving import Batching, ServingGoal
 
 #: A limit is broken by more than this part of it; sums in another order differ by less.
 ROUNDING = 1e-9
+
+_TINY = float(np.finfo(float).tiny)
 
 #: Steps of the bound on the seconds between requests; it is valid after each of them.
 _STEPS = 8
 
 
+class Least(NamedTuple):
+    """What any number of plans take at least; arrays are by plan, and what is by requests has those on a last axis.
+
+    Attributes
+    ----------
+    first_s
+        Seconds from arrival to the first token, of j requests that join together, from 1 to the slots; the waiting for
+        each other left out.
+    token_s
+        Seconds of a round.
+    joiner_s
+        Seconds that each prompt adds to a round.
+    output_s
+        Seconds of sending what a request has got.
+    """
+
+    first_s: Floats
+    token_s: Floats
+    joiner_s: Floats
+    output_s: float = 0.0
+
+
+def further_s(goal: ServingGoal, tokens: int, before_s: Floats) -> Floats:
+    """Seconds that a request's further tokens may take together, if it had its first one so many after it arrived."""
+    left_s = np.full(np.shape(before_s), math.inf)
+    if goal.token_s is not None:
+        left_s = np.minimum(left_s, (tokens - 1) * goal.token_s * (1 + ROUNDING))
+    if goal.latency_s is not None:
+        left_s = np.minimum(left_s, goal.latency_s * (1 + ROUNDING) - before_s)
+    return left_s
+
+
 def most_at_once(
-    goal: ServingGoal,
-    tokens: int,
-    first_s: Floats,
-    token_s: Floats,
-    joiner_s: Floats,
-    *,
-    between_s: Floats,
-    output_s: float = 0.0,
+    goal: ServingGoal, tokens: int, least: Least, between_s: Floats, most_joining: Floats | float = math.inf
 ) -> NDArray[np.int64]:
     """Requests that may be in a group at once where each of them keeps the limits; 0: none may.
 
@@ -43,38 +76,153 @@ def most_at_once(
 
     Parameters
     ----------
-    goal
-        The limits.
-    tokens
-        Of every request.
-    first_s
-        Seconds from arrival to the first token at least, of j requests that join together; the waiting for each other
-        left out. The last axis is j, from 1 to the slots; those before it are any number of plans.
-    token_s
-        Seconds of a round at least, by plan.
-    joiner_s
-        Seconds that each prompt adds to a round at least, by plan.
+    goal, tokens
+        The limits, and the tokens of every request.
+    least
+        What plans take.
     between_s
         Seconds between the arrivals of two requests at least, by plan.
-    output_s
-        Seconds of sending what a request has got.
+    most_joining
+        No more requests join a group in one round.
     """
-    slots, further = first_s.shape[-1], tokens - 1
+    joining, others = _joining_and_others(goal, tokens, least, between_s, most_joining)
+    return np.asarray(np.minimum(joining + others, least.first_s.shape[-1]).max(axis=-1), dtype=np.int64)
+
+
+def _joining_and_others(
+    goal: ServingGoal, tokens: int, least: Least, between_s: Floats, most_joining: Floats | float
+) -> tuple[Floats, Floats]:
+    """Requests that join together, and as many others as have room beside them; 0 and 0 where so many may not join."""
+    slots, further = least.first_s.shape[-1], tokens - 1
     together = np.arange(1, slots + 1)
-    first_s = first_s + (together - 1) * between_s[..., None]
-    left_s = np.full(first_s.shape, math.inf)
-    if goal.token_s is not None:
-        left_s = np.minimum(left_s, further * goal.token_s * (1 + ROUNDING))
-    if goal.latency_s is not None:
-        left_s = np.minimum(left_s, goal.latency_s * (1 + ROUNDING) - first_s - output_s)
-    left_s = left_s - further * token_s[..., None]
-    possible = left_s >= 0
+    first_s = least.first_s + (together - 1) * np.asarray(between_s)[..., None]
+    left_s = further_s(goal, tokens, first_s + least.output_s) - further * np.asarray(least.token_s)[..., None]
+    possible = (left_s >= 0) & (together <= np.asarray(most_joining)[..., None])
     if goal.first_token_s is not None:
         possible &= first_s <= goal.first_token_s * (1 + ROUNDING)
-    added_s = np.maximum(joiner_s, np.finfo(float).tiny)[..., None]
-    others = np.floor(np.clip(left_s / added_s, 0, slots)) if further else 0.0
-    most = np.where(possible, np.minimum(together + others, slots), 0)
-    return np.asarray(most.max(axis=-1), dtype=np.int64)
+    added_s = np.maximum(least.joiner_s, _TINY)[..., None]
+    others = np.floor(np.clip(left_s / added_s, 0, slots)) if further else np.zeros(left_s.shape)
+    return np.where(possible, together, 0.0), np.where(possible, others, 0.0)
+
+
+def most_by_waiting(goal: ServingGoal, tokens: int, least: Least, between_s: Floats) -> NDArray[np.int64]:
+    """The same where whoever waits joins wherever a slot is free, and inputs need not be sent; our own proof.
+
+    As long as no group has had all its slots taken, nobody waits behind a boundary of any group. So those who join a
+    group at a boundary arrived since its boundary before, or woke it, one alone. If somebody in it had a further token
+    in between, that took no longer than ``further_s - (tokens - 2) token_s``, so that no more joined than arrive in
+    that time, J. If not, all who were in it had joined a round earlier.
+
+    Take the first round in which a group has all slots taken, and those in it that joined first. If these are no more
+    than J, there are as many others as in :func:`most_at_once`. If they are more, others had joined a round earlier,
+    and have left, as they had their last token in the round before this one; all who are there but those who join now
+    joined beside them, and those who join now are no more than J, too. Either way there are no more than J and the
+    most others. If that is fewer than the slots, there is no such round.
+    """
+    slots = least.first_s.shape[-1]
+    may_s = further_s(goal, tokens, least.first_s[..., 0] + least.output_s)
+    longest_s = np.maximum(may_s - (tokens - 2) * least.token_s, 0.0) if tokens > 1 else np.full(may_s.shape, math.inf)
+    arrive = np.floor(longest_s / np.maximum(between_s, _TINY)) + 1
+    joining, others = _joining_and_others(goal, tokens, least, between_s, arrive)
+    most = np.asarray(joining.max(axis=-1) + others.max(axis=-1), dtype=np.int64)
+    return np.where(most < slots, most, most_at_once(goal, tokens, least, between_s))
+
+
+def least_between_turns_s(goal: ServingGoal, tokens: int, least: Least, between_s: Floats, passed: int) -> Floats:
+    """Seconds between requests at least where whoever waits joins wherever a slot is free; our own proof.
+
+    Let F be the seconds of a first token alone, ``least.first_s[0]``, and d those of a round, ``least.token_s``. From
+    when a request arrives until it has its first token, at least F later, any group has at most p boundaries. One is
+    before the request joins, if the group may have all slots taken, and none if not, as it would join there. When it
+    joins, its own group has one, and the next one is behind the first token; afterwards a group has one if it was ahead
+    of the prompt, and is then behind it, as groups do not overtake each other.
+
+    Take a request, its group, and its n = tokens - 1 further rounds. Their boundaries are at least d apart, the first
+    and the last at most ``L = further_s - d``. Requests arrive every b seconds. If b >= F, let m of the times [arrival,
+    arrival + F) be within these L; they have at most p boundaries each, as have two more at the ends. What lies between
+    the times has room for ``(b - F) / d`` boundaries and one more, in at most m + 1 places. So ``n <= (m + 1) (floor((b
+    - F) / d) + 1) + p (m + 2)``; the m times lie in at most (p + 1) m of the n - 1 rounds between boundaries, and so
+    ``m F + max(n - 1 - (p + 1) m, 0) d <= L``; and ``(m - 1) b + F <= L``. The bound is the least b over all m. If b <
+    F, the same with times of b seconds, which leave nothing between them, is ``(n / p - 2) b <= L``.
+
+    Parameters
+    ----------
+    goal, tokens
+        The limits, and the tokens of every request.
+    least
+        What plans take.
+    between_s
+        Seconds between the arrivals of two requests at least, by plan.
+    passed
+        Boundaries of a group from when a request arrives until it has its first token, at most.
+    """
+    points = tokens - 1
+    first_s, round_s = least.first_s[..., 0], least.token_s
+    longest_s = further_s(goal, tokens, first_s + least.output_s) - round_s
+    if points < 2 or np.all(np.isinf(longest_s)):
+        return between_s
+    within = np.arange(points)  # m
+    each_s = np.maximum(round_s, _TINY)[..., None]
+    first, allowed = first_s[..., None], longest_s[..., None] * (1 + ROUNDING)
+    places = np.ceil((points - passed * (within + 2)) / (within + 1))
+    apart_s = np.maximum(between_s[..., None], first + np.maximum(places - 1, 0.0) * each_s)
+    possible = within * first + np.maximum(points - 1 - (passed + 1) * within, 0) * each_s <= allowed
+    possible &= (within == 0) | ((within - 1) * apart_s + first <= allowed)
+    apart = np.where(possible, apart_s, math.inf).min(axis=-1)
+    overlapping = (between_s < first_s) & ((points / passed - 2) * between_s <= longest_s * (1 + ROUNDING))
+    return np.asarray(np.where(overlapping, between_s, apart))
+
+
+def always_have_room(
+    goal: ServingGoal, tokens: int, least: Least, between_s: Floats, slots_of_all: int
+) -> NDArray[np.bool_]:
+    """Whether all groups together have a slot for every request that is there, so that none waits for long.
+
+    Those that are there arrived within the longest time from arrival to the last token. Then each joins before any
+    group has its second boundary after that: groups do not overtake each other, so that all have one before, and among
+    them they have a free slot for each who waits.
+    """
+    longest_s = np.full(np.shape(between_s), math.inf)
+    if goal.first_token_s is not None:
+        longest_s = goal.first_token_s * (1 + ROUNDING) + further_s(goal, tokens, least.first_s[..., 0])
+    if goal.latency_s is not None:
+        longest_s = np.minimum(longest_s, goal.latency_s * (1 + ROUNDING) - least.output_s)
+    return np.asarray(np.floor(longest_s / np.maximum(between_s, _TINY)) + 1 <= slots_of_all)
+
+
+def least_of_way(
+    goal: ServingGoal, tokens: int, least: Least, between_s: Floats, wave: int | None, groups: int
+) -> tuple[NDArray[np.int64], Floats]:
+    """Requests in a group at once, and seconds between them at least; 0 and infinity where limits are not kept.
+
+    Parameters
+    ----------
+    goal, tokens
+        The limits, and the tokens of every request.
+    least
+        What plans take.
+    between_s
+        Seconds between the arrivals of two requests at least, by plan.
+    wave
+        In which requests join. In waves of several they join one in each round of a group, and the first has waited for
+        the last. None: in whatever way; also where inputs are sent, so that requests need not come to wait evenly
+        spaced.
+    groups
+        Of every plan.
+    """
+    slots = least.first_s.shape[-1]
+    if wave is None:
+        most = most_at_once(goal, tokens, least, between_s)
+    elif wave == 1:
+        most = most_by_waiting(goal, tokens, least, between_s)
+        once_s, twice_s = (least_between_turns_s(goal, tokens, least, between_s, passed) for passed in (1, 2))
+        have_room = always_have_room(goal, tokens, least, between_s, slots * groups)
+        between_s = np.where(most < slots, once_s, np.where(have_room, twice_s, between_s))
+    else:
+        waited = least._replace(first_s=least.first_s + (wave - 1) * between_s[..., None])
+        possible = most_at_once(goal, tokens, waited, between_s, 1.0) > 0
+        most = np.where(possible, most_at_once(goal, tokens, least, between_s, 1.0), 0)
+    return most, np.where(most > 0, between_s, math.inf)
 
 
 def least_mean(costs: Floats, spent: Floats, allowed: float) -> float:
@@ -119,51 +267,46 @@ class Limited:
         prompts_s = service.prompt_s.sum(axis=0)
         sent_s = sum(hop.prompt_bytes * hop.slowest_s_per_byte for hop in service.hops)
         late_s = sum(hop.latency_s for hop in service.hops)
-        self._joined_s: Floats = prompts_s + together * sent_s
-        self._first_s: Floats = (service.input.alone_s(1, 0) + late_s + self._joined_s)[1:]
-        self._share_s: Floats = self._joined_s[1:] / together[1:]
+        joined_s = (prompts_s + together * sent_s)[1:]
+        self._share_s: Floats = joined_s / together[1:]
         self._token_s: Floats = np.array(
             [
                 service.token_s[:, each].sum() + sum(hop.alone_s(0, each) for hop in (*service.hops, service.back))
                 for each in range(service.slots + 1)
             ]
         )
-
-    def most_at_once(self, between_s: float) -> int:
-        """Requests that may be in a group at once, if they arrive so far apart; 0: none may."""
-        service = self.service
-        most = most_at_once(
-            self.goal,
-            service.tokens,
-            self._first_s,
-            np.asarray(service.token_alone_s),
-            self._share_s.min(),
-            between_s=np.asarray(between_s),
+        self._least = Least(
+            first_s=np.maximum(service.input.alone_s(1, 0) + late_s + joined_s, service.first_token_alone_s),
+            token_s=np.asarray(service.token_alone_s),
+            joiner_s=self._share_s.min(),
             output_s=service.output.alone_s(1, 0),
         )
-        return int(most)
 
-    def seconds_each(self, between_s: float) -> float:
-        """N requests that arrive so far apart, and all keep the limits, take at least n times as long.
+    def of_way(self, between_s: float, wave: int | None) -> tuple[int, float]:
+        """Requests in a group at once, and seconds between them at least, if they are not less than so far apart."""
+        service, at = self.service, np.asarray(between_s)
+        wave = None if service.input.seconds_per_byte else wave
+        most, apart_s = least_of_way(self.goal, service.tokens, self._least, at, wave, service.groups)
+        return int(most), float(apart_s)
 
-        As for :attr:`~dora_nb.costs.serving.Service.capacity_per_s`, but with no more than :func:`most_at_once` in a
-        group, and with tokens in time: where a share p[g] of all further tokens is computed for g requests at once, the
-        mean seconds of a token are at least the sum of p[g] times those of a round with g tokens. By the limits on the
-        time per token, or on the latency less what the first token takes at least, that mean is bounded. A stage and a
-        group are busy for at least the least mean of seconds per token over all such shares.
+    def seconds_each(self, most: int) -> float:
+        """Of n requests that all keep the limits, with so many in a group at most: they take at least n times as long.
 
-        Parameters
-        ----------
-        between_s
-            Seconds between the arrivals of two requests.
+        As for :attr:`~dora_nb.costs.serving.Service.capacity_per_s`, but with no more in a group, and with tokens in
+        time: where a share p[g] of all further tokens is computed for g requests at once, the mean seconds of a token
+        are at least the sum of p[g] times those of a round with g tokens. By the limits on the time per token, or on
+        the latency less what the first token takes at least, that mean is bounded. A stage and a group are busy for at
+        least the least mean of seconds per token over all such shares.
         """
-        service, further, most = self.service, self.service.tokens - 1, self.most_at_once(between_s)
+        service, further = self.service, self.service.tokens - 1
         if not most:
             return math.inf
         busy_s = [*(service.prompt_s[:, 1 : most + 1] / np.arange(1, most + 1)).min(axis=1)]
         group_s = float(self._share_s[:most].min())
         if further:
-            together, spent_s, allowed_s = np.arange(1, most + 1), self._token_s[1 : most + 1], self._allowed_s()
+            before_s = np.asarray(service.first_token_alone_s + self._least.output_s)
+            allowed_s = float(further_s(self.goal, service.tokens, before_s)) / further
+            together, spent_s = np.arange(1, most + 1), self._token_s[1 : most + 1]
             busy_s = [
                 prompt_s + further * least_mean(each[1 : most + 1] / together, spent_s, allowed_s)
                 for prompt_s, each in zip(busy_s, service.token_s, strict=True)
@@ -171,27 +314,28 @@ class Limited:
             group_s += further * least_mean(spent_s / together, spent_s, allowed_s)
         return max(*map(float, busy_s), group_s / service.groups, *service.held_s.values(), 0.0)
 
-    def _allowed_s(self) -> float:
-        """Seconds of a token on the mean over all requests, at most."""
-        service, further, allowed_s = self.service, self.service.tokens - 1, math.inf
-        if self.goal.token_s is not None:
-            allowed_s = self.goal.token_s
-        if self.goal.latency_s is not None:
-            outside_s = service.first_token_alone_s + service.output.alone_s(1, 0)
-            allowed_s = min(allowed_s, (self.goal.latency_s - outside_s) / further)
-        return allowed_s
-
-    def least_between_s(self) -> float:
+    def least_between_s(self, wave: int | None = None) -> float:
         """Seconds between requests, evenly spaced, that are kept up with within the limits: no fewer.
 
-        What n requests take for each (:meth:`seconds_each`) is longer the further apart they arrive, and no longer than
-        that time if they are kept up with. So from a time that is no longer than any that will do, here that of the
-        capacity, its value leads to another such time.
+        How many may be in a group is the fewer the further apart requests arrive, and what n requests take for each
+        (:meth:`seconds_each`) is then the longer, and no longer than that time if they are kept up with. So from a time
+        that is no longer than any that will do, here that of the capacity, each step leads to another such time.
+
+        Parameters
+        ----------
+        wave
+            In which requests join; None: in whatever way.
         """
         between_s = 1.0 / self.service.capacity_per_s
         for _ in range(_STEPS):
-            longer_s = max(between_s, self.seconds_each(between_s))
-            if longer_s <= between_s * (1 + ROUNDING):
-                break
+            most, apart_s = self.of_way(between_s, wave)
+            longer_s = max(between_s, apart_s, self.seconds_each(most))
+            if longer_s <= between_s * (1 + ROUNDING) or math.isinf(longer_s):
+                return longer_s
             between_s = longer_s
         return between_s
+
+
+def ways(batching: Batching, waves: Sequence[int]) -> tuple[int | None, ...]:
+    """Of joining, as a wave or None for any way, so that no way is left out."""
+    return tuple(waves) if batching == "continuous" else (None,)

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 from builders import Dice, examples, seeded
 from hypothesis import given, settings
-from served import Case, case_of, random_served, service_of, two_layers
+from served import case_of, every_plan, random_case, service_of, two_layers
 
 from dora_nb.costs.serving import Service, serving_plan
 from dora_nb.costs.serving_figures import serving_figures
-from dora_nb.costs.serving_limits import Limited, least_mean, most_at_once
+from dora_nb.costs.serving_limits import (
+    Least,
+    Limited,
+    least_between_turns_s,
+    least_mean,
+    most_at_once,
+    most_by_waiting,
+    ways,
+)
 from dora_nb.costs.serving_rounds import evenly_spaced, play_rounds
-from dora_nb.domain.plan import Plan
 from dora_nb.domain.serving import Batching, ServingGoal
 
 ANY_RATE = ServingGoal(objective="rate")
 
 
+def taken(first_s: list[float], token_s: float = 0.1, joiner_s: float = 2.0) -> Least:
+    return Least(np.array(first_s), np.array(token_s), np.array(joiner_s))
+
+
 def most(goal: ServingGoal, first_s: list[float], between_s: float = 0.0, tokens: int = 11) -> int:
     """Rounds of 0.1 s, and 2 s a prompt."""
-    each = {"token_s": np.array(0.1), "joiner_s": np.array(2.0), "between_s": np.array(between_s)}
-    return int(most_at_once(goal, tokens, np.array(first_s), **each))
+    return int(most_at_once(goal, tokens, taken(first_s), np.array(between_s)))
 
 
 def test_as_many_are_together_as_the_limits_have_room_for() -> None:
@@ -40,6 +51,32 @@ def test_as_many_are_together_as_the_limits_have_room_for() -> None:
     assert most(ServingGoal(objective="rate", first_token_s=1.0), firsts) == 0
     assert most(ServingGoal(objective="rate", token_s=0.05), firsts) == 0
     assert most(ServingGoal(objective="rate", first_token_s=5.0), firsts, tokens=1) == 2
+
+
+def test_no_more_join_together_than_arrive_in_a_round() -> None:
+    """Further tokens of 0.55 s on the mean: one of ten takes 4.6 s at most, in which five arrive a second apart."""
+    goal, firsts = ServingGoal(objective="rate", token_s=0.55), [2.0 * each for each in range(1, 11)]
+    assert most_at_once(goal, 11, taken(firsts), np.array(1.0)) == 10
+    assert most_by_waiting(goal, 11, taken(firsts), np.array(1.0)) == 5 + 2
+    assert most_by_waiting(goal, 11, taken(firsts[:7]), np.array(1.0)) == 7  # as many as there are slots
+    assert most_by_waiting(goal, 11, taken(firsts), np.array(5.0)) == 1 + 2
+
+
+def test_tokens_take_turns_with_prompts() -> None:
+    """Prompts of 2 s, rounds of 0.1 s; eleven further tokens of at most 0.5 s are 5.4 s from boundary to boundary.
+
+    Two prompts may be within these: 4 s, and 6 of 10 rounds that they leave. A boundary each and two at the ends, the
+    other seven in three places: three in one, which is two rounds, behind the 2 s.
+    """
+    goal = ServingGoal(objective="rate", token_s=0.5)
+    apart = least_between_turns_s(goal, 12, taken([2.0]), np.array(1.0), passed=1)
+    assert apart == pytest.approx(2.0 + 2 * 0.1)
+    assert least_between_turns_s(goal, 12, taken([2.0]), np.array(3.0), passed=1) == 3.0
+    # Nine or more within less than 2 s each may follow each other closely.
+    assert least_between_turns_s(goal, 12, taken([2.0]), np.array(0.6), passed=1) == 0.6
+    assert math.isinf(least_between_turns_s(goal.replace(token_s=0.09), 12, taken([2.0]), np.array(1.0), passed=1))
+    # Two boundaries each: eight of eleven, the others one in each place.
+    assert least_between_turns_s(goal, 12, taken([2.0]), np.array(1.6), passed=2) == pytest.approx(2.0)
 
 
 def test_a_mixture_spends_what_is_allowed_on_the_mean() -> None:
@@ -64,52 +101,50 @@ def test_fewer_in_a_group_share_less() -> None:
     assert limited.least_between_s() == pytest.approx(2.0 + 10 * 0.15)
 
 
-def random_limits(dice: Dice, service: Service) -> ServingGoal:
-    """A little more than a request alone takes, so that they bind."""
+def random_limited(dice: Dice) -> tuple[Service, ServingGoal]:
+    """Prompts as long as several tokens, and limits of a little more than a request alone takes, so that they bind."""
+    case = random_case(dice, slots := dice.pick((1, 2, 3, 4)))
+    given = {} if dice.pick((True, False)) else {"source": None, "input_bytes": 0.0}
+    case = case_of(case.work.replace(new_tokens=dice.pick((1, 2, 5, 9, 17)), **given), case.place, slots)
+    case.table.forward_s[:] *= dice.pick((1, 5, 20))
+    service = service_of(case, dice.pick(every_plan(case, (slots,), (1, 2, 4))))
     first, token, whole = (dice.pick((None, 1.1, 1.6, 3.0)) for _ in range(3))
-    return ServingGoal(
+    goal = ServingGoal(
         objective="rate",
         first_token_s=first and first * service.first_token_alone_s,
         token_s=token and (token * service.token_alone_s or None),
         latency_s=whole and whole * service.alone_s,
     )
-
-
-@settings(max_examples=examples(150))
-@given(seeded(random_served), seeded(lambda dice: dice))
-def test_requests_within_their_limits_are_not_served_sooner(served: tuple[Case, Plan], dice: Dice) -> None:
-    case, plan = served
-    case = case_of(case.work.replace(new_tokens=dice.pick((1, 2, 5, 9))), case.place, 3)
-    service = service_of(case, plan)
-    goal = random_limits(dice, service)
-    limited = Limited(service, goal)
-    ways: list[tuple[Batching, int]] = [("continuous", 1), ("static", 1)]
-    ways.append(("continuous", dice.number(1, service.slots * service.groups)))
-    for rate in np.array([0.3, 0.6, 0.8, 0.9, 1.0, 1.3, 3.0]) * service.capacity_per_s:
-        for batching, wave in ways:
-            figures = serving_figures(service, rate, requests=15, batching=batching, wave=wave)
-            if goal.keeps(figures.replace(keeps_up=True)):
-                played = play_rounds(service, evenly_spaced(rate, 15), batching, wave)
-                assert float(played.end_s.max()) * (1 + 1e-9) >= 15 * limited.seconds_each(1 / rate)
-                assert played.together <= service.slots
-    between_s = limited.least_between_s()
-    assert between_s >= 1 / service.capacity_per_s
-    assert math.isinf(between_s) or limited.seconds_each(between_s) <= between_s * (1 + 1e-9)
+    return service, goal
 
 
 @settings(max_examples=examples(60))
-@given(seeded(random_served), seeded(lambda dice: dice))
-def test_no_more_are_together_than_is_said(served: tuple[Case, Plan], dice: Dice) -> None:
-    """Within limits that are those of what was played, as tight as may be."""
-    case, plan = served
-    case = case_of(case.work.replace(new_tokens=dice.pick((2, 5, 9))), case.place, 3)
-    service = service_of(case, plan)
-    rate = dice.pick((0.4, 0.8, 1.1)) * service.capacity_per_s
-    figures = serving_figures(service, rate, requests=15)
-    goal = ServingGoal(
-        objective="rate",
-        first_token_s=figures.worst_first_token_s,
-        token_s=dice.pick((None, figures.worst_token_s)),
-        latency_s=dice.pick((None, figures.worst_latency_s)),
-    )
-    assert Limited(service, goal).most_at_once(1 / rate) >= figures.together
+@given(seeded(lambda dice: dice))
+def test_requests_that_are_kept_up_with_within_their_limits_are_as_is_said(dice: Dice) -> None:
+    requests = 24
+    service, goal = random_limited(dice)
+    limited = Limited(service, goal)
+    several = dice.number(1, service.slots * service.groups)
+    joining: list[tuple[Batching, int]] = [("continuous", 1), ("static", 1), ("continuous", several)]
+    for busy, (batching, wave) in itertools.product((0.3, 0.6, 0.8, 0.9, 1.0, 1.3), joining):
+        rate = busy * service.capacity_per_s
+        figures = serving_figures(service, rate, requests=requests, batching=batching, wave=wave)
+        if goal.keeps(figures.replace(keeps_up=True)):
+            for way in {None, *ways(batching, (wave,))}:
+                most, apart_s = limited.of_way(1 / rate, way)
+                assert figures.together <= most
+                assert apart_s * rate <= 1 + 1e-9
+                over_s = play_rounds(service, evenly_spaced(rate, requests), batching, wave).end_s.max()
+                assert over_s * (1 + 1e-9) >= requests * limited.seconds_each(most)
+
+
+@settings(max_examples=examples(60))
+@given(seeded(lambda dice: dice))
+def test_no_step_leads_beyond_what_it_began_with(dice: Dice) -> None:
+    service, goal = random_limited(dice)
+    limited = Limited(service, goal)
+    for way in (None, 1, 2):
+        between_s = limited.least_between_s(way)
+        assert between_s >= 1 / service.capacity_per_s
+        assert limited.least_between_s(None) <= between_s * (1 + 1e-9)
+    assert Limited(service, ANY_RATE).least_between_s(1) == pytest.approx(1 / service.capacity_per_s)

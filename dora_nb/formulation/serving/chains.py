@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from dora_nb.costs.memory import MemoryModel
 from dora_nb.costs.network import Network
 from dora_nb.costs.serving import Hop, Service, hop_between, least_s, least_share_s, serving_plan
-from dora_nb.costs.serving_limits import ROUNDING, Limited, most_at_once
+from dora_nb.costs.serving_limits import ROUNDING, Least, Limited, least_of_way
 from dora_nb.costs.table import CostTable
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
@@ -81,6 +81,9 @@ class Chains:
         Objective and limits.
     slots, groups
         Of every plan.
+    ways
+        In which requests may join: as a wave, or None for any way; see
+        :func:`~dora_nb.costs.serving_limits.least_of_way`.
     """
 
     workload: Workload
@@ -89,6 +92,7 @@ class Chains:
     goal: ServingGoal
     slots: int
     groups: int
+    ways: tuple[int | None, ...] = (None,)
 
     def in_order(
         self, most_stages: int | None = None, *, by_capacity: bool = False
@@ -179,9 +183,13 @@ class Chains:
             return np.asarray(least)
         joiner_s, token_s = whole[_JOINER], whole[_TOKEN]
         first_s = np.maximum(whole[_FIRST, :, None], joiner_s[:, None] * np.array(self._at_most))
-        most = most_at_once(self.goal, self.workload.new_tokens, first_s, token_s, joiner_s, between_s=least)
-        busiest = whole[_COUNTED + np.maximum(most, 1) - 1, np.arange(len(most))]
-        return np.where(most > 0, np.maximum(least, busiest), math.inf)
+        taken, by_way = Least(first_s, token_s, joiner_s), []
+        is_sent = self.workload.source is not None and self.workload.input_bytes > 0
+        for wave in (None,) if is_sent else self.ways:
+            most, apart_s = least_of_way(self.goal, self.workload.new_tokens, taken, least, wave, self.groups)
+            busiest = whole[_COUNTED + np.maximum(most, 1) - 1, np.arange(len(most))]
+            by_way.append(np.maximum(apart_s, np.maximum(least, busiest)))
+        return np.asarray(np.min(by_way, axis=0))
 
     def _chain(self, begun: _Begun) -> Chain | None:
         """A completed chain with what is only known at its end: the way back of tokens, and every medium's load."""
@@ -199,7 +207,10 @@ class Chains:
         if goal.objective == "latency":
             return Chain(service.alone_s, plan, service)
         if goal.objective == "rate":
-            between_s = Limited(service, goal).least_between_s() if self._is_limited else 1.0 / service.capacity_per_s
+            between_s = 1.0 / service.capacity_per_s
+            if self._is_limited:
+                limited = Limited(service, goal)
+                between_s = min(limited.least_between_s(wave) for wave in self.ways)
             return Chain(between_s, plan, service) if between_s < math.inf else None
         end = self._joined(begun.taken, self._ends[:, begun.last])
         return Chain(float(end[_KEY]) + self._sent_j(service.back), plan, service)

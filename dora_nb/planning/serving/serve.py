@@ -9,6 +9,7 @@ from typing import get_args
 
 from dora_nb.costs.serving import check_request, check_times
 from dora_nb.costs.serving_figures import REQUESTS
+from dora_nb.costs.serving_limits import ways
 from dora_nb.costs.table import CostTable, cost_table
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.fits import check_ends
@@ -105,7 +106,8 @@ def serve(
     table = cost_table(workload.replace(batch=max(slots)), cluster) if table is None else table
     check_times(table, max(slots))
     pairs = [(slot, group) for group in sorted(set(groups)) for slot in sorted(set(slots))]
-    every = [Chains(workload, cluster, table, goal, slot, group) for slot, group in pairs]
+    of_joining = ways(batching, chosen)
+    every = [Chains(workload, cluster, table, goal, slot, group, of_joining) for slot, group in pairs]
     say = on_progress or (lambda _: None)
     search = Search(goal, batching, chosen, requests, gap, Deadline(started + time_limit_s, cancel), say)
     search.run(every)
