@@ -93,15 +93,15 @@ def _joining_and_others(
     goal: ServingGoal, tokens: int, least: Least, between_s: Floats, most_joining: Floats | float
 ) -> tuple[Floats, Floats]:
     """Requests that join together, and as many others as have room beside them; 0 and 0 where so many may not join."""
-    slots, further = least.first_s.shape[-1], tokens - 1
-    together = np.arange(1, slots + 1)
+    together, further = np.arange(1, least.first_s.shape[-1] + 1), tokens - 1
     first_s = least.first_s + (together - 1) * np.asarray(between_s)[..., None]
     left_s = further_s(goal, tokens, first_s + least.output_s) - further * np.asarray(least.token_s)[..., None]
     possible = (left_s >= 0) & (together <= np.asarray(most_joining)[..., None])
     if goal.first_token_s is not None:
         possible &= first_s <= goal.first_token_s * (1 + ROUNDING)
-    added_s = np.maximum(least.joiner_s, _TINY)[..., None]
-    others = np.floor(np.clip(left_s / added_s, 0, slots)) if further else np.zeros(left_s.shape)
+    added_s = np.asarray(least.joiner_s)[..., None]
+    room = np.floor(np.maximum(left_s, 0.0) / np.where(added_s > 0, added_s, 1.0))
+    others = np.where(added_s > 0, room, math.inf) if further else np.zeros(left_s.shape)
     return np.where(possible, together, 0.0), np.where(possible, others, 0.0)
 
 
@@ -124,7 +124,7 @@ def most_by_waiting(goal: ServingGoal, tokens: int, least: Least, between_s: Flo
     longest_s = np.maximum(may_s - (tokens - 2) * least.token_s, 0.0) if tokens > 1 else np.full(may_s.shape, math.inf)
     arrive = np.floor(longest_s / np.maximum(between_s, _TINY)) + 1
     joining, others = _joining_and_others(goal, tokens, least, between_s, arrive)
-    most = np.asarray(joining.max(axis=-1) + others.max(axis=-1), dtype=np.int64)
+    most = np.asarray(np.minimum(joining.max(axis=-1) + others.max(axis=-1), slots), dtype=np.int64)
     return np.where(most < slots, most, most_at_once(goal, tokens, least, between_s))
 
 
@@ -215,13 +215,17 @@ def least_of_way(
         most = most_at_once(goal, tokens, least, between_s)
     elif wave == 1:
         most = most_by_waiting(goal, tokens, least, between_s)
-        once_s, twice_s = (least_between_turns_s(goal, tokens, least, between_s, passed) for passed in (1, 2))
-        have_room = always_have_room(goal, tokens, least, between_s, slots * groups)
-        between_s = np.where(most < slots, once_s, np.where(have_room, twice_s, between_s))
+        have_room = (most == slots) & always_have_room(goal, tokens, least, between_s, slots * groups)
+        for passed, those in ((1, most < slots), (2, have_room)):
+            if np.any(those):
+                turns_s = least_between_turns_s(goal, tokens, least, between_s, passed)
+                between_s = np.where(those, turns_s, between_s)
     else:
-        waited = least._replace(first_s=least.first_s + (wave - 1) * between_s[..., None])
-        possible = most_at_once(goal, tokens, waited, between_s, 1.0) > 0
-        most = np.where(possible, most_at_once(goal, tokens, least, between_s, 1.0), 0)
+        one = least._replace(first_s=least.first_s[..., :1])
+        waited = one._replace(first_s=one.first_s + (wave - 1) * between_s[..., None])
+        possible = most_at_once(goal, tokens, waited, between_s) > 0
+        joining, others = _joining_and_others(goal, tokens, one, between_s, 1.0)
+        most = np.where(possible, np.minimum(joining + others, slots)[..., 0], 0).astype(np.int64)
     return most, np.where(most > 0, between_s, math.inf)
 
 

@@ -110,8 +110,7 @@ class Chains:
         ticket, heap = itertools.count(), list[tuple[float, int, int, _Begun | Chain]]()
         is_limited = self._is_limited and not by_capacity
         grow = functools.partial(self._grow, heap, ticket, is_limited)
-        for device in range(len(self.cluster.devices)):
-            grow(self._starts[:, device], 0, 0, device, ())
+        grow(self._starts, 0, 0, ())
         while heap:
             least, _, _, top = heapq.heappop(heap)
             if isinstance(top, Chain):
@@ -120,10 +119,8 @@ class Chains:
             yield least, None
             if top.layer < len(self.workload.layers):
                 if most_stages is None or len(top.stages) < most_stages:
-                    for device in range(len(self.cluster.devices)):
-                        if not top.used >> device & 1:
-                            handed = self._joined(top.taken, self._hops[:, top.last, device, top.layer])
-                            grow(handed, top.layer, top.used, device, top.stages)
+                    ways = self._hops[:, top.last, :, top.layer]
+                    grow(self._joined(top.taken[:, None], ways), top.layer, top.used, top.stages)
             elif (chain := self._chain(top)) is not None:
                 own = 1.0 / chain.service.capacity_per_s if by_capacity else chain.least
                 heapq.heappush(heap, (max(own, least), 0, next(ticket), chain))
@@ -151,26 +148,27 @@ class Chains:
         heap: _Heap,
         ticket: Iterator[int],
         is_limited: bool,
-        taken: Floats,
+        handed: Floats,
         layer: int,
         used: int,
-        device: int,
         stages: tuple[tuple[int, int, str], ...],
     ) -> None:
-        """Keep all beginnings with one stage more that may keep the limits.
+        """Keep all beginnings with one stage more that may keep the limits, from what is taken until it begins.
 
         Of equally good ones the longest has its turn first.
         """
-        used, name = used | 1 << device, self.cluster.device_ids[device]
-        begun = self._joined(taken[:, None], self._stages[:, device, layer])
-        whole = self._joined(begun, self._left[:, used, device])
-        stops = np.flatnonzero((whole[_KEY] < math.inf) & np.all(whole <= self._limits[:, None], axis=0))
-        least = whole[_KEY, stops]
+        devices = np.array([each for each in range(len(self.cluster.devices)) if not used >> each & 1], dtype=int)
+        begun = self._joined(handed[:, devices, None], self._stages[:, devices, layer])
+        whole = self._joined(begun, self._left[:, used | 1 << devices, devices])
+        places, stops = np.nonzero((whole[_KEY] < math.inf) & np.all(whole <= self._limits[:, None, None], axis=0))
+        least = whole[_KEY, places, stops]
         if self.goal.objective == "rate":
-            least = self._least_between_s(whole[:, stops], is_limited)
-        for stop, each in zip(stops.tolist(), least.tolist(), strict=True):
+            least = self._least_between_s(whole[:, places, stops], is_limited)
+        for place, stop, each in zip(places.tolist(), stops.tolist(), least.tolist(), strict=True):
             if each < math.inf:
-                one = _Begun(stop, used, device, (*stages, (layer, stop, name)), begun[:, stop])
+                device = int(devices[place])
+                stage = layer, stop, self.cluster.device_ids[device]
+                one = _Begun(stop, used | 1 << device, device, (*stages, stage), begun[:, place, stop])
                 heapq.heappush(heap, (each, -stop, next(ticket), one))
 
     def _least_between_s(self, whole: Floats, is_limited: bool) -> Floats:
