@@ -16,7 +16,9 @@ import pytest
 import dora_nb as dora
 from dora_nb.costs.serving import serving_plan
 from dora_nb.costs.serving_rounds import evenly_spaced
+from dora_nb.costs.table import cost_table
 from dora_nb.domain.serving import Batching
+from dora_nb.formulation.serving.chains import Chains
 from dora_nb.simulation.serving import play, poisson_arrivals
 
 REQUEST = dora.load_workload("qwen3-0.6b", mode="generate", batch=1, new_tokens=64)
@@ -71,3 +73,47 @@ def test_largest_rates(cluster: str, model: str, waves: tuple[int, ...]) -> None
         f"{shape}; mean latency {answer.figures.latency_s:.3g} s; {time.process_time() - started:.1f} s of CPU"
     )
     assert answer.value <= answer.bound
+
+
+#: What limits are, in parts of what a request alone takes at least on the best plan: first token, token, latency.
+LIMITS = {
+    "first token": (2.0, None, None),
+    "token": (None, 1.5, None),
+    "latency": (None, None, 2.0),
+    "all three": (3.0, 2.0, 2.5),
+}
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+@pytest.mark.parametrize("model", ["qwen3-0.6b", "qwen3-1.7b"])
+@pytest.mark.parametrize("cluster", ["smart-home", "wired-home", "edge-cluster", "traffic-analytics"])
+def test_largest_rates_within_limits(cluster: str, model: str, limits: str) -> None:
+    place, request = dora.load_cluster(cluster), dora.load_workload(model, mode="generate", batch=1, new_tokens=64)
+    alone = dora.serve(
+        request, place, dora.ServingGoal(requests_per_s=1e-3), slots=(1,), groups=(1,), requests=6
+    ).figures
+    assert alone.token_s is not None
+    first, token, latency = LIMITS[limits]
+    goal = dora.ServingGoal(
+        objective="rate",
+        first_token_s=first and first * alone.first_token_s,
+        token_s=token and token * alone.token_s,
+        latency_s=latency and latency * alone.latency_s,
+    )
+    started = time.process_time()
+    answer = dora.serve(request, place, goal, time_limit_s=120.0)
+    seconds = time.process_time() - started
+    print(
+        f"\n{cluster}, {model}, {limits}: {answer.value:.3g} requests/s of {answer.bound:.3g} by the bound, of "
+        f"{largest_capacity(request, place, goal):.3g} by capacity; {answer.groups} x {answer.slots} slots on "
+        f"{', '.join(answer.plan.devices)}, wave {answer.wave}; {seconds:.1f} s of CPU"
+    )
+    assert answer.value <= answer.bound
+
+
+def largest_capacity(request: dora.Workload, place: dora.Cluster, goal: dora.ServingGoal) -> float:
+    """Of all plans that keep the limits for one request."""
+    table = cost_table(request.replace(batch=8), place)
+    every = [Chains(request, place, table, goal, slots, groups) for slots in (1, 2, 4, 8) for groups in (1, 2, 3, 4)]
+    firsts = [next((chain for _, chain in each.in_order(by_capacity=True) if chain), None) for each in every]
+    return max(each.service.capacity_per_s for each in firsts if each is not None)

@@ -53,8 +53,9 @@ def serve(
     requests of each are played one by one, until no chain is left that could be better; those that cannot keep the
     limits, or whose capacity is below the rate, are left out. The bound holds for the figures of the first ``requests``
     requests as :func:`~dora_nb.costs.serving_figures.serving_figures` plays them. With the objective ``rate`` it is the
-    largest capacity of all chains: no plan serves more, whereas the rate found is the largest that was tried and kept,
-    so that its gap also holds what waiting and batching cost.
+    largest rate of all chains that can be kept up with within the limits however many requests come
+    (:mod:`~dora_nb.costs.serving_limits`; without limits the capacity), whereas the rate found is the largest that was
+    tried and kept, so that its gap also holds what waiting and batching cost.
 
     Parameters
     ----------
@@ -201,7 +202,7 @@ def _answer(search: Search, cluster: Cluster, started: float, scope: str) -> Ser
 def _scope(search: Search, slots: Sequence[int], groups: Sequence[int]) -> str:
     shapes = [", ".join(map(str, sorted(set(each)))) for each in (groups, slots)]
     what = (
-        "what stages, media and groups can serve at most, whenever requests arrive"
+        "what stages, media and groups can serve at most within the limits, however many requests come"
         if search.goal.objective == "rate"
         else f"figures of the first {search.requests} requests, evenly spaced"
     )
