@@ -16,6 +16,7 @@ from dora_nb.costs.serving_figures import serving_figures
 from dora_nb.costs.serving_limits import (
     Least,
     Limited,
+    always_have_room,
     least_between_turns_s,
     least_mean,
     most_at_once,
@@ -77,6 +78,15 @@ def test_tokens_take_turns_with_prompts() -> None:
     assert math.isinf(least_between_turns_s(goal.replace(token_s=0.09), 12, taken([2.0]), np.array(1.0), passed=1))
     # Two boundaries each: eight of eleven, the others one in each place.
     assert least_between_turns_s(goal, 12, taken([2.0]), np.array(1.6), passed=2) == pytest.approx(2.0)
+
+
+def test_groups_have_room_for_all_who_arrive_until_the_first_of_them_has_ended() -> None:
+    """First tokens within 3 s and ten further ones within 0.5 s each: 8 s, in which nine arrive a second apart."""
+    goal, one = ServingGoal(objective="rate", first_token_s=3.0, token_s=0.5), taken([2.0])
+    assert always_have_room(goal, 11, one, np.array(1.0), 9)
+    assert not always_have_room(goal, 11, one, np.array(1.0), 8)
+    assert always_have_room(goal.replace(latency_s=7.5), 11, one, np.array(1.0), 8)
+    assert not always_have_room(ServingGoal(objective="rate", token_s=0.5), 11, one, np.array(1.0), 99)
 
 
 def test_a_mixture_spends_what_is_allowed_on_the_mean() -> None:

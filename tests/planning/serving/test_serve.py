@@ -149,9 +149,14 @@ def is_possible(service: Service, goal: ServingGoal) -> bool:
 @given(seeded(random_case), seeded(lambda dice: dice))
 def test_a_chain_by_its_stages_is_the_one_that_comes_in_order(case: Case, dice: Dice) -> None:
     goal = random_goal(dice, case, dice.pick(("latency", "energy", "rate")))
-    chains = Chains(case.work, case.place, case.table, goal, 2, 2)
-    listed = {chain.plan: chain.least for _, chain in chains.in_order() if chain is not None}
-    for plan in every_plan(case, (2,), (2,)):
+    slots, groups, joining = dice.pick((1, 2, 3)), dice.pick((1, 2)), dice.pick(((None,), (1,), (1, 2)))
+    chains = Chains(case.work, case.place, case.table, goal, slots, groups, joining)
+    in_order = [(least, chain) for least, chain in chains.in_order() if chain is not None]
+    assert all(least <= chain.least * (1 + 1e-9) for least, chain in in_order)  # also while it was a beginning
+    listed = {chain.plan: chain.least for _, chain in in_order}
+    if goal.objective == "rate":
+        assert {chain.plan for _, chain in chains.in_order(by_capacity=True) if chain is not None} == set(listed)
+    for plan in every_plan(case, (slots,), (groups,)):
         chain = chains.of([(stage.first_layer, stage.stop_layer, stage.leader) for stage in plan.stages])
         assert (chain is None) == (plan not in listed)
         assert chain is None or chain.least == pytest.approx(listed[plan], rel=1e-12)
