@@ -165,8 +165,11 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_joules(joules: float) -> str:
-    """An energy as a person reads it, three significant digits: ``1.05 kJ``, ``820 J``."""
-    return _scaled(joules, ((1e3, "kJ"), (1.0, "J"), (1e-3, "mJ")))
+    """An energy as a person reads it, three significant digits or more: ``820 J``, ``1,375 J``, ``12.4 kJ``.
+
+    Plans are compared by figures of about 1,000 J, which read best in one unit.
+    """
+    return _scaled(joules, ((1e3, "kJ"),) if abs(joules) >= 1e4 else ((1.0, "J"), (1e-3, "mJ")))
 
 
 def format_bytes(size: float) -> str:
@@ -192,6 +195,12 @@ def format_flops(flops: float) -> str:
 def format_count(number: float) -> str:
     """A large number as a person reads it: ``596 million``, ``12 thousand``, ``7``."""
     return _scaled(number, ((1e9, "billion"), (1e6, "million"), (1e3, "thousand"), (1.0, ""))).rstrip()
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, which is in the singular beside 1: ``1 device``, ``2,048 devices``, ``0 batches``."""
+    plural = f"{noun}es" if noun.endswith("ch") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def _scaled(value: float, units: tuple[tuple[float, str], ...]) -> str:

@@ -213,6 +213,13 @@ def test_what_cannot_be_planned_is_one_clear_message(arguments, words, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "arguments", [("--most-plans", "0"), ("--gap", "2"), ("--time-limit", "soon"), ("--time-limit", "0 s")]
+)
+def test_what_is_refused_is_refused_before_the_question_is_told(arguments, tmp_path):
+    refused(run("plan", *SMART_HOME, *arguments, cwd=tmp_path), arguments[0].strip("-").replace("-", "_"))
+
+
 def test_every_term_of_the_qoe(tmp_path):
     terms = ["--objective", "price", "--joules-per-second", "5 J/s", "--latency", "14 s", "--latency-price", "40 J/s"]
     terms += ["--throughput", "0.5 samples/s", "--battery", "phone=400 J", "--headroom", "10%", "--energy", "2 kJ"]

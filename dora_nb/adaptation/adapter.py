@@ -366,7 +366,7 @@ class Adapter:
         if max(abs(shares.get(each, 0.0) - told.get(each, 0.0)) for each in {*shares, *told}) < TELLING_SHARE:
             return
         self._told_shares = shares
-        words = ", ".join(f"{share:.0%} plan {number}" for number, share in shares.items())
+        words = ", ".join(f"{100 * share:.0f} % plan {number}" for number, share in shares.items())
         limit_s = self.window.latency_left_s(now_s)
         tells = limit_s < TELLING_TIMES * (self.qoe.latency_s or 0.0)
         aim = f", within {format_seconds(limit_s)} a step until the window ends" if tells else ""

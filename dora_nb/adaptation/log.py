@@ -32,4 +32,4 @@ class AdapterEvent:
     text: str
 
     def __str__(self) -> str:
-        return f"{format_seconds(self.at_s):>9}  {self.kind:<8} {self.text}"
+        return f"{format_seconds(self.at_s):>9}  {self.kind:<9} {self.text}"

@@ -131,11 +131,14 @@ def plan(
     check_output(out, cluster, workload, *(each.partition("=")[2] for each in profile or []))
     job, devices, qoe = question(locals())
     table = measured_times(profile or [], job, devices)
-    chosen = solver_options(solver, threads, seed, solver_log)
+    chosen, space = solver_options(solver, threads, seed, solver_log), search_space(job, devices, weights, shards)
     from dora_nb.domain.plan_file import save_plan
+    from dora_nb.planning.plan import check_effort
     from dora_nb.planning.plan import plan as make_plan
     from dora_nb.units import parse_field
 
+    time_limit_s = parse_field("time_limit", time_limit, "time")
+    check_effort(gap, time_limit_s, chosen, most_plans)
     say = Talk(as_json)
     say.lines(setting_lines(job, devices, qoe))
     with say.progress("planning") as update:
@@ -145,12 +148,12 @@ def plan(
             qoe,
             most_plans=most_plans,
             gap=gap,
-            time_limit_s=parse_field("time_limit", time_limit, "time"),
+            time_limit_s=time_limit_s,
             solver=chosen,
             algorithm=algorithm,
             overlap=overlap,
             table=table,
-            space=search_space(job, devices, weights, shards),
+            space=space,
             on_progress=update,
         )
     say.plans(plans)
@@ -329,6 +332,7 @@ def explain(**options: Any) -> None:
     job, devices, qoe = question(options)
     table = measured_times(options["profile"] or [], job, devices)
     from dora_nb.planning.explanation.explain import explain as make_explanation
+    from dora_nb.render.explanations import explanation_text
     from dora_nb.units import parse_field
 
     say = Talk(options["as_json"])
@@ -345,5 +349,5 @@ def explain(**options: Any) -> None:
             space=search_space(job, devices, options["weights"], options["shards"]),
             on_progress=update,
         )
-    say.lines([repr(explanation)])
+    say.lines(explanation_text(explanation, say.width).splitlines())
     say.json(explanation_facts(explanation) | {"wall_s": time.monotonic() - started})

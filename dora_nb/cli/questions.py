@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dora_nb.errors import InputError
+from dora_nb.units import counted
 
 if TYPE_CHECKING:
     from dora_nb.costs.table import CostTable
@@ -113,11 +114,11 @@ def setting_lines(workload: Workload, cluster: Cluster, qoe: QoE) -> list[str]:
     """The workload, the cluster and the QoE in a line each."""
     from dora_nb.render.words import demand_words, qoe_words
 
-    size = f"{workload.sequence} tokens" if workload.sequence else f"{workload.image_px} px images"
+    size = counted(workload.sequence, "token") if workload.sequence else f"{workload.image_px} px images"
     size += "".join(f", {part}" for part in demand_words(workload))
     return [
         f"  workload  {workload.name}, {workload.mode}, batch {workload.batch} x {size}, {workload.precision}: "
-        f"{len(workload.layers)} layers, {workload.parameters / 1e6:,.0f} M parameters",
+        f"{counted(len(workload.layers), 'layer')}, {workload.parameters / 1e6:,.0f} M parameters",
         f"  cluster   {cluster.name}: {', '.join(cluster.device_ids)}",
         f"  QoE       {qoe_words(qoe).removeprefix('Asked for: ')}",
     ]

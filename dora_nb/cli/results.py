@@ -29,10 +29,11 @@ def compare(
     from dora_nb.costs.comparison import compare as compare_with
     from dora_nb.domain.plan_file import load_plan
     from dora_nb.domain.run_file import load_run
+    from dora_nb.render.comparison import comparison_text
 
     found = compare_with(load_plan(plan_file).plan, load_run(run_file))
     say = Talk(as_json)
-    say.lines(str(found).splitlines())
+    say.lines(comparison_text(found, say.width).splitlines())
     say.json(comparison_facts(found))
 
 

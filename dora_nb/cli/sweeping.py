@@ -11,6 +11,7 @@ import typer
 from dora_nb.cli.options import Json, check_output
 from dora_nb.cli.talk import Talk
 from dora_nb.errors import InputError
+from dora_nb.units import counted
 
 if TYPE_CHECKING:
     from dora_nb.sweeps.grid import Grid
@@ -71,7 +72,7 @@ def sweep(
     say.lines([f"{out / 'results.parquet'}  one row a plan; 'dora-nb report {out}' makes a page of it"])
     say.json(found.model_dump(mode="json"))
     if found.failures:
-        print(f"dora-nb: {len(found.failures)} of {found.points} points failed", file=sys.stderr)
+        print(f"dora-nb: {len(found.failures)} of {counted(found.points, 'point')} failed", file=sys.stderr)
         raise typer.Exit(1)
 
 

@@ -35,18 +35,25 @@ class Talk:
         """Start a part."""
         self.errors.print(f"[bold]{text}[/bold]") if self.as_json else self.console.print(f"\n[bold]{text}[/bold]")
 
+    @property
+    def width(self) -> int:
+        """Columns of what is printed."""
+        return self.console.width
+
     def lines(self, lines: list[str]) -> None:
-        """Plain lines."""
+        """Plain lines, broken where they are longer than the terminal is wide."""
         if not self.as_json:
+            from dora_nb.render.wrapping import wrapped
+
             for line in lines:
-                self.console.print(line, markup=False)
+                self.console.print(wrapped(line, self.width), markup=False, soft_wrap=True)
 
     def plans(self, plans: PlanSet) -> None:
         """The table of plans with what it says."""
         if not self.as_json:
             from dora_nb.render.tables import plan_sentences, rich_table
 
-            self.console.print(rich_table(plans))
+            self.console.print(rich_table(plans, self.width))
             self.lines(plan_sentences(plans))
 
     def record(self, record: RunRecord) -> None:

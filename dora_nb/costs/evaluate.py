@@ -27,7 +27,7 @@ from dora_nb.domain.plan import Plan
 from dora_nb.domain.prediction import DevicePrediction, IdlePrediction, Prediction
 from dora_nb.domain.transfer import HOSTED
 from dora_nb.domain.workload import Workload
-from dora_nb.units import format_joules, format_seconds
+from dora_nb.units import counted, format_joules, format_seconds
 
 #: Stands in for a makespan of nothing, so that throughput stays finite.
 _INSTANT_S = 1e-15
@@ -71,7 +71,7 @@ class Evaluation:
         figures = self.prediction
         return (
             f"Evaluation of {self.plan.label or 'a plan'}: {format_seconds(figures.makespan_s)}, "
-            f"{format_joules(figures.energy_participating_j)}, {len(self.timeline)} operations"
+            f"{format_joules(figures.energy_participating_j)}, {counted(len(self.timeline), 'operation')}"
         )
 
     def _repr_html_(self) -> str:

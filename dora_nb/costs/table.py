@@ -14,6 +14,7 @@ from dora_nb.domain.layer import Layer
 from dora_nb.domain.plan import Weights
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
+from dora_nb.units import counted
 
 Floats = NDArray[np.float64]
 
@@ -138,7 +139,8 @@ class CostTable:
 
     def __repr__(self) -> str:
         layers, devices, entries = self.forward_s.shape
-        return f"CostTable: {layers} layers on {devices} devices, up to {entries - 1} samples at once, {self.status}"
+        times = f"{counted(layers, 'layer')} on {counted(devices, 'device')}"
+        return f"CostTable: {times}, up to {counted(entries - 1, 'sample')} at once, {self.status}"
 
     def same_times(self, other: CostTable) -> bool:
         """Whether all seconds are equal."""

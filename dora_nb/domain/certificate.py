@@ -78,7 +78,14 @@ class Certificate(Record):
     solver_reason: str
     then: SecondSolve | None = None
 
+    def __repr__(self) -> str:
+        from dora_nb.render.certificates import certificate_text  # a method that looks up a room: imported when called
+
+        return certificate_text(self)
+
+    __str__ = __repr__
+
     def _repr_html_(self) -> str:
-        from dora_nb.render.html import certificate_html  # a method that looks up a room: imported when called
+        from dora_nb.render.html import certificate_html
 
         return certificate_html(self)

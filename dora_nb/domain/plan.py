@@ -14,6 +14,7 @@ from dora_nb.domain.prediction import Prediction
 from dora_nb.domain.record import Record, is_one
 from dora_nb.domain.transfer import HOSTED, Transfer
 from dora_nb.errors import InputError
+from dora_nb.units import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -287,7 +288,7 @@ class Plan(Record):
                     f"at most {ahead}, what the stage before may have sent it before a gradient comes back",
                 )
         if self.micro_batches % self.token_groups:
-            allowed = f"a divisor of the {self.micro_batches} micro-batches"
+            allowed = f"a divisor of the {counted(self.micro_batches, 'micro-batch')}"
             raise InputError("token_groups", self.token_groups, allowed)
         if self.tied == "hosted" and len(self.stages) == 1:
             raise InputError("tied", self.tied, "'one-stage' when there is a single stage")

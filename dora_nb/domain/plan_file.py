@@ -68,6 +68,13 @@ class PlanFile(Record):
     plan: Plan
     hashes: Hashes
 
+    def __repr__(self) -> str:
+        from dora_nb.render.briefly import plan_file_text  # a method that looks up a room: imported when called
+
+        return plan_file_text(self)
+
+    __str__ = __repr__
+
 
 def save_plan(path: str | Path, plan: Plan, workload: Workload, cluster: Cluster, qoe: QoE | None = None) -> Path:
     """Write a plan and what it was made for to a file.

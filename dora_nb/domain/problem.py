@@ -326,6 +326,13 @@ class MeasuredProblem(Record):
         """Position of every layer by name."""
         return {layer.name: index for index, layer in enumerate(self.layers)}
 
+    def __repr__(self) -> str:
+        from dora_nb.render.placement import problem_text  # a method that looks up a room: imported when called
+
+        return problem_text(self)
+
+    __str__ = __repr__
+
 
 def _once(field: str, key: str, names: list[str]) -> None:
     first: dict[str, int] = {}

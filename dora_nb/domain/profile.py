@@ -72,6 +72,13 @@ class Profile(Record):
                 )
         return self
 
+    def __repr__(self) -> str:
+        from dora_nb.render.profiles import profile_lines  # a method that looks up a room: imported when called
+
+        return "\n".join(profile_lines(self))
+
+    __str__ = __repr__
+
     def to_frame(self) -> pd.DataFrame:
         """One row a layer and number of samples, units in the column names."""
         import pandas as pd

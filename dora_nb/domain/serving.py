@@ -67,6 +67,13 @@ class ServingGoal(Record):
         within = all(limit is None or value is None or value <= limit * (1 + 1e-9) for value, limit in limits)
         return within and figures.keeps_up
 
+    def __repr__(self) -> str:
+        from dora_nb.render.serving import goal_text  # a method that looks up a room: imported when called
+
+        return goal_text(self)
+
+    __str__ = __repr__
+
 
 class ServingFigures(Record):
     """What a plan is predicted to do for requests that arrive evenly spaced, the first at an empty cluster.
@@ -118,6 +125,13 @@ class ServingFigures(Record):
     def energy_j(self, accounting: EnergyAccounting) -> float:
         """Energy of a request under one accounting."""
         return self.energy_participating_j if accounting == "participating" else self.energy_all_on_j
+
+    def __repr__(self) -> str:
+        from dora_nb.render.serving import figures_text  # a method that looks up a room: imported when called
+
+        return figures_text(self)
+
+    __str__ = __repr__
 
 
 class Serving(Record):

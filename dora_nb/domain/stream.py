@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from dora_nb.domain.record import Record
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
-from dora_nb.units import Seconds
+from dora_nb.units import Seconds, counted
 
 #: Requests of all streams in the time after which they repeat together; more are refused.
 MOST_REQUESTS = 240
@@ -54,7 +54,7 @@ class Stream(Record):
             raise InputError("deadline_s", self.deadline_s, "more than 0 seconds, or nothing: no limit")
         if self.phases_s is not None:
             if len(self.phases_s) != self.count:
-                raise InputError("phases_s", self.phases_s, f"one for each of the {self.count} cameras")
+                raise InputError("phases_s", self.phases_s, f"one for each of the {counted(self.count, 'camera')}")
             late = next((phase for phase in self.phases_s if phase >= self.period_s), None)
             if late is not None:
                 raise InputError("phases_s", late, f"less than the period of {self.period_s:g} s")

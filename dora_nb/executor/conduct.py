@@ -30,7 +30,7 @@ from dora_nb.executor.faults.fallback import copies_to_neighbours
 from dora_nb.executor.faults.recovery import restart_of
 from dora_nb.executor.rehearsal import Expected, Rehearsal
 from dora_nb.executor.session import DeviceLostError, Session, Switched
-from dora_nb.units import format_seconds
+from dora_nb.units import counted, format_seconds
 
 #: Times a group is formed again after a failure that lost no device, before that is taken for a defect.
 PATIENCE = 3
@@ -153,9 +153,8 @@ class Conductor:
         """Answer all requests of a stream; behind a fault, those that are left."""
         while not self._answered_all:
             self._go_on(self._stream)
-        self._tell(
-            f"stream of {self._session.task.requests} requests done in {self._speed(self._done.stream.duration_s)}"
-        )
+        requests = counted(self._session.task.requests, "request")
+        self._tell(f"stream of {requests} done in {self._speed(self._done.stream.duration_s)}")
 
     def _stream(self) -> None:
         self._choose()
@@ -334,7 +333,8 @@ class Conductor:
         session, noticed_s = self._session, time.monotonic()
         self._failures += 1
         if self._failures > PATIENCE and not isinstance(fault, DeviceLostError):
-            raise StoppedError(f"stopped after {self._failures - 1} tries to go on: {fault}") from fault
+            tried = counted(self._failures - 1, "time")
+            raise StoppedError(f"stopped, having tried {tried} to go on: {fault}") from fault
         plan = session.plan
         assert plan is not None, "only what runs can fail"
         session.give_up()
@@ -366,7 +366,7 @@ class Conductor:
     def _how_far(self) -> str:
         """Which requests of a stream are behind it, and which one is next."""
         count, completed = self._session.task.requests, self._done.stream.completed
-        behind = f"{completed} of {count} requests were completed"
+        behind = f"{completed} of {counted(count, 'request')} were completed"
         return behind if completed == count else f"{behind}; going on with request {completed + 1}"
 
     # ------------------------------------------------------------------ what is told

@@ -31,6 +31,7 @@ from dora_nb.executor.rehearsal import Rehearsal
 from dora_nb.executor.run import Run
 from dora_nb.executor.session import Session
 from dora_nb.executor.tasks.scale import scaling_of
+from dora_nb.units import counted
 
 if TYPE_CHECKING:  # torch is loaded once it is known to be there
     from dora_nb.executor.tasks.assemble import Assembled
@@ -137,7 +138,7 @@ def execute(
     _check_plans(plan, plans, workload, cluster)
     devices = tuple(dict.fromkeys(device for each in (plan, *plans) for device in each.devices))
     if workers is not None and len(workers) < len(devices):
-        raise InputError("workers", len(workers), f"at least {len(devices)} workers, one per device")
+        raise InputError("workers", len(workers), f"at least {counted(len(devices), 'worker')}, one per device")
     require_torch()
     if workers is None:
         expect_workers()
@@ -254,7 +255,7 @@ def _workers(count: int, given: WorkerPool | None, run: Run) -> Iterator[WorkerP
             given.close()  # interrupted halfway, they would answer the next run with what is left of this one
             raise
         return
-    run.tell(f"starting {count} workers")
+    run.tell(f"starting {counted(count, 'worker')}")
     with WorkerPool(count) as pool:
         run.on_cancel(pool.close)
         yield pool

@@ -20,7 +20,7 @@ from dora_nb.executor.control.process import expect_workers
 from dora_nb.executor.pool import WorkerPool, require_torch
 from dora_nb.executor.predict import machine_cluster, measured_table
 from dora_nb.executor.session import Session
-from dora_nb.units import format_seconds
+from dora_nb.units import counted, format_seconds
 
 if TYPE_CHECKING:  # torch is loaded once it is known to be there
     from dora_nb.domain.run_record import Link
@@ -76,12 +76,13 @@ class ServedRun:
         count = len(self.tokens)
         seconds = (self.first_token_s, self.predicted_first_token_s, self.latency_s, self.predicted_latency_s)
         first_s, first_predicted_s, last_s, last_predicted_s = (format_seconds(sum(each) / count) for each in seconds)
+        requests, rounds = counted(count, "request"), counted(len(self.rounds), "round")
         mixed = sum(joining > 0 and going > 0 for joining, going in self.rounds)
         same = "all tokens as alone" if not self.differing else f"{len(self.differing)} with other tokens than alone"
         return (
-            f"ServedRun of {count} requests, {same}: first token after {first_s} (predicted {first_predicted_s}), "
+            f"ServedRun of {requests}, {same}: first token after {first_s} (predicted {first_predicted_s}), "
             f"last after {last_s} (predicted {last_predicted_s}), means; "
-            f"{len(self.rounds)} rounds, in {mixed} of them some joined others"
+            f"{rounds}, in {mixed} of them some joined others"
         )
 
 

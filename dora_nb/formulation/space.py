@@ -13,6 +13,7 @@ from dora_nb.domain.plan import MOST_CHUNKS, Weights, checked_weights
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.formulation.fleet import Fleet
+from dora_nb.units import counted
 
 #: Ways to share a micro-batch out on one group that are looked at one by one; beyond, samples move in equal steps.
 MOST_SHARE_VECTORS = 2_000
@@ -159,12 +160,15 @@ class SearchSpace:
         sizes = ", ".join(map(str, self.micro_batch_sizes))
         depths = ", ".join(map(str, self.in_flight_depths))
         return (
-            f"contiguous stages, micro-batches of {sizes}, up to {self.most_replicas} replicas a stage with "
-            f"{self._shares()}, in-flight depth {depths}, transfers in up to {self.most_chunks} chunks"
+            f"contiguous stages, micro-batches of {sizes}, up to {counted(self.most_replicas, 'replica')} a stage with "
+            f"{self._shares()}, in-flight depth {depths}, transfers in up to {counted(self.most_chunks, 'chunk')}"
             f"{', recomputation where memory is short' if self.recomputation else ''}"
             f"{self._weights()}{self._groups()}"
             f"{f', layers sliced over up to {self.shards} devices' if self.shards > 1 else ''}"
         )
+
+    def __repr__(self) -> str:
+        return f"Plans considered: {self.describe()}"
 
     def _weights(self) -> str:
         if not self.weights:

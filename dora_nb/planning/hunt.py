@@ -27,7 +27,7 @@ from dora_nb.planning.known import Asked, Known
 from dora_nb.planning.proof import FEW, MANY, Proof, look_nearby
 from dora_nb.planning.question import Question
 from dora_nb.planning.settle import settle_all
-from dora_nb.units import format_seconds
+from dora_nb.units import counted, format_seconds
 
 Progress = Callable[[str], None]
 
@@ -338,7 +338,7 @@ class Hunt:
 
     def check_by_program(self) -> None:
         """The partition program for every question, over the partitions that bounds left; its plans count too."""
-        self.say(f"checking {len(self.questions)} answers with the partition program")
+        self.say(f"checking {counted(len(self.questions), 'answer')} with the partition program")
         for question in self.questions:
             if self.deadline.cancelled:
                 self.reason = "cancelled before the check by the partition program was over"
@@ -408,7 +408,7 @@ class Hunt:
             self.tell()
         self.say(
             f"{len(columns):,} stage columns, {report.labels:,} partial and {report.partitions:,} complete pipelines, "
-            f"{report.schedules:,} schedules"
+            f"{counted(report.schedules, 'schedule')}"
         )
 
     def remember(self) -> None:

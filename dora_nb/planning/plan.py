@@ -128,9 +128,7 @@ def plan_question(
     """Plans for a question in one piece, with all that its session knows from questions before; see :func:`plan`."""
     started = time.monotonic()
     check_question(question.workload, question.cluster, question.qoe)
-    if most_plans < 1:
-        raise InputError("most_plans", most_plans, "1 or more")
-    check_effort(gap, time_limit_s, question.solver)
+    check_effort(gap, time_limit_s, question.solver, most_plans)
     if algorithm not in get_args(Algorithm):
         raise InputError("algorithm", algorithm, ", ".join(get_args(Algorithm)))
     say = on_progress or (lambda _: None)
@@ -199,8 +197,8 @@ def check_question(workload: Workload, cluster: Cluster, qoe: QoE) -> None:
             raise UnknownNameError("battery_j", name, cluster.device_ids)
 
 
-def check_effort(gap: float, time_limit_s: float, solver: SolverChoice) -> None:
-    """Refuse gaps, time limits and solvers that cannot be.
+def check_effort(gap: float, time_limit_s: float, solver: SolverChoice, most_plans: int = 1) -> None:
+    """Refuse gaps, time limits, solvers and numbers of plans that cannot be.
 
     Raises
     ------
@@ -211,4 +209,6 @@ def check_effort(gap: float, time_limit_s: float, solver: SolverChoice) -> None:
         raise InputError("gap", gap, "above 0 and below 1")
     if not time_limit_s > 0:
         raise InputError("time_limit_s", time_limit_s, "more than 0 seconds")
+    if most_plans < 1:
+        raise InputError("most_plans", most_plans, "1 or more")
     SolverOptions.of(solver)

@@ -24,6 +24,7 @@ from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.nearest import nearest
 from dora_nb.planning.plan import check_effort, check_question, plan_question
 from dora_nb.planning.question import Question
+from dora_nb.units import counted
 
 
 class Planner:
@@ -180,4 +181,4 @@ class Planner:
 
     def __repr__(self) -> str:
         known = len(self._question.case.plans)
-        return f"Planner: {self.workload.name} on {self.cluster.name}, {known} plans known"
+        return f"Planner: {self.workload.name} on {self.cluster.name}, {counted(known, 'plan')} known"

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dora_nb.domain.accuracy import Accuracy
 from dora_nb.domain.plan import Plan, Weights
 from dora_nb.domain.workload import Workload
-from dora_nb.render.words import WEIGHTS, count, layer_words, sentence
+from dora_nb.render.words import WEIGHTS, layer_words, sentence
+from dora_nb.units import counted
 
 
 def accuracy_lines(plans: Sequence[Plan], workload: Workload) -> list[str]:
@@ -29,7 +30,7 @@ def accuracy_text(accuracy: Accuracy) -> str:
     share = 100 * accuracy.same_choices / accuracy.choices
     return (
         f"outputs off by {accuracy.mean:.1e} on average, {accuracy.largest:.1e} at most, of {accuracy.magnitude:.1e} "
-        f"on average; the same largest output in {share:.4g} % of {count(accuracy.choices, 'place')}"
+        f"on average; the same largest output in {share:.4g} % of {counted(accuracy.choices, 'place')}"
     )
 
 

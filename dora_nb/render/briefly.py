@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dora_nb.domain.dynamics import MarkovChain
+from dora_nb.domain.plan_file import PlanFile
 from dora_nb.domain.prediction import Prediction
 from dora_nb.domain.stream import Stream
 from dora_nb.domain.transfer import HOSTED, ScheduledTransfer
 from dora_nb.render import words
 from dora_nb.render.kinds import turn_of
-from dora_nb.units import format_bytes, format_joules, format_seconds
+from dora_nb.units import counted, format_bytes, format_joules, format_seconds
 
 
 def transfer_text(transfer: ScheduledTransfer) -> str:
@@ -42,7 +43,7 @@ def stream_text(stream: Stream) -> str:
     """A stream in a line: how many cameras, which model, how often, from where to where, by when."""
     work = stream.workload
     told = [
-        f"{words.count(stream.count, 'camera')}",
+        f"{counted(stream.count, 'camera')}",
         f"{work.name}",
         f"a request every {format_seconds(stream.period_s)}",
     ]
@@ -54,9 +55,21 @@ def stream_text(stream: Stream) -> str:
 
 def chain_text(chain: MarkovChain) -> str:
     """A Markov chain, its states in a line each."""
-    lines = [f"{chain.name}: {words.count(len(chain.states), 'state')}, steps of {format_seconds(chain.step_s)}"]
+    lines = [f"{chain.name}: {counted(len(chain.states), 'state')}, steps of {format_seconds(chain.step_s)}"]
     lines += [chain.description] if chain.description else []
     for state in chain.states:
         leaves = [f"{100 * share:.3g} % to {name}" for name, share in state.to.items()]
         lines.append(f"  {state.name}: level {state.level:.3g}, in a step {words.sentence(leaves) or 'never left'}")
     return "\n".join(map(words.one_line, lines))
+
+
+def plan_file_text(file: PlanFile) -> str:
+    """What a plan file holds: what was asked, then the plan."""
+    cluster = file.cluster
+    asked = [
+        f"Plan file of {file.created_by}",
+        words.workload_words(file.workload),
+        f"{cluster.name}: {counted(len(cluster.devices), 'device')}{words.network_words(cluster)}",
+        words.qoe_words(file.qoe),
+    ]
+    return "\n".join([*map(words.one_line, asked), "", repr(file.plan)])

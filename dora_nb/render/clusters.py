@@ -13,9 +13,9 @@ from dora_nb.render.layout import arrange
 from dora_nb.render.markup import details, head, items, table
 from dora_nb.render.network import KIND_WORDS, Card, network_svg, wires_of
 from dora_nb.render.svg import attribute
-from dora_nb.units import format_bytes, format_flops, format_seconds
+from dora_nb.render.wrapping import WIDTH
+from dora_nb.units import counted, format_bytes, format_flops, format_seconds
 
-_WIDTH = 110  # columns of plain text
 _LONGEST_MODEL = 38  # characters of a device's model in a table
 
 _COLUMNS, _CARD_PX = 4, 58  # of the drawing
@@ -35,7 +35,7 @@ def cluster_text(cluster: Cluster) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [_title(cluster)]
     if cluster.description:
-        lines.append(textwrap.fill(words.one_line(cluster.description), _WIDTH))
+        lines.append(textwrap.fill(words.one_line(cluster.description), WIDTH))
     lines.append("")
     for row in rows:
         padded = (
@@ -78,7 +78,7 @@ def cluster_svg(cluster: Cluster) -> str:
 
 
 def _title(cluster: Cluster) -> str:
-    devices = words.count(len(cluster.devices), "device")
+    devices = counted(len(cluster.devices), "device")
     return words.one_line(f"{cluster.name}: {devices}{words.network_words(cluster)}")
 
 

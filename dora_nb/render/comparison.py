@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,14 +12,14 @@ from dora_nb.render import words
 from dora_nb.render.html import fragment
 from dora_nb.render.svg import attribute
 from dora_nb.render.trace import stage_words
+from dora_nb.render.wrapping import WIDTH, wrapped
 from dora_nb.units import format_seconds
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_WIDTH = 110  # columns of plain text
 
-_HEADING = ("what", "predicted", "measured", "error", "of")
+_HEADING = ("what", "predicted", "measured", "error", "how often")
 
 
 def comparison_frame(comparison: Comparison) -> pd.DataFrame:
@@ -53,8 +52,8 @@ def _seconds(predicted_s: float, measured_s: float | None) -> dict[str, object]:
     return {"predicted_s": predicted_s, "measured_s": measured_s, "error": relative_error(predicted_s, measured_s)}
 
 
-def comparison_text(comparison: Comparison) -> str:
-    """A comparison as plain text of at most 110 columns."""
+def comparison_text(comparison: Comparison, width: int = WIDTH) -> str:
+    """A comparison as plain text; its table takes as many columns as it needs."""
     rows = [_HEADING, *_cells(comparison)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
@@ -62,7 +61,7 @@ def comparison_text(comparison: Comparison) -> str:
         padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
         lines.append("  ".join([cells[0].ljust(widths[0]), *padded[1:]]).rstrip())
     lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
-    said = [_wrapped(line) for line in _said(comparison)]
+    said = [wrapped(line, width) for line in _said(comparison)]
     return "\n".join([words.one_line(_title(comparison)), "", *lines, "", *said])
 
 
@@ -126,8 +125,10 @@ def _transfer_name(transfer: TransferComparison) -> str:
 
 
 def error_words(error: float | None) -> str:
-    """A relative error in percent."""
-    return words.NOTHING if error is None else f"{100 * error:+.1f} %"
+    """A relative error in per cent; of a figure that is ten times the other or more, how many times."""
+    if error is None:
+        return words.NOTHING
+    return f"x {1 + error:,.0f}" if error >= 9 else f"{100 * error:+,.{0 if error >= 1 else 1}f} %"
 
 
 def _said(comparison: Comparison) -> Iterable[str]:
@@ -152,7 +153,3 @@ def _said(comparison: Comparison) -> Iterable[str]:
         furthest = f"{worst.kind} of {stage_words(worst.stage)}, {error_words(worst.error)}"
         yield f"Furthest off of what is computed: {furthest}."
     yield comparison.emulation
-
-
-def _wrapped(line: str) -> str:
-    return textwrap.fill(words.one_line(line), _WIDTH, subsequent_indent="  ")

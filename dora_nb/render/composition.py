@@ -11,7 +11,7 @@ from dora_nb.render.accuracy import accuracy_lines
 from dora_nb.render.html import fragment
 from dora_nb.render.shares import shares_svg
 from dora_nb.render.svg import attribute
-from dora_nb.units import format_joules, format_seconds
+from dora_nb.units import counted, format_joules, format_seconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,7 +98,7 @@ def composition_svg(mix: Composition) -> str:
         )
         for condition, figures in zip(mix.conditions.conditions, mix.figures, strict=True)
     ]
-    title = f"Share of {words.count(len(mix), 'plan')} in {words.count(len(rows), 'condition')}"
+    title = f"Share of {counted(len(mix), 'plan')} in {counted(len(rows), 'condition')}"
     return shares_svg([plan.label or "plan" for plan in mix.plans], rows, title)
 
 
@@ -112,7 +112,7 @@ def asked_lines(mix: Composition) -> list[str]:
     if mix.keep == "tail":
         kept = f"kept by all but {100 * mix.missed_share:g} % of every condition's requests"
     return [
-        f"{words.count(len(mix), 'plan')} for {words.workload_words(mix.workload)} on {mix.cluster.name}, "
+        f"{counted(len(mix), 'plan')} for {words.workload_words(mix.workload)} on {mix.cluster.name}, "
         f"{mix.conditions.name}",
         f"{words.qoe_words(mix.qoe)}; {kept}",
     ]
@@ -154,7 +154,9 @@ def result_lines(mix: Composition) -> list[str]:
     if mix.workload.trains:
         shares = zip(mix.conditions.probabilities, mix.figures, strict=True)
         changing_s = sum(share * figures.switch_s for share, figures in shares)
-        lines.append(f"Changing plans costs {format_seconds(changing_s)} in a window of {mix.window} iterations.")
+        lines.append(
+            f"Changing plans costs {format_seconds(changing_s)} in a window of {counted(mix.window, 'iteration')}."
+        )
     fullest = max(mix.resident_bytes, key=lambda device: mix.resident_bytes[device] / mix.usable_bytes[device])
     lines.append(
         f"All plans resident: the fullest device is {fullest}, {mix.resident_bytes[fullest] / 1e9:.2f} of "

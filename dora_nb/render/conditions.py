@@ -6,6 +6,7 @@ from dora_nb.domain.conditions import Condition, Conditions
 from dora_nb.render import words
 from dora_nb.render.html import fragment
 from dora_nb.render.markup import head, items, table
+from dora_nb.units import counted
 
 
 def condition_text(condition: Condition) -> str:
@@ -43,7 +44,7 @@ def change_words(condition: Condition) -> str:
 
 
 def _title(conditions: Conditions) -> str:
-    return f"{conditions.name}: {words.count(len(conditions), 'condition')}, one at a time"
+    return f"{conditions.name}: {counted(len(conditions), 'condition')}, one at a time"
 
 
 def _percent(condition: Condition) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dora_nb.render import svg, words
 from dora_nb.render.svg import attribute
+from dora_nb.units import counted
 
 if TYPE_CHECKING:
     from dora_nb.reproduction.summary import Answer, HeadlineRow
@@ -60,7 +61,7 @@ class Scale:
     @property
     def title(self) -> str:
         """What is on the axis, with its unit."""
-        return "times as fast as a baseline (x, log scale)" if self.speed else "energy saved against a baseline (%)"
+        return "times as fast as a baseline (log scale)" if self.speed else "energy saved against a baseline (%)"
 
     @property
     def paper_words(self) -> str:
@@ -82,7 +83,7 @@ class Scale:
         """Round gains with their labels."""
         if not self.speed:
             ticks = self.axis(0.0, 1.0).ticks(6)
-            return [(value, f"{label} %") for value, label in ticks]
+            return list(ticks)
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         for steps in ((1, 2, 5), (1,)):  # the first that leaves room between labels
             values = [step * 10.0**power for power in powers for step in steps]
@@ -158,7 +159,7 @@ class _Dots:
 
     def draw(self) -> str:
         """The figure."""
-        said = f"{self.title}: {self.scale.title} in {words.count(len(self.rows), 'setting')}"
+        said = f"{self.title}: {self.scale.title} in {counted(len(self.rows), 'setting')}"
         body = [*self._frame(), *self._paper(), *self._ours(), *self._labels()]
         for row, y in zip(self.rows, self.at_px, strict=True):
             body += self._marks(row, y)

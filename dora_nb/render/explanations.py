@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +13,11 @@ from dora_nb.domain.rating import qoe_value
 from dora_nb.render import words
 from dora_nb.render.html import fragment
 from dora_nb.render.svg import attribute
-from dora_nb.units import format_bandwidth, format_bytes, format_joules, format_rate, format_seconds
+from dora_nb.render.wrapping import WIDTH, wrapped
+from dora_nb.units import counted, format_bandwidth, format_bytes, format_joules, format_rate, format_seconds
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_WIDTH = 110  # columns of plain text
 
 
 def _share(share: float) -> str:
@@ -54,18 +52,22 @@ _VERDICTS = (
 _HEADING = ("what", "used", "becomes", "change", "per unit", "verdict")
 
 
-def explanation_text(explanation: Explanation) -> str:
-    """An explanation as plain text of at most 110 columns."""
+def explanation_text(explanation: Explanation, width: int = WIDTH) -> str:
+    """An explanation as plain text of at most so many columns, or as many as its table needs at least."""
+
+    def said(lines: Iterable[str]) -> str:
+        return "\n".join(wrapped(line, width) for line in lines)
+
     title = f"{words.workload_words(explanation.workload)}; {explanation.cluster.name}"
-    blocks = [f"{title}\n{words.qoe_words(explanation.qoe)}"]
+    blocks = [said([title, words.qoe_words(explanation.qoe)])]
     if explanation.feasible:
         blocks.append(_best_line(explanation))
-        blocks.append(_text_table([_HEADING, *map(_cells, explanation.margins)]))
-        blocks.append("\n".join(_wrapped(line) for line in (_VERDICTS, *_end_lines(explanation))))
+        blocks.append(_text_table([_HEADING, *map(_cells, explanation.margins)], width))
+        blocks.append(said([_VERDICTS, *_end_lines(explanation)]))
     else:
-        blocks.append(_wrapped(f"No plan: {explanation.message}."))
-        blocks.append("\n".join(_wrapped(line) for line in infeasible_lines(explanation)))
-        blocks.append("\n".join(_wrapped(line) for line in _end_lines(explanation)))
+        blocks.append(said([f"No plan: {explanation.message}."]))
+        blocks.append(said(infeasible_lines(explanation)))
+        blocks.append(said(_end_lines(explanation)))
     return "\n\n".join(blocks)
 
 
@@ -294,14 +296,14 @@ def alternative_line(alternative: Alternative) -> str:
 
 def alternatives_text(alternatives: Mapping[str, Alternative]) -> str:
     """Alternatives, a line each."""
-    return "\n".join(_wrapped(alternative_line(each)) for each in alternatives.values())
+    return "\n".join(wrapped(alternative_line(each)) for each in alternatives.values())
 
 
 # ---------------------------------------------------------------------------------------------- parts
 
 
 def _end_lines(explanation: Explanation) -> list[str]:
-    solves = f"{words.count(explanation.solves, 'question')} solved in {format_seconds(explanation.wall_s)}"
+    solves = f"{counted(explanation.solves, 'question')} solved in {format_seconds(explanation.wall_s)}"
     stopped = f" Stopped before everything was looked at ({explanation.stopped})." if explanation.stopped else ""
     lines = [f"{solves}; all figures are predicted.{stopped}"]
     if explanation.feasible and any(domain.kind == "links" for domain in explanation.cluster.domains):
@@ -309,18 +311,28 @@ def _end_lines(explanation: Explanation) -> list[str]:
     return lines
 
 
-def _text_table(rows: Sequence[Sequence[str]]) -> str:
+def _text_table(rows: Sequence[Sequence[str]], width: int) -> str:
+    """A table; on a narrow screen without what can be told from the rest, or what a verdict can do without."""
     cells = [[words.one_line(cell) for cell in row] for row in rows]
+    for spared in ("per unit", "used"):
+        if _columns(cells) > width:
+            place = cells[0].index(spared)
+            cells = [[*row[:place], *row[place + 1 :]] for row in cells]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     left = (0, len(widths) - 1)
     lines = [
         "  ".join(
-            cell.ljust(width) if place in left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(room) if place in left else cell.rjust(room)
+            for place, (cell, room) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in cells
     ]
-    return "\n".join(itertools.chain(lines[:1], ["-" * (sum(widths) + 2 * (len(widths) - 1))], lines[1:]))
+    return "\n".join(itertools.chain(lines[:1], ["-" * _columns(cells)], lines[1:]))
+
+
+def _columns(cells: Sequence[Sequence[str]]) -> int:
+    """How many columns of text a table takes."""
+    return sum(max(map(len, column)) + 2 for column in zip(*cells, strict=True)) - 2
 
 
 def _html_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -337,7 +349,3 @@ def _html_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _html_items(lines: Iterable[str]) -> str:
     return f"<ul>{''.join(f'<li>{attribute(line)}</li>' for line in lines)}</ul>"
-
-
-def _wrapped(line: str) -> str:
-    return textwrap.fill(words.one_line(line), _WIDTH, subsequent_indent="  ")

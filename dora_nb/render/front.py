@@ -11,6 +11,7 @@ from dora_nb.domain.qoe import EnergyAccounting
 from dora_nb.render import svg, words
 from dora_nb.render.envelope import Point, proven_for
 from dora_nb.render.svg import attribute
+from dora_nb.units import counted
 
 _PLAN, _LIMIT, _BASELINE = "#0a7fc2", "#d55e00", "#8a8a8a"
 
@@ -93,7 +94,7 @@ class _Front:
         """The figure; empty when no plan was evaluated."""
         if not self.plans:
             return ""
-        title = f"Latency against energy of {words.count(len(self.plans), 'plan')} and {len(self.baselines)} baselines"
+        title = f"Latency against energy of {counted(len(self.plans), 'plan')} and {len(self.baselines)} baselines"
         note_px = 16.0 * len(self.notes)
         body = [*self._axes(), *self._bound(), *self._limits(), *self._marks(), *self._legend(), *self._notes()]
         return svg.figure(self.width, self.height + note_px, title, body)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from dora_nb.domain.certificate import Certificate, SecondSolve
+from dora_nb.domain.certificate import Certificate
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.plan_set import PlanSet
 from dora_nb.render import words
 from dora_nb.render.accuracy import accuracy_lines
+from dora_nb.render.certificates import certificate_pairs
 from dora_nb.render.front import front_svg
 from dora_nb.render.plans import plan_facts
 from dora_nb.render.svg import attribute
 from dora_nb.render.timeline import timeline_svg
+from dora_nb.units import counted
 
 __all__ = ["front_svg", "plan_html", "plan_set_html", "timeline_svg"]
 
@@ -34,7 +36,7 @@ color:inherit}
 white-space:nowrap;border:0;
 background:transparent;color:inherit;font-variant-numeric:tabular-nums;vertical-align:baseline;max-width:none}
 .dora-nb .dora-plans .dora-left{text-align:left}
-.dora-nb .dora-plans td.dora-name{white-space:normal;min-width:17em;overflow-wrap:anywhere}
+.dora-nb .dora-plans td.dora-name{white-space:normal;min-width:clamp(10em,20cqw,17em);overflow-wrap:anywhere}
 .dora-nb .dora-plans td.dora-words{white-space:normal;min-width:7em}
 .dora-nb .dora-plans td.dora-mark{padding-right:0;opacity:.75;font-weight:400}
 .dora-nb .dora-plans td.dora-group{font-size:.93em;opacity:.75;padding-top:.5em}
@@ -82,7 +84,7 @@ def plan_set_html(plan_set: PlanSet) -> str:
 def plan_html(plan: Plan) -> str:
     """One plan as a fragment of HTML: its figures, and which layers run where."""
     parts = [
-        f'<p class="dora-head">{attribute(plan.label or "plan")}: {words.count(len(plan.stages), "stage")}</p>',
+        f'<p class="dora-head">{attribute(plan.label or "plan")}: {counted(len(plan.stages), "stage")}</p>',
         f'<p class="dora-faint">{attribute("; ".join(plan_facts(plan)))}</p>',
         _described(words.describe_stages(plan, [f"layer {index}" for index in range(plan.layer_count)])),
     ]
@@ -91,34 +93,7 @@ def plan_html(plan: Plan) -> str:
 
 def certificate_html(certificate: Certificate) -> str:
     """How good a plan is proven to be, field by field."""
-    unit = certificate.unit
-    limits = [
-        (certificate.latency_limit_s, "latency at most {} s"),
-        (certificate.energy_limit_j, "energy at most {} J"),
-    ]
-    within = [text.format(f"{limit:.6g}") for limit, text in limits if limit is not None]
-    then = certificate.then
-    rows = [
-        ("minimised", f"{certificate.objective}, in {unit}{', soft limits priced' if certificate.with_prices else ''}"),
-        ("within", ", ".join(within) or "no limit on the whole plan"),
-        ("limits asked for", "; ".join(map(words.limit_words, certificate.limits)) or "none"),
-        ("this plan", f"{certificate.value:.6g} {unit}"),
-        ("bound", f"{certificate.bound:.6g} {unit}: no plan considered can be below it"),
-        ("gap", f"{100 * certificate.gap:.4f} % ({certificate.status})"),
-        *([] if then is None else [("then", _second_words(then))]),
-        ("considered", certificate.scope),
-        ("proved by", f"{certificate.solver} ({certificate.solver_reason})"),
-    ]
-    return fragment([pairs(rows)])
-
-
-def _second_words(then: SecondSolve) -> str:
-    """The tie-break in words."""
-    say = words.seconds_words if then.unit == "s" else words.joules_words
-    return (
-        f"of equally good plans the least {then.objective}: {say(then.value)}, bound {say(then.bound)}, gap "
-        f"{100 * then.gap:.4f} %"
-    )
+    return fragment([pairs(certificate_pairs(certificate))])
 
 
 def _heading(plan_set: PlanSet) -> str:
@@ -131,7 +106,7 @@ def _heading(plan_set: PlanSet) -> str:
         "price": f"lowest price: {seconds}, {joules}",
     }[qoe.objective]
     proof = "" if best.certificate is None else f", gap {words.gap_words(best)}"
-    plans = words.count(len(plan_set), "plan")
+    plans = counted(len(plan_set), "plan")
     return f"{plans} for {plan_set.workload.name} on {plan_set.cluster.name}: {figure}{proof}"
 
 

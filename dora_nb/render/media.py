@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from dora_nb.domain.cluster import ContentionDomain, DomainKind
 from dora_nb.render import words
-from dora_nb.units import format_seconds
+from dora_nb.units import counted, format_seconds
 
 _MOST_LINES = 4  # ports or links that are told one by one
 
@@ -38,5 +38,5 @@ def rest_words(domain: ContentionDomain, held: Iterable[tuple[str, float]]) -> l
     told = [(resource_words(name, domain), seconds) for name, seconds in held if seconds > 0]
     lines = [f"{name} {format_seconds(seconds)}" for name, seconds in told[:_MOST_LINES]]
     if len(told) > _MOST_LINES:
-        lines.append(f"and {words.count(len(told) - _MOST_LINES, 'other')}")
+        lines.append(f"and {counted(len(told) - _MOST_LINES, 'other')}")
     return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dora_nb.domain.plan import Plan
 from dora_nb.render import words
+from dora_nb.units import counted
 
 
 def plan_facts(plan: Plan) -> list[str]:
@@ -22,5 +23,5 @@ def plan_facts(plan: Plan) -> list[str]:
 def plan_summary(plan: Plan) -> str:
     """The same with who runs what."""
     stages = words.describe_stages(plan, [f"layer {index}" for index in range(plan.layer_count)])
-    head = f"{plan.label or 'plan'}: {words.count(len(plan.stages), 'stage')}"
+    head = f"{plan.label or 'plan'}: {counted(len(plan.stages), 'stage')}"
     return "\n".join([head, "; ".join(plan_facts(plan)), *(f"  {line}" for line in stages)])

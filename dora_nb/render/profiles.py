@@ -6,26 +6,26 @@ from typing import Any
 
 from dora_nb.domain.profile import Profile
 from dora_nb.render import words
-from dora_nb.units import format_seconds
+from dora_nb.units import counted, format_seconds
 
 
 def profile_lines(profile: Profile) -> list[str]:
     """What was measured where, and what all layers take together by number of samples."""
     work = profile.workload
     lines = [
-        f"  profiled  {words.workload_words(work)}: {words.count(len(work.layers), 'layer')}, "
+        f"  profiled    {words.workload_words(work)}: {counted(len(work.layers), 'layer')}, "
         f"{work.parameters / 1e6:,.1f} M parameters",
-        f"  on        {profile.machine or 'a machine that is not named'}",
+        f"  on          {profile.machine or 'a machine that is not named'}",
     ]
     for samples, (forward_s, backward_s) in _passes_s(profile).items():
         backward = f", backward {format_seconds(backward_s)}" if work.trains else ""
-        lines.append(f"  {words.count(samples, 'sample'):<9} forward {format_seconds(forward_s)}{backward}")
+        lines.append(f"  {counted(samples, 'sample'):<11} forward {format_seconds(forward_s)}{backward}")
     if work.trains:
-        lines.append(f"  step      {format_seconds(sum(layer.step_s for layer in profile.layers))}")
+        lines.append(f"  step        {format_seconds(sum(layer.step_s for layer in profile.layers))}")
     slowest = max(range(len(work.layers)), key=lambda index: max(profile.layers[index].forward_s.values()))
     spread = max(layer.spread for layer in profile.layers)
     varying = f"; figures vary by at most {100 * spread:.0f} %" if spread else ""  # 0: too few passes to tell
-    lines.append(f"  slowest   {work.layers[slowest].name}{varying}")
+    lines.append(f"  slowest     {work.layers[slowest].name}{varying}")
     return lines
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import itertools
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from dora_nb.domain.qoe import EnergyAccounting
 from dora_nb.render import dots, words
+from dora_nb.render.wrapping import WIDTH, wrapped
+from dora_nb.units import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from dora_nb.reproduction.run import Reproduction
     from dora_nb.reproduction.summary import Gains, HeadlineRow, Paper, Ranges
 
-_WIDTH = 110  # columns of plain text
 
 #: The two headline modes: alternatives, each on its own.
 MODES = {"latency": "Fastest", "energy": "Least energy within the latency limit"}
@@ -54,12 +54,12 @@ def reproduction_text(result: Reproduction) -> str:
 
     screen = io.StringIO()
     # In a notebook rich would show the tables at once instead of writing them.
-    console = Console(file=screen, width=_WIDTH, color_system=None, force_terminal=False, force_jupyter=False)
+    console = Console(file=screen, width=WIDTH, color_system=None, force_terminal=False, force_jupyter=False)
     for table in reproduction_tables(result):
         console.print(table)
         console.print()
     tables = "\n".join(line.rstrip() for line in screen.getvalue().splitlines())
-    said = [textwrap.fill(line, _WIDTH, subsequent_indent="  ") for line in reproduction_sentences(result)]
+    said = [wrapped(line) for line in reproduction_sentences(result)]
     return "\n".join([tables, *said])
 
 
@@ -118,7 +118,7 @@ def range_words(kind: Ranges) -> str:
     gains, speed = kind.strongest, kind.objective == "latency"
     most = f"by the baseline that keeps most {_share(kind.qoe_kept_strongest)}"
     kept = f"QoE kept in {_share(kind.qoe_kept)} of the windows, {most}"
-    settings = words.count(gains.cells + gains.unmatched, "setting")
+    settings = counted(gains.cells + gains.unmatched, "setting")
     if not gains.cells:
         return f"no baseline compares in any of {settings}; {kept}."
     ends = _range(gains, speed).removesuffix("x")
@@ -140,12 +140,12 @@ def qoe_lines(rows: Iterable[HeadlineRow]) -> list[str]:
     lines = []
     if more:
         lines.append(
-            f"For {words.count(more, 'answer')} about energy no baseline keeps as much QoE as ours: the gain is in QoE "
+            f"For {counted(more, 'answer')} about energy no baseline keeps as much QoE as ours: the gain is in QoE "
             "there, and no energy is claimed."
         )
     if less:
         lines.append(
-            f"For {words.count(less, 'answer')} about energy ours keeps less QoE than the strongest baseline: that is "
+            f"For {counted(less, 'answer')} about energy ours keeps less QoE than the strongest baseline: that is "
             "counted as worse, whatever the energy."
         )
     return lines

@@ -11,7 +11,7 @@ from dora_nb.render import dots, words
 from dora_nb.render import reproduction as said
 from dora_nb.render.html import fragment
 from dora_nb.render.svg import attribute
-from dora_nb.units import format_seconds
+from dora_nb.units import counted, format_seconds
 
 if TYPE_CHECKING:
     from dora_nb.reproduction.run import Reproduction
@@ -24,8 +24,8 @@ _HEADS = ("ours", "strongest baseline", "its figure", "gain", "QoE kept, %")
 def reproduction_html(result: Reproduction) -> str:
     """The comparison as a fragment of HTML: no scripts, nothing fetched, readable in light and dark themes."""
     rows = result.headlines
-    settings = words.count(len({row.setting for row in rows}), "setting")
-    baselines = words.count(len({each.planner for row in rows for each in row.others}), "baseline")
+    settings = counted(len({row.setting for row in rows}), "setting")
+    baselines = counted(len({each.planner for row in rows for each in row.others}), "baseline")
     parts = [
         f'<p class="dora-head">Our plans against {baselines} in {settings}</p>',
         '<p class="dora-faint">The two headlines are alternatives, never claimed at once. All figures are simulated, '
@@ -35,9 +35,9 @@ def reproduction_html(result: Reproduction) -> str:
     kinds = {(objective, accounting): own for objective, accounting, own in said.range_groups(result.summary)}
     for objective, accounting, own in said.row_groups(rows):
         lines = [f"{_capital(kind.dynamic)}: {said.range_words(kind)}" for kind in kinds[objective, accounting]]
-        counted = said.counted_words(accounting)
+        whose = said.counted_words(accounting)
         parts += [
-            f'<p class="dora-head" style="margin-top:1.8em">{said.MODES[objective]}{attribute(counted)}</p>',
+            f'<p class="dora-head" style="margin-top:1.8em">{said.MODES[objective]}{attribute(whose)}</p>',
             _items([*lines, *said.qoe_lines(own)]),
             _charts(own, result.paper),
             f"<details><summary>The figures</summary>{_table(own)}</details>",

@@ -10,7 +10,7 @@ from dora_nb.domain.workload import Workload
 from dora_nb.render import words
 from dora_nb.render.html import fragment
 from dora_nb.render.markup import head, items, table
-from dora_nb.units import format_bytes, format_count, format_flops, format_joules, format_rate, format_seconds
+from dora_nb.units import counted, format_bytes, format_count, format_flops, format_joules, format_rate, format_seconds
 
 # ---------------------------------------------------------------------------------------------- workloads
 
@@ -36,7 +36,7 @@ def workload_html(workload: Workload) -> str:
 
 def _facts(workload: Workload) -> Iterator[str]:
     size = format_bytes(workload.parameters * workload.bytes_per_element)
-    yield f"{words.count(len(workload.layers), 'layer')}, {format_count(workload.parameters)} parameters ({size})"
+    yield f"{counted(len(workload.layers), 'layer')}, {format_count(workload.parameters)} parameters ({size})"
     passes = f"{format_flops(workload.forward_flops)} in a forward pass of a sample"
     yield passes + (f"; {format_flops(_decode_flops(workload))} a new token" if workload.generates else "")
     if workload.tied_parameters:

@@ -8,8 +8,7 @@ from dora_nb.domain.run_record import Copying, EnergyFigure, Incident, RunRecord
 from dora_nb.render.accuracy import accuracy_text
 from dora_nb.render.html import fragment, pairs
 from dora_nb.render.svg import attribute
-from dora_nb.render.words import count
-from dora_nb.units import format_bytes, format_joules, format_seconds
+from dora_nb.units import counted, format_bytes, format_joules, format_seconds
 
 #: What is said of figures of a random network.
 _OF_RANDOM = "; of a small random network, which says little about a trained one"
@@ -18,10 +17,15 @@ _OF_RANDOM = "; of a small random network, which says little about a trained one
 def run_pairs(record: RunRecord) -> list[tuple[str, str]]:
     """What ran, how it compares with one process, and measured against predicted time: (name, text)."""
     workload = record.workload
-    size = f"{len(workload.layers)} layers, {workload.parameters / 1e3:,.0f} k parameters, {workload.precision}"
+    size = (
+        f"{counted(len(workload.layers), 'layer')}, {workload.parameters / 1e3:,.0f} k parameters, {workload.precision}"
+    )
     scaled = " scaled down" if record.scaled_down else ""
     found = [
-        ("ran", f"{_work(record)} of {workload.name}{scaled} ({size}) on {len(record.plan.devices)} workers"),
+        (
+            "ran",
+            f"{_work(record)} of {workload.name}{scaled} ({size}) on {counted(len(record.plan.devices), 'worker')}",
+        ),
         ("difference", f"at most {record.max_abs_diff:.1e} from the same network in one process"),
     ]
     if record.accuracy is not None:
@@ -46,7 +50,7 @@ def _work(record: RunRecord) -> str:
     if record.steps:
         return f"{record.steps} training steps and one inference batch"
     if record.measured_stream is not None:
-        return f"a stream of {record.requests} requests"
+        return f"a stream of {counted(record.requests, 'request')}"
     tokens = record.workload.new_tokens
     return f"one batch of {record.workload.batch} x {tokens} new tokens" if tokens else "one inference batch"
 
@@ -88,7 +92,7 @@ def _incident(incident: Incident, trains: bool) -> str:
     if not trains:
         when = f"{format_seconds(incident.at_s)} into the run"
     cost = [f"took {format_seconds(incident.seconds)}"] if incident.seconds else []
-    cost += [f"{count(incident.layers_moved, 'layer')} moved"] if incident.layers_moved else []
+    cost += [f"{counted(incident.layers_moved, 'layer')} moved"] if incident.layers_moved else []
     return f"{when}: {incident.text}" + (f" ({', '.join(cost)})" if cost else "")
 
 

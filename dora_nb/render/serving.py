@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dora_nb.domain.serving import Serving
+from dora_nb.domain.serving import Serving, ServingFigures, ServingGoal
 from dora_nb.render import words
 from dora_nb.render.html import fragment
 from dora_nb.render.markup import details, head, items, table
 from dora_nb.render.sharing import stages_words
-from dora_nb.units import format_bytes, format_joules, format_seconds
+from dora_nb.units import counted, format_bytes, format_joules, format_seconds
 
 _HEADING = ("of a request", "mean", "worst", "limit")
 
@@ -38,8 +38,43 @@ def serving_html(serving: Serving) -> str:
     )
 
 
+def goal_text(goal: ServingGoal) -> str:
+    """What is asked of serving, in a line."""
+    aim = {"latency": "lowest latency", "energy": "least energy", "rate": "largest rate"}[goal.objective]
+    rate = "" if goal.requests_per_s is None else f" at {goal.requests_per_s:.4g} requests/s"
+    named = (
+        ("time to first token", goal.first_token_s),
+        ("time per token", goal.token_s),
+        ("latency", goal.latency_s),
+    )
+    limits = [f"{name} at most {format_seconds(limit)}" for name, limit in named if limit is not None]
+    counting = words.COUNTED[goal.energy_accounting]
+    return f"Asked for: {aim}{rate}, {words.sentence(limits) or 'no limits'}; energy {counting}"
+
+
+def figures_text(figures: ServingFigures) -> str:
+    """What is predicted for requests, in a few lines."""
+    pairs = (
+        ("time to first token", figures.first_token_s, figures.worst_first_token_s),
+        ("time per token", figures.token_s, figures.worst_token_s),
+        ("latency", figures.latency_s, figures.worst_latency_s),
+    )
+    lines = [f"Predicted of {counted(figures.requests, 'request')}, {figures.requests_per_s:.4g} requests/s"]
+    lines += [
+        f"  {name}: {format_seconds(mean_s)} on the mean, {format_seconds(worst_s)} at worst"
+        for name, mean_s, worst_s in pairs
+        if mean_s is not None and worst_s is not None
+    ]
+    kept = "" if figures.keeps_up else ", too few: more and more wait"
+    lines.append(f"  capacity: {figures.capacity_per_s:.4g} requests/s{kept}")
+    lines.append(
+        f"  a request: {format_joules(figures.energy_participating_j)}, {format_bytes(figures.network_bytes)} sent"
+    )
+    return "\n".join(lines)
+
+
 def _headline(serving: Serving) -> str:
-    slots = f"{words.count(serving.groups, 'group')} of {words.count(serving.slots, 'slot')}"
+    slots = f"{counted(serving.groups, 'group')} of {counted(serving.slots, 'slot')}"
     waves = f" in waves of {serving.wave}" if serving.wave > 1 else ""
     return (
         f"{serving.figures.requests_per_s:.3g} requests/s on {serving.cluster}, {slots}, {serving.batching} batching"
@@ -51,7 +86,7 @@ def _proof(serving: Serving) -> Iterator[str]:
     def said(value: float) -> str:
         return format_seconds(value) if serving.unit == "s" else f"{value:.4g} {serving.unit}"
 
-    tried = words.count(serving.played, "plan")
+    tried = counted(serving.played, "plan")
     yield (
         f"objective {serving.goal.objective}: {said(serving.value)}, bound {said(serving.bound)}, "
         f"gap {100 * serving.gap:.2f} % ({serving.status}), {tried} played, {serving.wall_s:.1f} s"
@@ -74,9 +109,10 @@ def _rows(serving: Serving) -> list[tuple[str, ...]]:
 
 def _place_lines(serving: Serving) -> Iterator[str]:
     figures, accounting = serving.figures, serving.goal.energy_accounting
+    carried = format_bytes(figures.network_bytes) if figures.network_bytes else "nothing"
     yield (
         f"{format_joules(figures.energy_j(accounting))} a request ({accounting}), "
-        f"{format_bytes(figures.network_bytes)} carried; capacity {figures.capacity_per_s:.3g} requests/s"
+        f"{carried} carried; capacity {figures.capacity_per_s:.3g} requests/s"
     )
     for each in figures.devices:
         if each.memory_bytes > 0:

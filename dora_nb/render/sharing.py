@@ -12,7 +12,7 @@ from dora_nb.render import words
 from dora_nb.render.html import fragment
 from dora_nb.render.markup import details, head, items, table
 from dora_nb.render.timeline import spans_svg
-from dora_nb.units import format_bytes, format_seconds
+from dora_nb.units import counted, format_bytes, format_seconds
 
 _HEADING = ("cameras", "stages", "mean latency", "worst", "deadline", "triggered at")
 
@@ -49,7 +49,7 @@ def _headline(sharing: Sharing) -> str:
     figures, count = sharing.figures, len(sharing.cameras)
     power_w = figures.power_w(sharing.energy_accounting)
     return (
-        f"{words.count(count, 'camera')} on {sharing.cluster}: {power_w:.3g} W ({sharing.energy_accounting}), "
+        f"{counted(count, 'camera')} on {sharing.cluster}: {power_w:.3g} W ({sharing.energy_accounting}), "
         f"predicted latency {format_seconds(figures.latency_s)} on the mean, "
         f"{format_seconds(figures.worst_latency_s)} at worst"
     )

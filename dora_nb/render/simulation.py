@@ -13,7 +13,7 @@ from dora_nb.render import words
 from dora_nb.render.html import fragment, pairs
 from dora_nb.render.simulation_chart import numbered, plan_name, simulation_svg
 from dora_nb.render.svg import attribute
-from dora_nb.units import format_bytes, format_joules, format_seconds
+from dora_nb.units import counted, format_bytes, format_joules, format_seconds
 
 if TYPE_CHECKING:
     from dora_nb.simulation.record import SimulationRecord, Waiting
@@ -35,7 +35,7 @@ def simulation_html(record: SimulationRecord) -> str:
 
 def _headline(record: SimulationRecord) -> str:
     kept, count = sum(window.kept for window in record.windows), len(record.windows)
-    share = f"QoE kept in {kept} of {words.count(count, 'window')} ({100 * record.kept_share:.3g} %)"
+    share = f"QoE kept in {kept} of {counted(count, 'window')} ({100 * record.kept_share:.3g} %)"
     parts = [share if count else "Not one whole window"]
     if record.steps:
         parts.append(f"mean latency {format_seconds(record.mean_latency_s)}")
@@ -46,14 +46,14 @@ def _headline(record: SimulationRecord) -> str:
 
 
 def _asked(record: SimulationRecord) -> list[str]:
-    counted = [
-        f"{words.count(len(record.steps), 'step')} completed",
+    happened = [
+        f"{counted(len(record.steps), 'step')} completed",
         f"{len(record.lost):,} lost",
-        f"plans changed {words.count(len(record.changes), 'time')}",
+        f"plans changed {counted(len(record.changes), 'time')}",
     ]
     return [
         f"Simulated {format_seconds(record.horizon_s)} in windows of {format_seconds(record.window_s)}: "
-        f"{', '.join(counted)}",
+        f"{', '.join(happened)}",
         f"{words.qoe_words(record.qoe)}. All figures are simulated.",
     ]
 
@@ -65,11 +65,12 @@ def _said(record: SimulationRecord) -> list[str]:
     if len(waits) > _MOST_LINES:
         further = waits[_MOST_LINES:]
         total_s = sum(each[-1].end_s - each[0].start_s for each in further)
-        lines.append(f"Waited {words.count(len(further), 'more time')}, {format_seconds(total_s)} in all.")
+        lines.append(f"Waited {counted(len(further), 'more time')}, {format_seconds(total_s)} in all.")
     if record.lost:
         causes = Counter(step.lost_to for step in record.lost).most_common()
-        why = words.sentence(f"{count:,} because {name} left" for name, count in causes)
-        lines.append(f"{words.count(len(record.lost), 'step')} lost and asked for again: {why}.")
+        each = words.sentence(f"{often:,} because {name} left" for name, often in causes)
+        why = f" because {causes[0][0]} left" if len(causes) == 1 else f": {each}"
+        lines.append(f"{counted(len(record.lost), 'step')} lost and asked for again{why}.")
     moved_bytes = sum(change.size_bytes for change in record.changes)
     if moved_bytes:
         took_s, drew_j = (sum(getattr(each, name) for each in record.changes) for name in ("duration_s", "energy_j"))
@@ -114,10 +115,10 @@ def _plans(record: SimulationRecord) -> str:
     rows = []
     for number, steps in sorted(found.items())[:_MOST_PLANS]:
         mean_s = float(np.mean([step.latency_s for step in steps]))
-        ran = f"{words.count(len(steps), 'step')}, {format_seconds(mean_s)} on average"
+        ran = f"{counted(len(steps), 'step')}, {format_seconds(mean_s)} on average"
         rows.append(
             (plan_name(number, steps[0].plan), words.one_line(f"on {words.sentence(steps[0].plan.devices)}: {ran}"))
         )
     if len(found) > _MOST_PLANS:
-        rows.append(("further", words.count(len(found) - _MOST_PLANS, "plan")))
+        rows.append(("further", counted(len(found) - _MOST_PLANS, "plan")))
     return f"<details><summary>Plans that ran</summary>{pairs(rows)}</details>" if rows else ""

@@ -13,7 +13,7 @@ from dora_nb.domain.plan import Plan
 from dora_nb.render import svg, words
 from dora_nb.render.shares import PLAN_COLOURS
 from dora_nb.render.svg import attribute
-from dora_nb.units import format_seconds
+from dora_nb.units import counted, format_seconds
 
 if TYPE_CHECKING:
     from dora_nb.simulation.record import SimulationRecord
@@ -114,8 +114,8 @@ class _Strip:
             body += lane(self.floor + 6 + self.lane_px * place)
         height = self.floor + self._lanes_px(len(lanes)) + 42
         title = (
-            f"Latency over time of {words.count(len(self.record.steps), 'step')} with "
-            f"{words.count(len(set(self.numbers.values())), 'plan')}"
+            f"Latency over time of {counted(len(self.record.steps), 'step')} with "
+            f"{counted(len(set(self.numbers.values())), 'plan')}"
         )
         return svg.figure(self.width, height, title, body)
 
@@ -144,7 +144,7 @@ class _Strip:
             if colour != _OTHER or others == 1:
                 yield f'<circle cx="6" cy="0" r="5" fill="{colour}"/>', plan_name(number, self.plans[number])
         if others > 1:
-            yield f'<circle cx="6" cy="0" r="5" fill="{_OTHER}"/>', f"{words.count(others, 'other plan')}"
+            yield f'<circle cx="6" cy="0" r="5" fill="{_OTHER}"/>', f"{counted(others, 'other plan')}"
         if not self.one_by_one:
             within = f"steps that ended within {format_seconds(self.record.horizon_s / PARTS)}"
             bar = '<rect x="3" y="-6" width="6" height="12" fill="currentColor" fill-opacity="0.3"/>'
@@ -192,7 +192,7 @@ class _Strip:
         spans = self._spans((window.start_s, window.end_s) for window in self.record.windows if not window.kept)
         for span in spans:
             times = self._times(span)
-            tip = f"{words.count(span.number, 'window')} missed, {times}"
+            tip = f"{counted(span.number, 'window')} missed, {times}"
             yield _box(span, self.ceiling, self.plot_px, f'fill="{_LIMIT}" fill-opacity="0.16"', tip)
         top = svg.number(self.ceiling)
         edge = "".join(f"M{svg.number(span.start)} {top}h{_wide(span)}v3h-{_wide(span)}z" for span in spans)
@@ -258,7 +258,7 @@ class _Strip:
             alone = len({self.numbers[id(step.plan)] for step in steps}) == 1
             who = self._short(steps[0]) if alone else "other plans"
             tip = (
-                f"{words.count(len(steps), 'step')} of {who}, ended from {format_seconds(part * part_s)} to "
+                f"{counted(len(steps), 'step')} of {who}, ended from {format_seconds(part * part_s)} to "
                 f"{format_seconds((part + 1) * part_s)}: {format_seconds(min(seconds))} to "
                 f"{format_seconds(max(seconds))}, mean {format_seconds(float(np.mean(seconds)))}"
             )
@@ -287,7 +287,7 @@ class _Strip:
     def _waits(self, y: float) -> Iterator[str]:
         yield svg.text(self.left - 7, y + 12, "waited", anchor="end", opacity=0.8)
         for span in self._spans((each.start_s, each.end_s) for each in self.record.waits):
-            tip = f"{words.count(span.number, 'wait')}, {self._times(span)}"
+            tip = f"{counted(span.number, 'wait')}, {self._times(span)}"
             yield _box(span, y + 2, self.lane_px - 6, 'fill="currentColor" fill-opacity="0.45"', tip)
 
     def _lost(self, y: float) -> Iterator[str]:
@@ -297,7 +297,7 @@ class _Strip:
             cells.setdefault(int(self.x.at(step.end_s) // 8), []).append(step)
         for steps in cells.values():
             last = steps[-1]
-            tip = f"{words.count(len(steps), 'step')} lost, the last at {format_seconds(last.end_s)} to {last.lost_to}"
+            tip = f"{counted(len(steps), 'step')} lost, the last at {format_seconds(last.end_s)} to {last.lost_to}"
             look = 'stroke="currentColor" stroke-width="1.8"'
             yield f'<path d="{_cross(self.x.at(last.end_s), y + 8)}" {look}>{_tip(tip)}</path>'
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from typing import TYPE_CHECKING, Any, Literal
 
 from dora_nb.domain.plan import Plan
@@ -11,12 +10,13 @@ from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.workload import Workload
 from dora_nb.render import words
 from dora_nb.render.accuracy import accuracy_lines
+from dora_nb.render.wrapping import WIDTH, wrapped
+from dora_nb.units import counted
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-_WIDTH = 110  # columns of plain text
 _LONGEST_LABEL = 40
 
 
@@ -85,9 +85,9 @@ def _row(plan: Plan, kind: str) -> dict[str, object]:
 def plan_text(plan_set: PlanSet) -> str:
     """A plan set as plain text of at most 110 columns: what was asked, the table, and what it says."""
     blocks = [
-        "\n".join(_wrapped(line) for line in words.asked_lines(plan_set)),
+        "\n".join(wrapped(line) for line in words.asked_lines(plan_set)),
         _text_table(plan_set),
-        "\n".join(_wrapped(line) for line in plan_sentences(plan_set)),
+        "\n".join(wrapped(line) for line in plan_sentences(plan_set)),
     ]
     return "\n\n".join(blocks)
 
@@ -126,13 +126,13 @@ def _text_table(plan_set: PlanSet) -> str:
     return "\n".join(lines)
 
 
-def rich_table(plan_set: PlanSet) -> Table:
-    """A plan set as a table for a terminal of 100 columns or more."""
+def rich_table(plan_set: PlanSet, width: int = WIDTH) -> Table:
+    """A plan set as a table for a terminal; on fewer than 100 columns with the number of devices for their names."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    accounting = plan_set.qoe.energy_accounting
+    wide, accounting = width >= 100, plan_set.qoe.energy_accounting
     table = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -142,15 +142,17 @@ def rich_table(plan_set: PlanSet) -> Table:
     )
     for place, title in enumerate(("Plan", "Latency", "Energy", "Devices", "Bound", "Gap", "Status")):
         edge = place in (0, 6)
-        names = title == "Devices"  # a terminal has lines to spare for their names, which say more than their number
+        names = title == "Devices" and wide  # a terminal has lines to spare for them, and they say more than a number
         justify: Literal["left", "right"] = "left" if edge or names else "right"
-        table.add_column(title, justify=justify, no_wrap=not names, max_width=24 if names else None)
+        wraps = names if wide else edge
+        table.add_column(title, justify=justify, no_wrap=not wraps, max_width=24 if names else None)
     groups = [group for group in (plan_set.plans, plan_set.baselines) if group]
     for group in groups:
         for plan in group:
             style = "dim" if group is plan_set.baselines else "bold" if plan is plan_set.best else ""
             cells = [Text(cell) for cell in _cells(plan, plan_set, _LONGEST_LABEL)]
-            cells[3] = Text(", ".join(words.one_line(device) for device in plan.devices))
+            if wide:
+                cells[3] = Text(", ".join(words.one_line(device) for device in plan.devices))
             last = plan is group[-1] and group is not groups[-1]
             table.add_row(*cells, style=style, end_section=last)
     return table
@@ -166,7 +168,7 @@ def describe_plan(plan: Plan, workload: Workload) -> str:
     workload
         What it is for; gives the layers their names.
     """
-    head = f"{plan.label or 'plan'}: {words.count(len(plan.stages), 'stage')}, {words.split_words(plan)}"
+    head = f"{plan.label or 'plan'}: {counted(len(plan.stages), 'stage')}, {words.split_words(plan)}"
     names = [layer.name for layer in workload.layers]
     return "\n".join([words.one_line(head), *(f"  {line}" for line in words.describe_stages(plan, names))])
 
@@ -183,7 +185,3 @@ def _cells(plan: Plan, plan_set: PlanSet, longest_label: int) -> list[str]:
         words.gap_words(plan),
         words.status_words(plan, qoe),
     ]
-
-
-def _wrapped(line: str) -> str:
-    return textwrap.fill(words.one_line(line), _WIDTH, subsequent_indent="  ")

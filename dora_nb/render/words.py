@@ -14,7 +14,7 @@ from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import EnergyAccounting, QoE
 from dora_nb.domain.rating import qoe_value
 from dora_nb.domain.workload import Workload
-from dora_nb.units import format_bandwidth, format_bytes, format_joules, format_rate, format_seconds
+from dora_nb.units import counted, format_bandwidth, format_bytes, format_joules, format_rate, format_seconds
 
 #: What a cell says when there is no figure.
 NOTHING = "-"
@@ -40,7 +40,7 @@ _NUMBERED = re.compile(r"(.*?)(\d+)")
 
 def asked_lines(plan_set: PlanSet) -> list[str]:
     """What was asked: the workload on the cluster, and the limits."""
-    devices = count(len(plan_set.cluster.devices), "device")
+    devices = counted(len(plan_set.cluster.devices), "device")
     return [
         f"{workload_words(plan_set.workload)}; {plan_set.cluster.name}: {devices}{network_words(plan_set.cluster)}",
         qoe_words(plan_set.qoe),
@@ -75,7 +75,7 @@ def workload_words(workload: Workload) -> str:
     """A workload in a few words: name, mode, batch, size of a sample, precision."""
     parts = [workload.name, workload.mode, f"batch {workload.batch}"]
     if workload.sequence is not None:
-        parts.append(f"{workload.sequence} tokens")
+        parts.append(counted(workload.sequence, "token"))
     if workload.image_px is not None:
         parts.append(f"{workload.image_px} px images")
     return ", ".join([*parts, *demand_words(workload), workload.precision])
@@ -83,7 +83,7 @@ def workload_words(workload: Workload) -> str:
 
 def demand_words(workload: Workload) -> list[str]:
     """How much is to be generated, or how often requests arrive."""
-    words = [count(workload.new_tokens, "new token")] if workload.generates else []
+    words = [counted(workload.new_tokens, "new token")] if workload.generates else []
     if workload.arrival_s is not None:
         words.append(f"a request every {format_seconds(workload.arrival_s)}")
     return words
@@ -152,7 +152,7 @@ def value_lines(plan_set: PlanSet) -> list[str]:
 
 def coverage_words(coverage: Coverage) -> str:
     """What a set of plans stands for."""
-    allowed = f"at most {count(coverage.most_plans, 'plan')}"
+    allowed = f"at most {counted(coverage.most_plans, 'plan')}"
     if coverage.delta is None:
         return f"How much of all trade-offs the set covers is not proven ({allowed} asked for)."
     percent = 100 * coverage.delta
@@ -177,7 +177,7 @@ def solved_lines(plan_set: PlanSet) -> list[str]:
 
 def split_words(plan: Plan) -> str:
     """How a plan splits the batch."""
-    split = f"{count(plan.micro_batches, 'micro-batch')} of {count(plan.micro_batch, 'sample')}"
+    split = f"{counted(plan.micro_batches, 'micro-batch')} of {counted(plan.micro_batch, 'sample')}"
     return split if plan.token_groups == 1 else f"{split}, tokens in {plan.token_groups} groups"
 
 
@@ -239,9 +239,8 @@ def plan_mark(index: int) -> str:
 
 
 def baseline_mark(index: int) -> str:
-    """What a baseline is called there: a, b, ..., z, a2, b2."""
-    letter = "abcdefghijklmnopqrstuvwxyz"[index % 26]
-    return letter if index < 26 else f"{letter}{index // 26 + 1}"
+    """What a baseline is called there: B1, B2, B3."""
+    return f"B{index + 1}"
 
 
 def makespan_s(plan: Plan) -> float:
@@ -323,14 +322,8 @@ def layer_words(names: Sequence[str]) -> str:
             runs.append((stem, number, number))
     if len(runs) > _MOST_RUNS:
         return f"{names[0]} to {names[-1]} ({len(names)} layers)"
-    words = [run if isinstance(run, str) else f"{run[0]}{_range(run[1], run[2])}" for run in runs]
+    words = [run if isinstance(run, str) else _run_words(*run) for run in runs]
     return ", ".join(words)
-
-
-def count(number: int, noun: str) -> str:
-    """A number with its noun: ``1 device``, ``2 devices``, ``3 micro-batches``."""
-    plural = f"{noun}es" if noun.endswith("ch") else f"{noun}s"
-    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def shorten(text: str, longest: int) -> str:
@@ -357,7 +350,7 @@ def sentence(parts: Iterable[str]) -> str:
 
 def part_words(stage: Stage, place: int) -> str:
     """What a device holds of every sliced layer: ``3 of 8 parts``."""
-    return f"{stage.shards[place]} of {count(sum(stage.shards), 'part')}"
+    return f"{stage.shards[place]} of {counted(sum(stage.shards), 'part')}"
 
 
 def _replica_words(stage: Stage, micro_batch: int) -> str:
@@ -365,12 +358,16 @@ def _replica_words(stage: Stage, micro_batch: int) -> str:
         who = (f"{name} ({part_words(stage, place)})" for place, name in enumerate(stage.devices))
         return f"{sentence(who)}, {SUMMED[stage.shard_sum or 'ring']}"
     if len(stage.replicas) == 1:
-        return f"{stage.replicas[0].device} (all {count(micro_batch, 'sample')})"
-    return sentence(f"{each.device} ({each.samples} of {count(micro_batch, 'sample')})" for each in stage.replicas)
+        whole = f" (all {counted(micro_batch, 'sample')})" if micro_batch > 1 else ""
+        return f"{stage.replicas[0].device}{whole}"
+    return sentence(f"{each.device} ({each.samples} of {counted(micro_batch, 'sample')})" for each in stage.replicas)
 
 
-def _range(first: int, last: int) -> str:
-    return str(first) if first == last else f"{first}-{last}"
+def _run_words(stem: str, first: int, last: int) -> str:
+    """Names that are numbered: ``block.0-9``; where they are a word and a number, ``layer 0`` or ``layers 0-9``."""
+    if first == last:
+        return f"{stem}{first}"
+    return f"{stem.rstrip()}s {first}-{last}" if stem.endswith(" ") else f"{stem}{first}-{last}"
 
 
 def _speed(ours_s: float, theirs_s: float) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dora_nb.render import svg, words
 from dora_nb.render.html import fragment
 from dora_nb.render.svg import attribute
-from dora_nb.units import format_seconds
+from dora_nb.units import counted, format_seconds
 
 if TYPE_CHECKING:
     from dora_nb.simulation.world import Influence, World
@@ -49,8 +49,8 @@ def world_words(world: World) -> str:
     if not world.influences:
         return f"{world.cluster.name}, where nothing changes"
     until = "" if math.isinf(world.known_until_s) else f" in {format_seconds(world.known_until_s)}"
-    changes = words.count(len(world.times_s) - 1, "change")
-    return f"{world.cluster.name}, with {words.count(len(world.influences), 'influence')}: {changes}{until}"
+    changes = counted(len(world.times_s) - 1, "change")
+    return f"{world.cluster.name}, with {counted(len(world.influences), 'influence')}: {changes}{until}"
 
 
 def world_svg(world: World) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from dora_nb.domain.controller import StepReport
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import ROUNDING, QoE
-from dora_nb.units import format_joules, format_seconds
+from dora_nb.units import counted, format_joules, format_seconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,10 +167,10 @@ class SimulationRecord:
     def __repr__(self) -> str:
         kept = sum(window.kept for window in self.windows)
         lines = [
-            f"Simulated {format_seconds(self.horizon_s)}: {len(self.steps)} steps completed, {len(self.lost)} lost, "
-            f"{len(self.changes)} changes of plans",
-            f"QoE kept in {kept} of {len(self.windows)} windows of {format_seconds(self.window_s)} "
-            f"({self.kept_share:.1%})",
+            f"Simulated {format_seconds(self.horizon_s)}: {counted(len(self.steps), 'step')} completed, "
+            f"{len(self.lost)} lost, {counted(len(self.changes), 'change')} of plans",
+            f"QoE kept in {kept} of {counted(len(self.windows), 'window')} of {format_seconds(self.window_s)} "
+            f"({100 * self.kept_share:.3g} %)",
         ]
         if self.steps:
             lines.append(

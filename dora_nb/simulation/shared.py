@@ -19,6 +19,7 @@ from dora_nb.errors import InputError
 from dora_nb.simulation.engine import run_step
 from dora_nb.simulation.steps import Parts, at_rates, channels_of
 from dora_nb.simulation.world import World
+from dora_nb.units import counted
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class SharedRun:
     completed: bool
 
     def __repr__(self) -> str:
-        count = sum(map(len, self.latencies_s))
-        return f"SharedRun of {count} requests over {len(self.latencies_s)} cameras, {self.late} late"
+        requests = counted(sum(map(len, self.latencies_s)), "request")
+        return f"SharedRun of {requests} over {counted(len(self.latencies_s), 'camera')}, {self.late} late"
 
 
 def play(

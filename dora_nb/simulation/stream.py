@@ -21,7 +21,7 @@ from dora_nb.errors import InputError
 from dora_nb.simulation.engine import Sharing, run_step
 from dora_nb.simulation.steps import Parts, StepModel
 from dora_nb.simulation.world import World
-from dora_nb.units import format_seconds
+from dora_nb.units import counted, format_seconds
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class StreamRun:
         over = [each for each in self.latencies_s if each < math.inf]
         lost = f", {len(self.latencies_s) - len(over)} lost" if len(over) < len(self.latencies_s) else ""
         if not over:
-            return f"StreamRun of {len(self.latencies_s)} requests{lost}"
+            return f"StreamRun of {counted(len(self.latencies_s), 'request')}{lost}"
         usual, worst = format_seconds(statistics.median(over)), format_seconds(max(over))
-        return f"StreamRun of {len(self.latencies_s)} requests, {usual} in the median, {worst} at most{lost}"
+        return f"StreamRun of {counted(len(self.latencies_s), 'request')}, {usual} in the median, {worst} at most{lost}"
 
 
 def play_stream(

@@ -28,8 +28,8 @@ class Change:
     def __str__(self) -> str:
         if 0 in self.stages:
             return "no plan keeps the limits any more" if self.stages[1] == 0 else "a plan keeps the limits"
-        parts = [f"{', '.join(self.joined)} joins"] if self.joined else []
-        parts += [f"{', '.join(self.left)} leaves"] if self.left else []
+        parts = [f"{', '.join(self.joined)} {'joins' if len(self.joined) == 1 else 'join'}"] if self.joined else []
+        parts += [f"{', '.join(self.left)} {'leaves' if len(self.left) == 1 else 'leave'}"] if self.left else []
         parts += [f"layers {layers} go from {before} to {after}" for layers, before, after in self.moved]
         return "; ".join(parts) or "other shares of the samples"
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from dora_nb.domain.document import write_whole
 from dora_nb.errors import MissingDependencyError
-from dora_nb.render import words
 from dora_nb.render.html import fragment, page
 from dora_nb.render.svg import attribute
 from dora_nb.sweeps.folder import read_rows
 from dora_nb.sweeps.views import HeatMap, SweepView, sweep_view
+from dora_nb.units import counted
 
 #: Lines of a list of changes that a page shows; the figure shows all.
 _MOST_CHANGES = 40
@@ -74,7 +74,7 @@ def _parts(view: SweepView) -> Iterable[str]:
         drawn += 1
         return figure_html(figure, with_library=drawn == 1)  # plotly.js once, for all of them
 
-    yield f'<p class="dora-head">A sweep of {words.count(view.points, "point")}</p>'
+    yield f'<p class="dora-head">A sweep of {counted(view.points, "point")}</p>'
     yield f'<p class="dora-faint">{summary_words(view)}</p>'
     for front in view.fronts:
         yield shown(front_figure(front))
@@ -92,11 +92,11 @@ def _parts(view: SweepView) -> Iterable[str]:
 
 def summary_words(view: SweepView) -> str:
     """What was found, in one line."""
-    parts = [f"{words.count(view.plans, 'plan')} found"]
+    parts = [f"{counted(view.plans, 'plan')} found"]
     if view.without_plan:
-        parts.append(f"{words.count(view.without_plan, 'point')} without a plan that keeps the limits")
+        parts.append(f"{counted(view.without_plan, 'point')} without a plan that keeps the limits")
     if view.failed:
-        parts.append(f"{words.count(view.failed, 'point')} failed and not in the figures")
+        parts.append(f"{counted(view.failed, 'point')} failed and not in the figures")
     return "; ".join(parts) + ". Latency and energy are predicted, planning times are measured."
 
 
@@ -114,4 +114,5 @@ def _changes(heat: HeatMap) -> str:
     lines = [f"<li>{attribute(between)}: {attribute(change)}</li>" for between, change in changes[:_MOST_CHANGES]]
     if len(changes) > _MOST_CHANGES:
         lines.append(f"<li>and {len(changes) - _MOST_CHANGES} more, which the figure shows</li>")
-    return f"<details><summary>Where plans change: {len(changes)} times</summary><ul>{''.join(lines)}</ul></details>"
+    often = counted(len(changes), "time")
+    return f"<details><summary>Where plans change: {often}</summary><ul>{''.join(lines)}</ul></details>"

@@ -18,6 +18,7 @@ from dora_nb.sweeps.notebook import Notebook, points_code, read_notebook
 from dora_nb.sweeps.point import Outcome, Task
 from dora_nb.sweeps.rows import rows_of
 from dora_nb.sweeps.runners import Runner, dask_runner, local_runner
+from dora_nb.units import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +75,7 @@ class Sweep(Record):
 
     def __repr__(self) -> str:
         done = self.points - len(self.failures)
-        lines = [f"{done} of {self.points} points done, {self.kept} of them kept from before: {self.folder}"]
+        lines = [f"{done} of {counted(self.points, 'point')} done, {self.kept} of them kept from before: {self.folder}"]
         failed = (
             f"  failed: {point_words(each.parameters)}: {each.error}; see {each.notebook}" for each in self.failures
         )
@@ -203,7 +204,9 @@ def run_points(
         elif key not in failed:
             lost.append(point)
     if lost:
-        raise ExecutionError(f"{len(lost)} points came to no end, such as {point_words(lost[0])}; run the sweep again")
+        raise ExecutionError(
+            f"{counted(len(lost), 'point')} came to no end, such as {point_words(lost[0])}; run the sweep again"
+        )
     failures = [(key, notebook.defaults | points[key], failed[key].wall_s) for key in points if key in failed]
     folder.write_tables(executed, failures)
     return Sweep(

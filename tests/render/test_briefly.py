@@ -3,6 +3,7 @@
 import pytest
 
 import dora_nb as dora
+from dora_nb.domain.problem import DeviceType, MeasuredLayer, Medium
 from dora_nb.domain.transfer import ScheduledTransfer
 
 
@@ -46,3 +47,70 @@ def test_streams_chains_and_tables_say_what_they_are():
     assert heat[-2:] == ["  cool: level 1, in a step 5 % to hot", "  hot: level 0.5, in a step 10 % to cool"]
     table = dora.cost_table(dora.load_workload("vit-b-16", batch=4), dora.load_cluster("smart-home"))
     assert repr(table) == "CostTable: 14 layers on 5 devices, up to 4 samples at once, estimated"
+
+
+def test_a_certificate_says_what_is_proven_line_by_line():
+    cluster, workload = dora.load_cluster("traffic-analytics"), dora.load_workload("vit-b-16", batch=4)
+    proof = dora.plan(workload, cluster, dora.QoE(latency_s=30), most_plans=1).best.certificate
+    lines = {line[:16].strip(): line[16:].strip() for line in repr(proof).splitlines()}
+    assert str(proof) == repr(proof)
+    assert lines["minimised"] == "latency, in s"
+    assert lines["within"] == "no limit on the whole plan"
+    assert lines["limits asked for"].startswith("latency at most 30 s: ")
+    assert lines["this plan"] == f"{1e3 * proof.value:,.6g} ms"
+    assert lines["proved by"] == f"{proof.solver} ({proof.solver_reason})"
+
+
+def test_a_plan_file_is_shown_as_what_was_asked_and_the_plan(tmp_path):
+    cluster, workload = dora.load_cluster("traffic-analytics"), dora.load_workload("vit-b-16", batch=4)
+    plan = dora.plan(workload, cluster, most_plans=1).best
+    shown = repr(dora.load_plan(dora.save_plan(tmp_path / "plan.json", plan, workload, cluster)))
+    assert shown.startswith(
+        f"Plan file of dora-nb {dora.__version__}\nvit-b-16, inference, batch 4, 224 px images, fp32\n"
+    )
+    assert "\ntraffic-analytics: " in shown
+    assert shown.endswith(repr(plan))
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        (
+            {"requests_per_s": "0.4 /s"},
+            "Asked for: lowest latency at 0.4 requests/s, no limits; energy counting the plan",
+        ),
+        (
+            {"objective": "rate", "first_token_s": "2 s", "token_s": "80 ms", "energy_accounting": "all-on"},
+            "Asked for: largest rate, time to first token at most 2 s and time per token at most 80 ms; energy "
+            "counting every device",
+        ),
+    ],
+)
+def test_a_goal_of_serving_is_one_line(fields, line):
+    shown = repr(dora.ServingGoal(**fields))
+    assert shown.startswith(line)
+    assert "\n" not in shown
+
+
+def test_a_space_and_its_numbers_agree():
+    workload, cluster = dora.load_workload("vit-b-16", batch=4), dora.load_cluster("smart-home")
+    space = dora.SearchSpace.of(workload, cluster, most_replicas=1, most_chunks=1)
+    assert repr(space) == f"Plans considered: {space.describe()}"
+    assert "up to 1 replica a stage" in repr(space)
+    assert "in up to 1 chunk" in repr(space)
+
+
+def test_a_problem_is_a_few_lines_however_large():
+    layers = [MeasuredLayer(name=f"layer-{index}", time_s={"board": 1e-3}) for index in range(200)]
+    boards = DeviceType(type="board", count=3, memory_bytes=2e9, bytes_per_s="100 Mbit/s")
+    problem = dora.MeasuredProblem(
+        name="long", note="a note " * 100, layers=layers, devices=[boards], media=[Medium(bytes_per_s={"board": 1e6})]
+    )
+    first, note, *others = repr(problem).splitlines()
+    assert first == "long: 200 layers and 0 tensors on 3 devices"
+    assert len(note) <= 200
+    assert others == [
+        "Asked for: least period, contiguous stages, computing and transfers one after the other",
+        "  3 x board, 2 GB each, 100 Mbit/s",
+        "  medium, shared: 8 Mbit/s from and to board",
+    ]

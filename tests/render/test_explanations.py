@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -12,7 +13,7 @@ from dora_nb.domain.explanation import Change, Explanation, MarginalValue, Relax
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import QoE
-from dora_nb.render.explanations import alternatives_text, relaxation_words
+from dora_nb.render.explanations import alternatives_text, explanation_text, relaxation_words
 
 GB = 1e9
 
@@ -154,6 +155,14 @@ def test_text_of_a_feasible_question(feasible: Explanation) -> None:
     assert row["1 GB more memory on laptop"].endswith("no change")
     assert row["1 GB more memory on minipc"].endswith("not decided")
     assert "time limit" in repr(feasible)
+
+
+def test_a_narrow_screen_has_every_verdict_in_its_line(feasible: Explanation) -> None:
+    lines = explanation_text(feasible, 90).splitlines()
+    assert max(map(len, lines)) <= 90
+    assert all("per unit" not in line for line in lines)
+    verdicts = [line for line in lines if re.search(r" (gain|loss|none proven|no change|not feasible)", line)]
+    assert len(verdicts) >= 5
 
 
 def test_frames(feasible: Explanation, infeasible: Explanation) -> None:

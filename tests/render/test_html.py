@@ -16,7 +16,8 @@ from dora_nb.domain.plan_set import PlanSet
 from dora_nb.domain.qoe import QoE
 from dora_nb.render import svg, timeline
 from dora_nb.render.html import front_svg, plan_html, plan_set_html, timeline_svg
-from dora_nb.render.words import count, energy_of, makespan_s
+from dora_nb.render.words import energy_of, makespan_s
+from dora_nb.units import counted
 
 SVG = "{http://www.w3.org/2000/svg}"
 VOID = {"br"}
@@ -186,7 +187,7 @@ def test_one_plan_as_html(plans: PlanSet, bare: PlanSet) -> None:
 
 def test_one_plan_as_text(plans: PlanSet) -> None:
     head, facts, *stages = str(plans.best).splitlines()
-    assert head == f"{plans.best.label}: {count(len(plans.best.stages), 'stage')}"
+    assert head == f"{plans.best.label}: {counted(len(plans.best.stages), 'stage')}"
     assert "latency" in facts
     assert "to the bound" in facts
     assert len(stages) >= len(plans.best.stages)

@@ -158,7 +158,7 @@ def test_layers_of_a_workload_are_counted_once() -> None:
         (QoE(objective="price", joules_per_s=5), ["lowest price of energy and latency at 5 J/s"]),
         (QoE(latency_s=30, latency_price="2 s/s"), ["costs 2 s/s"]),
         (QoE(samples_per_s=2, throughput_price=3), ["2 samples/s", "at least", "costs 3 s/(samples/s)"]),
-        (QoE(energy_j=2000, battery_j={"a<b": 300}), ["2 kJ", "battery of a&lt;b", "300 J"]),
+        (QoE(energy_j=2000, battery_j={"a<b": 300}), ["2,000 J", "battery of a&lt;b", "300 J"]),
         (QoE(headroom_fraction=0.1), ["10 % of usable memory"]),
         (QoE(headroom_bytes="1 GB", headroom_price="3 s/GB"), ["1 GB", "costs 3 s/GB"]),
         (QoE(energy_accounting="all-on"), ["counting every device of the cluster"]),

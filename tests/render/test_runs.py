@@ -11,6 +11,7 @@ from dora_nb.domain.cluster import ContentionDomain
 from dora_nb.domain.profile import LayerProfile, Profile
 from dora_nb.domain.run_record import Copying, Differences, EnergyFigure, Incident
 from dora_nb.domain.run_times import StreamTimes, TokenTimes
+from dora_nb.render.comparison import error_words
 from dora_nb.render.profiles import profile_facts, profile_lines
 from dora_nb.render.runs import progress_html, run_html, run_text
 from dora_nb.render.words import domain_lines
@@ -121,11 +122,19 @@ def test_a_profile_in_lines_and_facts() -> None:
     for shown in (
         "2 layers",
         "a phone",
-        "2 samples forward 5.5 s, backward 6 s",
-        "step      1 s",
+        "2 samples   forward 5.5 s, backward 6 s",
+        "step        1 s",
         "l1; figures vary by at most 7 %",
     ):
         assert shown in text
     facts = profile_facts(found)
     assert facts["forward_s"] == {"1": 2.0, "2": 5.5}
     assert (facts["step_s"], facts["spread"]) == (1.0, 0.07)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(None, "-"), (0.0066, "+0.7 %"), (-0.458, "-45.8 %"), (5.001, "+500 %"), (84.981, "x 86"), (1e4, "x 10,001")],
+)
+def test_an_error_has_the_digits_that_one_reads(error: float | None, said: str) -> None:
+    assert error_words(error) == said

@@ -29,6 +29,16 @@ def test_the_text_has_what_a_request_sees_and_what_is_proven(serving: Serving) -
     assert "continuous batching in waves of 3: a 1-1 > b 2-2\n" in repr(in_waves)
 
 
+def test_figures_are_a_few_lines(serving: Serving) -> None:
+    first, *others = repr(serving.figures).splitlines()
+    assert first == f"Predicted of {serving.figures.requests} requests, 0.5 requests/s"
+    assert [line.split(":")[0].strip() for line in others] == [
+        "time to first token", "time per token", "latency", "capacity", "a request",
+    ]  # fmt: skip
+    late = serving.figures.replace(keeps_up=False)
+    assert "too few: more and more wait" in repr(late)
+
+
 def test_the_page_has_the_same(serving: Serving) -> None:
     page = serving._repr_html_()
     assert "time per token" in page

@@ -17,7 +17,8 @@ from dora_nb.domain.qoe import QoE
 from dora_nb.domain.rating import qoe_value
 from dora_nb.render import words
 from dora_nb.render.tables import describe_plan, plan_frame, plan_sentences, plan_text, rich_table
-from dora_nb.units import format_joules, format_seconds
+from dora_nb.render.wrapping import wrapped
+from dora_nb.units import counted, format_joules, format_seconds
 
 COLUMNS = [
     "plan",
@@ -46,7 +47,7 @@ COLUMNS = [
 def printed(plan_set: PlanSet, width: int) -> str:
     """What a terminal of some width shows."""
     screen = io.StringIO()
-    Console(file=screen, width=width, highlight=False).print(rich_table(plan_set))
+    Console(file=screen, width=width, highlight=False).print(rich_table(plan_set, width))
     return screen.getvalue()
 
 
@@ -127,6 +128,15 @@ def test_the_terminal_table_aligns_numbers_to_the_right(plans: PlanSet) -> None:
     ends = {re.search(r"k?J ", line).end() for line in lines}  # type: ignore[union-attr]
     assert len(lines) == len(plans.plans) + len(plans.baselines)
     assert len(ends) == 1
+
+
+@pytest.mark.parametrize("width", [60, 80, 99])
+def test_a_narrow_terminal_has_the_number_of_devices_and_every_figure(plans: PlanSet, width: int) -> None:
+    lines = printed(plans, width).splitlines()
+    assert max(map(len, lines)) <= width
+    for plan in (*plans.plans, *plans.baselines):
+        figures = f"{words.seconds_words(words.makespan_s(plan))}.*{len(plan.devices)} "
+        assert any(re.search(figures, line) for line in lines), plan.label
 
 
 def test_markup_in_a_label_is_text(plans: PlanSet) -> None:
@@ -216,7 +226,7 @@ def test_a_plan_in_words(plans: PlanSet) -> None:
         "  stage 1: block.4-11, head on laptop (1 of 2 samples) and hub (1 of 2 samples)",
     ]
     single = describe_plan(pipeline((0, 3, {"phone": 1})), workload(3, batch=1))
-    assert single == "plan: 1 stage, 1 micro-batch of 1 sample\n  stage 0: l0-2 on phone (all 1 sample)"
+    assert single == "plan: 1 stage, 1 micro-batch of 1 sample\n  stage 0: l0-2 on phone"
 
 
 @pytest.mark.parametrize(
@@ -225,6 +235,7 @@ def test_a_plan_in_words(plans: PlanSet) -> None:
         (["stem", "block.0", "block.1", "head"], "stem, block.0-1, head"),
         (["block.3"], "block.3"),
         (["a1", "a3", "b4"], "a1, a3, b4"),
+        (["layer 0", "layer 1", "layer 3"], "layers 0-1, layer 3"),
         (["s1.b0", "s1.b1", "s2.b0"], "s1.b0-1, s2.b0"),
         (["a", "b", "c", "d", "e"], "a to e (5 layers)"),
     ],
@@ -234,9 +245,9 @@ def test_layers_in_words(names: list[str], expected: str) -> None:
 
 
 def test_counts_and_marks() -> None:
-    assert [words.count(1, "micro-batch"), words.count(2, "micro-batch")] == ["1 micro-batch", "2 micro-batches"]
+    assert [counted(1, "micro-batch"), counted(2, "micro-batch")] == ["1 micro-batch", "2 micro-batches"]
     marks = [words.baseline_mark(index) for index in range(60)]
-    assert marks[:2] == ["a", "b"]
+    assert marks[:2] == ["B1", "B2"]
     assert len(set(marks)) == 60
     assert words.seconds_words(math.nan) == words.NOTHING
 
@@ -266,3 +277,18 @@ def test_limits_prices_and_coverage_in_words(plans: PlanSet) -> None:
     assert "not proven" in words.coverage_words(Coverage(None, 5))
     assert plans.coverage is not None
     assert words.coverage_words(plans.coverage) in words.solved_lines(plans)
+
+
+@pytest.mark.parametrize(
+    ("line", "width", "lines"),
+    [
+        ("short", 20, ["short"]),
+        ("a sentence that is long", 14, ["a sentence", "  that is long"]),
+        ("  name   what it is, at length", 24, ["  name   what it is, at", "         length"]),
+        ("it takes 12.5 s", 14, ["it takes", "  12.5 s"]),
+        ("a path /very/long/one.json", 12, ["a path", "  /very/long/one.json"]),
+        ("a\tb", 20, ["a b"]),
+    ],
+)
+def test_lines_are_broken_below_their_last_column(line: str, width: int, lines: list[str]) -> None:
+    assert wrapped(line, width).splitlines() == lines

@@ -78,7 +78,7 @@ def test_tables_are_read_back(tmp_path: Path) -> None:
 def test_what_changes_between_two_placements() -> None:
     change = placement_change("0-11:laptop", "0-7:laptop|8-11:phone*2+hub*1")
     assert (change.joined, change.left, change.moved) == (("hub", "phone"), (), (("8-11", "laptop", "hub+phone"),))
-    assert str(change) == "hub, phone joins; layers 8-11 go from laptop to hub+phone"
+    assert str(change) == "hub, phone join; layers 8-11 go from laptop to hub+phone"
     assert str(placement_change("0-3:a*1+b*3", "0-3:a*2+b*2")) == "other shares of the samples"
     assert str(placement_change("", "0-3:a")) == "a plan keeps the limits"
     assert str(placement_change("0-3:a", "")) == "no plan keeps the limits any more"

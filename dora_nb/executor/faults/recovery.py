@@ -14,6 +14,7 @@ from dora_nb.executor.faults.checkpoint import latest, read_checkpoint
 from dora_nb.executor.faults.fallback import first_without, without
 from dora_nb.executor.faults.moves import holders_of
 from dora_nb.executor.session import DeviceLostError
+from dora_nb.units import counted
 
 #: By device, and by number of training steps behind their state: layers.
 Layers = Mapping[str, Mapping[int, Sequence[int]]]
@@ -85,7 +86,7 @@ def restart_of(
         raise _stopped(fault, plan, completed, there, course)
     new = _plan_for(present, plan, course)
     if new is None:
-        raise StoppedError(f"no device is left to go on with after {found[0]} steps: {fault}") from fault
+        raise StoppedError(f"no device is left to go on with after {counted(found[0], 'step')}: {fault}") from fault
     if not shards_stay(plan, new):
         if not fresh:
             raise _stopped(fault, plan, completed, there, course, "shards of layers cannot change place")
@@ -185,7 +186,8 @@ def _stopped(
     else:
         kept = read_checkpoint(last).completed
         hope = (
-            f"the last checkpoint is {last}, after {kept} steps; {completed - kept} steps behind it are lost; "
+            f"the last checkpoint is {last}, after {counted(kept, 'step')}; what it lacks, "
+            f"{counted(completed - kept, 'step')}, is lost; "
             f"go on with resume=True"
         )
-    return StoppedError(f"stopped after {completed} steps: {held}; {hope}. {fault}")
+    return StoppedError(f"stopped after {counted(completed, 'step')}: {held}; {hope}. {fault}")

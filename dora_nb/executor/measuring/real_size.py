@@ -19,7 +19,7 @@ from dora_nb.executor.networks.convolution import ConvolutionalArchitecture, con
 from dora_nb.executor.networks.transformer import transformer_layer
 from dora_nb.executor.tasks.models import RandomNetwork
 from dora_nb.executor.tasks.task import DTYPES
-from dora_nb.units import format_bytes
+from dora_nb.units import counted, format_bytes
 
 #: Copies of a layer's parameters that timing it takes in training: the layer and its gradients, then the same again
 #: with both moments of AdamW for the optimizer's step.
@@ -90,9 +90,9 @@ def profile_workload(
                 f"layers that this device can time: this one needs {format_bytes(needed_bytes(workload, wanted[0]))}, "
                 f"{format_bytes(available)} are available. Free some memory, or take a lower precision",
             )
-        left_out = ", ".join(str(count) for count in wanted if count not in fitting)
-        tell(f"{format_bytes(available)} are available: {left_out} samples at once are not timed")
-    tell(f"timing {len(workload.layers)} layers of {workload.name} with {', '.join(map(str, fitting))} samples")
+        left_out = _samples([count for count in wanted if count not in fitting])
+        tell(f"{format_bytes(available)} are available: not timed with {left_out} at once")
+    tell(f"timing {counted(len(workload.layers), 'layer')} of {workload.name} with {_samples(fitting)}")
     found = profile(
         RealSize(architecture, DTYPES[workload.precision], workload.image_px),
         _sample(workload, architecture),
@@ -163,6 +163,12 @@ def _layer_bytes(workload: Workload, index: int, samples: int) -> float:
     passing = (entering + layer.output_elements) * (2 if workload.trains else 1) + layer.stash_elements
     copies = TRAINING_COPIES if workload.trains else 1
     return float(workload.bytes_per_element * (copies * layer.parameters + samples * passing))
+
+
+def _samples(counts: Sequence[int]) -> str:
+    """Numbers of samples in words: ``1, 2 and 4 samples``."""
+    *first, last = counts
+    return f"{', '.join(map(str, first))} and {last} samples" if first else counted(last, "sample")
 
 
 def _sample(workload: Workload, architecture: Architecture) -> Tensor:

@@ -19,6 +19,7 @@ from dora_nb.executor.control.replies import Surveyed
 from dora_nb.executor.control.tls import Tls
 from dora_nb.executor.measuring.probe import LASTS_S, Heard, Ping, Streams, measure_links
 from dora_nb.executor.pool import WorkerPool
+from dora_nb.units import counted
 
 #: Longest wait for a peer, and for all rounds together: a trial of 100 kB takes a second at 1 Mbit/s.
 PEER_S, ROUNDS_S = 120.0, 1800.0
@@ -73,7 +74,7 @@ def probe_network(
         seats = pool.seats(devices)
 
         def ask(rounds: Sequence[Ping | Streams]) -> dict[str, tuple[Heard, ...]]:
-            tell(f"probing: {len(rounds)} rounds between {len(devices)} devices")
+            tell(f"probing: {counted(len(rounds), 'round')} between {counted(len(devices), 'device')}")
             generation = pool.next_generation()
             orders = {
                 seats[device]: Survey(
@@ -129,6 +130,6 @@ def _pool(count: int, given: WorkerPool | None, tell: Callable[[str], None]) -> 
     if given is not None:
         yield given
         return
-    tell(f"starting {count} workers")
+    tell(f"starting {counted(count, 'worker')}")
     with WorkerPool(count) as pool:
         yield pool

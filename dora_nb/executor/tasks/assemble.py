@@ -29,6 +29,7 @@ from dora_nb.executor.tasks.datasets import store_data
 from dora_nb.executor.tasks.models import RandomNetwork
 from dora_nb.executor.tasks.scale import executable, scaling_of
 from dora_nb.executor.tasks.task import DTYPES, Data, Network, Optimizer, Source, Task, import_paths
+from dora_nb.units import counted
 
 
 class Assembled(NamedTuple):
@@ -280,8 +281,9 @@ def _check_fit(network: Network, plan: Plan, workload: Workload) -> None:
     if not len(network) == plan.layer_count == len(workload.layers):
         raise InputError(
             "model",
-            f"{len(network)} layers",
-            f"{plan.layer_count} layers, as the plan has: plan with the workload that dora_nb.profile(model) gives",
+            counted(len(network), "layer"),
+            f"{counted(plan.layer_count, 'layer')}, as the plan has: plan with the workload that "
+            "dora_nb.profile(model) gives",
         )
     if workload.generates and not (getattr(network, "caches", False) and len(network) > 1):
         raise InputError(

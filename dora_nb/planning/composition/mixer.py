@@ -23,7 +23,7 @@ from dora_nb.planning.composition.palette import Palette
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.hunt import Progress
 from dora_nb.solvers import SolverChoice
-from dora_nb.units import format_joules, format_seconds
+from dora_nb.units import counted, format_joules, format_seconds
 
 #: Plans that the integer program chooses from; in training fewer, because there it looks at pairs of them.
 MOST_PLANS_MIXED, MOST_PLANS_MIXED_TRAINING = 60, 16
@@ -148,7 +148,7 @@ class Mixer:
 
     def _mixture(self, wanted: Iterable[int]) -> Mixture:
         mixture = self.palette.mixture(self._promising(wanted), changes=True)
-        self.say(f"choosing among {len(mixture.makespan_s)} plans")
+        self.say(f"choosing among {counted(len(mixture.makespan_s), 'plan')}")
         return mixture
 
     def choose(self, wanted: Iterable[int] = ()) -> Choice:
@@ -215,7 +215,7 @@ class Mixer:
         for name, able in zip(names, mixture.able.T, strict=True):
             if not able.any():
                 return f"none of the plans can run in condition '{name}'"
-        plans = "1 plan" if self.most_plans == 1 else f"{self.most_plans} plans"
+        plans = counted(self.most_plans, "plan")
         model = mixing_model(mixture, self.promise, most_plans=self.most_plans, window=self.window, elastic=True)
         outcome = self.solve(model, MOST_EXPLAINING_S)
         if not outcome.status.has_incumbent:

@@ -18,6 +18,7 @@ from dora_nb.planning.placement.device_states import MOST_STATES, States
 from dora_nb.planning.placement.downset_search import DownsetSearch, Step, possible_downsets
 from dora_nb.planning.placement.found import Found
 from dora_nb.planning.placement.work_bound import WorkBound, device_seconds, period_bound, work_bound
+from dora_nb.units import counted
 
 #: Families of at most so many downsets are searched at once; larger ones first along a few orders.
 _FEW_DOWNSETS = 300
@@ -108,7 +109,7 @@ class _InOrder:
             value, steps, search = self.solve(every, bound, np.inf)
         else:
             orders = order_downsets(self.units, device_seconds(self.problem, self.units).min(axis=0), most)
-            self.say(f"{len(orders):,} cuts along some orders of the layers")
+            self.say(f"{counted(len(orders), 'cut')} along some orders of the layers")
             value, steps, search = self.solve(orders, bound, np.inf)
             if every is not None and not orders.every:
                 if self.objective == "period":
@@ -116,7 +117,7 @@ class _InOrder:
                 if len(every) > most:
                     cuts = 0
                 else:
-                    self.say(f"{len(every):,} of {cuts:,} cuts")
+                    self.say(f"{len(every):,} of {counted(cuts, 'cut')}")
                     better, better_steps, better_search = self.solve(every, bound, value)
                     if better_steps:
                         value, steps, search = better, better_steps, better_search
@@ -238,12 +239,15 @@ class _InOrder:
                 f"cuts along several topological orders of {len(self.units.layers)} units; the bound holds for all"
             )
         if rules.most_replicas != 1:
-            parts.append("replicas" if rules.most_replicas is None else f"up to {rules.most_replicas} replicas")
+            parts.append(
+                "replicas" if rules.most_replicas is None else f"up to {counted(rules.most_replicas, 'replica')}"
+            )
         if self.units.fused:
-            parts.append(f"{self.units.fused} groups fused that wait for each other")
+            parts.append(f"{counted(self.units.fused, 'group')} fused that wait for each other")
         if self.units.mirrored:
             parts.append(
-                f"{self.units.mirrored} units of backward layers only, ordered as the mirror image of their tensors"
+                f"{counted(self.units.mirrored, 'unit')} of backward layers only, ordered as the mirror image of their "
+                "tensors"
             )
         return ", ".join(parts)
 

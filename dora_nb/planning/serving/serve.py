@@ -20,6 +20,7 @@ from dora_nb.formulation.serving.chains import Chains
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.plan import check_effort
 from dora_nb.planning.serving.search import Progress, Search, reported, unit_of
+from dora_nb.units import counted
 
 #: More devices make too many sets of them.
 MOST_DEVICES = 10
@@ -171,7 +172,7 @@ def _answer(search: Search, cluster: Cluster, started: float, scope: str) -> Ser
     """
     goal, found = search.goal, search.found
     if found is None:
-        tried = f"{search.played} plans were played"
+        tried = f"{counted(search.played, 'plan')} played"
         if search.is_over and (goal.objective != "rate" or not search.played):
             raise InfeasibleError(f"{cluster.name}: no plan fits in memory and keeps the limits; {tried}")
         raise InfeasibleError(
@@ -204,7 +205,7 @@ def _scope(search: Search, slots: Sequence[int], groups: Sequence[int]) -> str:
     what = (
         "what stages, media and groups can serve at most within the limits, however many requests come"
         if search.goal.objective == "rate"
-        else f"figures of the first {search.requests} requests, evenly spaced"
+        else f"figures of the first {counted(search.requests, 'request')}, evenly spaced"
     )
     together = f", waves of {', '.join(map(str, search.waves))}" if search.waves != [1] else ""
     return f"contiguous stages on one device each, {shapes[0]} groups of {shapes[1]} slots{together}; {what}"

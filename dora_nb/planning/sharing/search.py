@@ -20,7 +20,7 @@ from dora_nb.formulation.sharing.program import ChoiceProgram, Group
 from dora_nb.formulation.sharing.timetable import mean_offset_s, order_of, pairs_of, timetable_model
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.sharing.seats import Seat, Seating, Seats
-from dora_nb.units import format_seconds
+from dora_nb.units import counted, format_seconds
 
 Progress = Callable[[str], None]
 
@@ -133,7 +133,8 @@ class SharingSearch:
         InfeasibleError
             If not even that has an answer.
         """
-        self.say(f"{len(self.of)} cameras, {sum(self.requests[i] for i in self.of)} requests in a round")
+        requests = counted(sum(self.requests[i] for i in self.of), "request")
+        self.say(f"{counted(len(self.of), 'camera')}, {requests} in a round")
         for stream, paths, limit_s in zip(self.streams, self.paths, self.limits_s, strict=True):
             least_s = float(paths.around_s.min())
             if least_s > limit_s * (1 + ROUNDING):
@@ -164,8 +165,8 @@ class SharingSearch:
             return f"{self.cluster.name}: the models together do not fit the devices' memory"
         if outcome.bound is not None and outcome.bound > 1 + AGREEMENT:
             return (
-                f"{self.cluster.name}: some device or medium would be needed {outcome.bound:.0%} of the time, however "
-                f"the streams share them; at most {1 / outcome.bound:.0%} of these rates is possible"
+                f"{self.cluster.name}: some device or medium would be needed {100 * outcome.bound:.0f} % of the time, "
+                f"however the streams share them; at most {100 / outcome.bound:.0f} % of these rates is possible"
             )
         return (
             f"{self.cluster.name}: no sharing keeps all deadlines, not even if no request ever waited; "
@@ -275,7 +276,7 @@ class SharingSearch:
             if outcome.bound is None:
                 break
             self._raise_bound(min(open_bound, outcome.bound + self.program.constant))
-            self.say(f"{len(settled)} choices settled, bound {self.lower:.6g} {self.unit}")
+            self.say(f"{counted(len(settled), 'choice')} settled, bound {self.lower:.6g} {self.unit}")
             if self._enough:
                 return
             self.choice = self._choice(outcome) if outcome.status.has_incumbent else None

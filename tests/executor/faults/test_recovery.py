@@ -72,6 +72,6 @@ class Hopeless:
 def test_a_group_that_never_works_again_is_given_up(lab):
     session = Hopeless(lab.plan([(0, 6, [(0, 4)], 1, None)], 1))
     conductor = Conductor(session, None, Course(steps=1), lambda _: None, lambda _: None, threading.Event())
-    with pytest.raises(StoppedError, match="stopped after 3 tries to go on: no answer"):
+    with pytest.raises(StoppedError, match="stopped, having tried 3 times to go on: no answer"):
         conductor._go_on(session.stock)
     assert session.tries == PATIENCE

@@ -400,7 +400,7 @@ def test_what_is_impossible_is_said_with_a_figure() -> None:
     work, place = two_halves()
     with pytest.raises(InfeasibleError, match=r"a deadline of 100 ms is impossible: .* takes 800 ms"):
         share([Stream(name="x", workload=work, deadline_s=0.1)], place)
-    with pytest.raises(InfeasibleError, match=r"needed 200% of the time.*at most 50% of these rates"):
+    with pytest.raises(InfeasibleError, match=r"needed 200 % of the time.*at most 50 % of these rates"):
         share([many("x", 20, 1.0)], place)
 
 
