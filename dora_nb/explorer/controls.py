@@ -10,7 +10,7 @@ import ipywidgets
 
 from dora_nb.explorer.drawing import Drawn
 from dora_nb.explorer.state import ExplorerState
-from dora_nb.render import words
+from dora_nb.render import svg, words
 from dora_nb.render.explanations import changes_words, relaxation_words
 from dora_nb.render.svg import attribute
 
@@ -39,8 +39,10 @@ class LimitControl:
 
     Parameters
     ----------
-    name, unit
+    name
         What is limited.
+    scaled
+        Scale and unit: a number is divided by the scale to be shown in the unit, as on the plot's axis.
     field
         Of the QoE.
     values
@@ -50,19 +52,27 @@ class LimitControl:
     """
 
     def __init__(
-        self, name: str, unit: str, field: str, values: Sequence[float], state: ExplorerState, act: Act, drawn: Drawn
+        self,
+        name: str,
+        scaled: tuple[float, str],
+        field: str,
+        values: Sequence[float],
+        state: ExplorerState,
+        act: Act,
+        drawn: Drawn,
     ) -> None:
         self._field, self._state, self._drawn = field, state, drawn
-        low, high = min(values) / _BEYOND, max(values) * _BEYOND
+        self._scale, unit = scaled
+        low, high = min(values) / self._scale / _BEYOND, max(values) / self._scale * _BEYOND
         step = _round(((high - low) or 1.0) / _FINE)
         self._slider = ipywidgets.FloatSlider(
             description=f"At most ({unit})",
             min=round(max(1, math.floor(low / step)) * step, 12),
             max=round(math.ceil(high / step) * step, 12),
             step=step,
-            value=round(math.ceil(max(values) / step) * step, 12),
+            value=round(math.ceil(max(values) / self._scale / step) * step, 12),
             readout_format=",.4g",
-            tooltip=f"Longest {name} allowed" if unit == "s" else f"Largest {name} allowed",
+            tooltip=f"{'Longest' if name == 'latency' else 'Largest'} {name} allowed",
             layout=wide(),
         )
         self._on = ipywidgets.Checkbox(
@@ -72,20 +82,25 @@ class LimitControl:
         self._slider.observe(lambda change: act(lambda: self._drag(change["new"])), "value")
         self._on.observe(lambda change: act(lambda: self._ask(self._slider.value if change["new"] else None)), "value")
 
+    def _asked(self) -> float | None:
+        """The limit of now in the slider's unit; None where there is none."""
+        value: float | None = getattr(self._state.qoe, self._field)
+        return None if value is None else value / self._scale
+
     def _drag(self, value: float) -> None:
-        shown = getattr(self._state.qoe, self._field)
+        shown = self._asked()
         if shown is not None and not is_snapped(value, shown, self._slider.min, self._slider.step):
             self._ask(value)
 
     def _ask(self, value: float | None) -> None:
         if value is not None:
-            self._state.ask(**{self._field: value})
+            self._state.ask(**{self._field: value * self._scale})
         else:  # the price goes with the limit
             self._state.ask(**{self._field: None, f"{self._field[:-2]}_price": None})
 
     def show(self) -> None:
         """What the state says."""
-        value = getattr(self._state.qoe, self._field)
+        value = self._asked()
         self._drawn.put(self._on, "value", value is not None)
         self._slider.disabled = value is None
         if value is not None:
@@ -123,8 +138,8 @@ class QoEControls:
         joules = [each.energy_j(state.qoe.energy_accounting) for each in figures]
         seconds = [each.makespan_s for each in figures]
         self._limits = [
-            LimitControl("latency", "s", "latency_s", seconds, state, act, drawn),
-            LimitControl("energy", "J", "energy_j", joules, state, act, drawn),
+            LimitControl("latency", svg.time_scale(max(seconds)), "latency_s", seconds, state, act, drawn),
+            LimitControl("energy", svg.energy_scale(max(joules)), "energy_j", joules, state, act, drawn),
         ]
         self._aim = ipywidgets.Dropdown(
             description="Best is", options=_AIMS, tooltip="What the best plan minimises", layout=wide()

@@ -27,6 +27,7 @@ from dora_nb.explorer.views.mix import MixCondition, mix_view
 from dora_nb.render import words
 from dora_nb.render.envelope import Point
 from dora_nb.render.svg import attribute
+from dora_nb.units import counted
 
 #: The palette of Okabe and Ito, which people with any kind of colour vision can tell apart; its blue a little lighter,
 #: to stand out from a dark page as well.
@@ -248,7 +249,7 @@ def composition_figure(mix: Composition) -> OfflineFigure:
         )
     figure.update_layout(
         template=TEMPLATE,
-        title=f"Which plan runs when: {words.count(len(view.plans), 'plan')}, limits kept for "
+        title=f"Which plan runs when: {counted(len(view.plans), 'plan')}, limits kept for "
         f"{100 * view.kept_share:.3g} % of requests (predicted)",
         barmode="stack",
         height=140 + 44 * len(view.conditions),
@@ -260,5 +261,5 @@ def composition_figure(mix: Composition) -> OfflineFigure:
 
 
 def _share_words(condition: MixCondition, plan: int, window: int) -> str:
-    lines = [f"{condition.counts[plan]} of {window} requests", *(each.said for each in condition.ledger)]
+    lines = [f"{condition.counts[plan]} of {counted(window, 'request')}", *(each.said for each in condition.ledger)]
     return "<br>".join(map(attribute, lines))

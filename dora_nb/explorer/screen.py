@@ -32,6 +32,7 @@ from dora_nb.planning.plan import plan
 from dora_nb.render import words
 from dora_nb.render.html import plan_set_html
 from dora_nb.render.tables import plan_text
+from dora_nb.units import counted
 
 #: Seconds between two looks at what is going on.
 INTERVAL_S = 0.1
@@ -178,7 +179,7 @@ class Screen:
 
 def _question_lines(state: ExplorerState) -> list[str]:
     question, changed = state.question, state.changed
-    devices = words.count(len(question.cluster.devices), "device")
+    devices = counted(len(question.cluster.devices), "device")
     place = f"{question.cluster.name}: {devices}{words.network_words(question.cluster)}"
     case = f". What if: {words.sentence(changed.lines())}" if changed.lines() else ""
     return [f"{words.workload_words(question.workload)}; {place}", words.qoe_words(state.qoe) + case]
@@ -288,7 +289,8 @@ class Explorer(Shown, ExplorerState):
         return replace(self.plans, given_baselines=self.plans.known_baselines or ())
 
     def __repr__(self) -> str:
-        return f"Explorer of {len(self.known)} plans for {self.plans.workload.name} on {self.plans.cluster.name}"
+        known = counted(len(self.known), "plan")
+        return f"Explorer of {known} for {self.plans.workload.name} on {self.plans.cluster.name}"
 
 
 def explore(

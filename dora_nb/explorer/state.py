@@ -25,6 +25,7 @@ from dora_nb.explorer.solving import Answered, Baselines, NoPlan, Planned, Prove
 from dora_nb.explorer.whatif import WhatIf
 from dora_nb.planning.nearest import nearest
 from dora_nb.planning.plan import check_question
+from dora_nb.units import counted
 
 #: Seconds that a question must stand before it is solved: a slider that is dragged asks many.
 PAUSE_S = 0.3
@@ -129,7 +130,9 @@ class ExplorerState(Looking):
         if isinstance(which, Relaxation):
             return which
         if not 0 <= which < len(self.relaxations):
-            raise InputError("relaxation", which, f"one of {len(self.relaxations)} relaxations, counted from 0")
+            raise InputError(
+                "relaxation", which, f"one of {counted(len(self.relaxations), 'relaxation')}, counted from 0"
+            )
         found: Relaxation = self.relaxations[which]
         return found
 
@@ -344,7 +347,7 @@ class ExplorerState(Looking):
     def _show_as_asked(self) -> None:
         best = self.plans.best
         self.qoe, self.changed = self.plans.qoe, WhatIf()
-        self.answer, self.relaxations, self.effect = -1, (), None
+        self.answer, self.compared, self.relaxations, self.effect = -1, -1, (), None
         self.progress = Progress(state="done", unit=self.qoe.unit).proven_by(best.certificate)
         self._follows, self._solving, self._seeking = True, False, False
         self._show_known()

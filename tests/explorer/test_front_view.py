@@ -88,7 +88,7 @@ def test_baselines_are_there_or_named(plans: PlanSet) -> None:
     far = at(plans.plans[0], 1e6, 1e6).replace(label="slow\none")
     near = at(plans.plans[0], plans[0].prediction.makespan_s, 1e-3).replace(label="beside")  # type: ignore[union-attr]
     beside = front_view(plans, baselines=[far, near, near.decisions()])
-    assert [(each.mark, each.label) for each in beside.baselines] == [("b", "beside")]
+    assert [(each.mark, each.label) for each in beside.baselines] == [("B2", "beside")]
     assert "(baseline)" in beside.baselines[0].lines[0]
     assert len(beside.notes) == 1
     assert "slow one" in beside.notes[0]

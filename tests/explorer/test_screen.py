@@ -195,6 +195,21 @@ def test_limits_are_dragged_in_the_plot_and_with_sliders(explorer: Explorer) -> 
     assert not found["Limit the energy"].value
 
 
+def test_sliders_have_the_units_of_the_plot() -> None:
+    devices = small_cluster()
+    fast = devices.scaled(rates=1e4, speeds=dict.fromkeys(devices.device_ids, 1e4))
+    explorer = Explorer(plan(small_workload(), fast, QoE(), most_plans=3))
+    try:
+        assert explorer.screen.plot.view["latency"]["unit"] == "ms"
+        slider = controls(explorer)["At most (ms)"]
+        explorer.ask(latency_s=0.003)
+        assert slider.value == pytest.approx(3.0)
+        slider.value = 2.6
+        assert explorer.qoe.latency_s == pytest.approx(0.0026)
+    finally:
+        explorer.close()
+
+
 def test_the_objective_is_chosen(explorer: Explorer) -> None:
     found = controls(explorer)
     found["Best is"].value = "price"

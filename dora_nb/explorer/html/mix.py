@@ -7,7 +7,7 @@ from dora_nb.render import words
 from dora_nb.render.html import fragment
 from dora_nb.render.markup import head, items, table
 from dora_nb.render.shares import shares_svg
-from dora_nb.units import format_joules, format_seconds
+from dora_nb.units import counted, format_joules, format_seconds
 
 
 def mix_html(view: MixView) -> str:
@@ -30,8 +30,8 @@ def _shares(view: MixView) -> str:
     rows = [(_named(each), each.shares, "kept" if each.kept else "not kept") for each in view.conditions]
     if len(view.conditions) > 1:
         rows.append(("all conditions", tuple(plan.share for plan in view.plans), ""))
-    conditions = words.count(len(view.conditions), "condition")
-    title = f"Share of {words.count(len(view.plans), 'plan')} in {conditions}"
+    conditions = counted(len(view.conditions), "condition")
+    title = f"Share of {counted(len(view.plans), 'plan')} in {conditions}"
     return shares_svg([plan.label for plan in view.plans], rows, title)
 
 

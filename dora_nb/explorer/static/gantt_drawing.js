@@ -265,19 +265,26 @@ function rims([y, height], thick) {
   return [[y, thick], [y + height - thick, thick]];
 }
 
-/** The micro-batch on every bar that has room for it. */
+/** The micro-batch on every bar that has room for it; of measured transfers that overlap, on the first. */
 function drawNumbers(pen, at, head, bars, wide, boxOf, theme) {
   pen.font = `${NUMBER_FONT_PX}px ${theme.font}`;
   pen.textAlign = "center";
   pen.textBaseline = "middle";
   const digit = pen.measureText("0").width;
+  const written = new Map();
   wide.forEach((found, group) => {
     pen.fillStyle = head.groups[group].ink;
     for (const [x, end, index] of found) {
       const text = String(bars.microBatch[index]);
-      if (!head.kinds[bars.kind[index]].numbered || end - x < digit * text.length + 7) continue;
+      const width = digit * text.length;
+      if (!head.kinds[bars.kind[index]].numbered || end - x < width + 7) continue;
       const [y, height] = boxOf(index);
-      if (height >= NUMBER_FONT_PX) pen.fillText(text, (Math.max(x, at.left) + Math.min(end, at.right)) / 2, y + height / 2 + 0.5);
+      if (height < NUMBER_FONT_PX) continue;
+      const middle = (Math.max(x, at.left) + Math.min(end, at.right)) / 2;
+      const row = written.get(y) ?? [];
+      if (row.some(([other, half]) => Math.abs(other - middle) < half + width / 2 + 1)) continue;
+      written.set(y, [...row, [middle, width / 2]]);
+      pen.fillText(text, middle, y + height / 2 + 0.5);
     }
   });
 }

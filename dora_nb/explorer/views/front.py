@@ -16,6 +16,7 @@ from dora_nb.errors import InputError
 from dora_nb.render import svg, words
 from dora_nb.render.envelope import Envelope, Point, bounds_hold, proven_for
 from dora_nb.render.front import near_baselines
+from dora_nb.units import counted
 
 #: Ticks of an axis at most, and how many fine steps lie between two of them.
 _MOST_TICKS, _FINE_STEPS = 7, 20
@@ -213,8 +214,8 @@ def front_of_plans(
     )
     proven = envelope.corners(latency.low, latency.high, energy.high)
     return FrontView(
-        title=f"Latency against energy of {words.count(len(points), 'plan')} and "
-        f"{words.count(len(compared), 'baseline')}, predicted",
+        title=f"Latency against energy of {counted(len(points), 'plan')} and "
+        f"{counted(len(compared), 'baseline')}, predicted",
         points=tuple(points),
         baselines=tuple(compared),
         notes=tuple(words.one_line(note) for note in notes),
@@ -246,7 +247,7 @@ def _point(plan: Plan, mark: str, qoe: QoE, mode: Mode, baseline: bool = False) 
     lines = [
         f"{mark} {label}{' (baseline)' if baseline else ''}",
         f"{words.seconds_words(latency_s)}, {words.joules_words(energy_j)} (predicted)",
-        f"{words.count(len(plan.devices), 'device')} in {words.count(len(plan.stages), 'stage')}",
+        f"{counted(len(plan.devices), 'device')} in {counted(len(plan.stages), 'stage')}",
         words.pace_words(plan, mode),
         "" if plan.certificate is None else f"{plan.certificate.status}: gap {words.gap_words(plan)}",
         f"misses {words.sentence(missed)}" if missed else "",

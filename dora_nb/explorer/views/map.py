@@ -19,7 +19,7 @@ from dora_nb.render import words
 from dora_nb.render.layout import Layout, arrange
 from dora_nb.render.media import BUSIEST_WORDS, resource_words, rest_words
 from dora_nb.render.network import KIND_WORDS, Wire, wires_of
-from dora_nb.units import format_bytes, format_joules, format_seconds
+from dora_nb.units import counted, format_bytes, format_joules, format_seconds
 
 #: Height of a card in pixels, in the stylesheet and here.
 CARD_PX = 122
@@ -208,7 +208,7 @@ def _turn_s(workload: Workload, figures: Prediction) -> float:
 
 
 def _title(cluster: Cluster, plan: Plan | None) -> str:
-    devices = words.count(len(cluster.devices), "device")
+    devices = counted(len(cluster.devices), "device")
     shown = f"{cluster.name}: {devices}{words.network_words(cluster)}"
     return words.one_line(shown if plan is None else f"{plan.label or 'plan'} on {shown}, predicted")
 
@@ -286,7 +286,7 @@ class _Card:
         if stage.shards:
             split.append(words.part_words(stage, place))
         elif len(stage.replicas) > 1:
-            split.append(f"{stage.replicas[place].samples} of {words.count(self.plan.micro_batch, 'sample')}")
+            split.append(f"{stage.replicas[place].samples} of {counted(self.plan.micro_batch, 'sample')}")
         split += words.ways_words(stage)
         return words.layer_words(layers), ", ".join(split) or "every sample"
 
