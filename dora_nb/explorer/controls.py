@@ -71,7 +71,7 @@ class LimitControl:
             max=round(math.ceil(high / step) * step, 12),
             step=step,
             value=round(math.ceil(max(values) / self._scale / step) * step, 12),
-            readout_format=",.4g",
+            readout_format=f",.{max(0, -math.floor(math.log10(step)))}f",
             tooltip=f"{'Longest' if name == 'latency' else 'Largest'} {name} allowed",
             layout=wide(),
         )

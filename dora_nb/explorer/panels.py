@@ -65,7 +65,7 @@ class PlansPanel:
         heading, rows = table_of(self._state)
         best = "* the best for what is asked now" if self._state.answer >= 0 else ""
         self._table.value = fragment(
-            [table(heading, rows, left=(0, 1, 5, 6), sentences=(4,)), f'<p class="dora-faint">{best}</p>']
+            [table(heading, rows, left=(0, 5, 6), sentences=(1, 4)), f'<p class="dora-faint">{best}</p>']
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,21 @@ CELLS = [
     f"{FIND_BUILDERS}from runs import made_up_run\n"
     "from dora_nb.explorer import Gantt\n"
     "gantt = Gantt(made_up_run({'a': 1.0, 'b': 1.2, 'c': 1.0}))\ngantt",
+    "Gantt(made_up_run({'a': 1.0, 'b': 1.2, 'c': 1.0}, transfer_s=5e4))",
 ]
+
+#: Remember where numbers are written on bars.
+NOTE_NUMBERS = """() => {
+  const write = CanvasRenderingContext2D.prototype.fillText;
+  window.numbers = new Map();
+  CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+    const row = `${[...document.querySelectorAll('canvas')].indexOf(this.canvas)}, ${y}`;
+    if (this.textBaseline === 'middle' && this.textAlign === 'center') {
+      window.numbers.set([text, x, row].join(), [x, row, this.measureText(text).width]);
+    }
+    return write.apply(this, arguments);
+  };
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +145,20 @@ def test_lanes_as_a_table(gantt: Locator) -> None:
     expect(rows.first).to_be_visible()
     assert rows.count() >= 3
     gantt.locator("summary").click()
+
+
+def test_no_number_is_written_over_another(open_notebook: Opener) -> None:
+    notebook = open_notebook(CELLS)
+    notebook.run_all()
+    notebook.output(1).locator(".dora-gantt[data-painted]").wait_for()
+    notebook.page.evaluate(NOTE_NUMBERS)
+    notebook.change_theme("dark")
+    notebook.page.wait_for_function("() => window.numbers.size > 0")
+    notebook.page.wait_for_timeout(200)
+    written = notebook.page.evaluate("() => [...window.numbers.values()]")
+    near = [(a, b) for a, b in combinations(written, 2) if a[1] == b[1] and abs(a[0] - b[0]) < (a[2] + b[2]) / 2]
+    assert len(written) > 3
+    assert not near
 
 
 def test_light_dark_and_narrow(notebook: Notebook, gantt: Locator) -> None:

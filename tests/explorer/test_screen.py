@@ -202,6 +202,7 @@ def test_sliders_have_the_units_of_the_plot() -> None:
     try:
         assert explorer.screen.plot.view["latency"]["unit"] == "ms"
         slider = controls(explorer)["At most (ms)"]
+        assert (slider.step, slider.readout_format) == (0.05, ",.2f"), "digits of its own steps"
         explorer.ask(latency_s=0.003)
         assert slider.value == pytest.approx(3.0)
         slider.value = 2.6
