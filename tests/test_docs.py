@@ -108,7 +108,7 @@ def test_every_command_teaches_by_an_example_that_parses(name: str) -> None:
         assert option.name == "help" or getattr(option, "help", None), f"{option.name} explains itself"
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "data/README.md"])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "data/README.md", "docs/hosts.md"])
 def test_commands_in_documents_are_there(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8").replace("\\\n", " ")
     for line in re.findall(r"^(?:.*&& \.venv/bin/|)dora-nb (\w+ .*)$", text, flags=re.MULTILINE):
@@ -116,7 +116,16 @@ def test_commands_in_documents_are_there(document: str) -> None:
         COMMANDS[called].make_context(called, arguments)
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "GLOSSARY.md", "data/README.md"])
+@pytest.mark.parametrize(
+    "document",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "GLOSSARY.md",
+        "data/README.md",
+        *(f"docs/{name}.md" for name in ("fleets", "hosts", "limits")),
+    ],
+)
 def test_files_named_in_documents_exist(document: str) -> None:
     """Links are checked beside the README's other promises; these are names in code style."""
     text = (ROOT / document).read_text(encoding="utf-8")

@@ -91,7 +91,7 @@ def test_the_top_level_holds_what_it_should():
     if listed.returncode:
         pytest.skip("not a git checkout")
     top = {name.split("/")[0] for name in listed.stdout.split("\n") if name and not name.startswith(".")}
-    folders = {"dora_nb", "notebooks", "data", "tests"}
+    folders = {"dora_nb", "notebooks", "data", "docs", "tests"}
     files = {
         "pyproject.toml",
         "environment.yml",

@@ -18,7 +18,7 @@ def test_the_two_commands_are_there_word_for_word():
     assert "python3 -m venv .venv && .venv/bin/pip install -e '.[all,test]' && .venv/bin/pytest\n" in README
 
 
-@pytest.mark.parametrize("document", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("data/*.md")), ids=lambda p: p.name)
+@pytest.mark.parametrize("document", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("d*/*.md")), ids=lambda p: p.name)
 def test_links_to_files_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#\s]+)\)", document.read_text()):
         if not target.startswith(("http://", "https://")):

@@ -17,7 +17,7 @@ GB, for the makespan of training and for a stream's period. They go to the path 
 its own, whose peak memory is told. Reached for the period, medians of five: 2.6 s, 0.81 % and 0.21 GB; 1.6 s, 1.20 %
 and 0.13 GB. For the makespan, on an otherwise idle machine: 1.0 % after 8.6, 8.6, 8.9, 9.1 and 9.4 s and 0.25 GB, 9.8 %
 in a sixth run that the clock stopped after 10 s; 5.0 % after 16 and 17 s and 0.18 GB. Growth writes a figure for each
-row into ``DORA_NB_FIGURES``; what it reached is in the README.
+row into ``DORA_NB_FIGURES``; what it reached is in ``docs/fleets.md``.
 """
 
 from __future__ import annotations
