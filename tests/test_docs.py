@@ -123,7 +123,7 @@ def test_commands_in_documents_are_there(document: str) -> None:
         "CONTRIBUTING.md",
         "GLOSSARY.md",
         "data/README.md",
-        *(f"docs/{name}.md" for name in ("fleets", "hosts", "limits")),
+        *(f"docs/{name}.md" for name in ("fleets", "hosts", "limits", "sweeps")),
     ],
 )
 def test_files_named_in_documents_exist(document: str) -> None:
