@@ -43,6 +43,6 @@ def _held_words(plan: Plan, workload: Workload, weights: Weights) -> str:
     names = layer_words([workload.layers[index].name for index in layers])
     if not names:
         return ""
-    return (
-        f"the weights of {names} are in 8 bits" if weights == "int8" else f"{names} are computed in {WEIGHTS[weights]}"
-    )
+    if weights == "int8":
+        return f"the weights of {names} are in 8 bits"
+    return f"{names} {'is' if len(layers) == 1 else 'are'} computed in {WEIGHTS[weights]}"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from dora_nb.domain.comparison import Comparison, StageComparison, StepComparison, TransferComparison, relative_error
 from dora_nb.domain.run_timeline import INFERENCE
 from dora_nb.render import words
 from dora_nb.render.html import fragment
-from dora_nb.render.svg import attribute
+from dora_nb.render.markup import head, items, table
 from dora_nb.render.trace import stage_words
 from dora_nb.render.wrapping import WIDTH, wrapped
 from dora_nb.units import format_seconds
@@ -67,20 +67,7 @@ def comparison_text(comparison: Comparison, width: int = WIDTH) -> str:
 
 def comparison_html(comparison: Comparison) -> str:
     """A comparison as a fragment of HTML."""
-    body = "".join(_html_row(cells, "td") for cells in _cells(comparison))
-    table = f'<table class="dora-plans"><thead>{_html_row(_HEADING, "th")}</thead><tbody>{body}</tbody></table>'
-    return fragment(
-        [
-            f'<p class="dora-head">{attribute(_title(comparison))}</p>',
-            f'<div class="dora-scroll">{table}</div>',
-            f"<ul>{''.join(f'<li>{attribute(line)}</li>' for line in _said(comparison))}</ul>",
-        ]
-    )
-
-
-def _html_row(cells: Sequence[str], tag: str) -> str:
-    first, *others = map(attribute, cells)
-    return f'<tr><{tag} class="dora-left">{first}</{tag}>{"".join(f"<{tag}>{cell}</{tag}>" for cell in others)}</tr>'
+    return fragment([head(_title(comparison)), table(_HEADING, _cells(comparison)), items(_said(comparison))])
 
 
 def _title(comparison: Comparison) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dora_nb.domain.explanation import Alternative, Change, Explanation, MarginalValue, Relaxation, RuledOut
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.rating import qoe_value
 from dora_nb.render import words
 from dora_nb.render.html import fragment
+from dora_nb.render.markup import items, table
 from dora_nb.render.svg import attribute
 from dora_nb.render.wrapping import WIDTH, wrapped
 from dora_nb.units import counted, format_bandwidth, format_bytes, format_joules, format_rate, format_seconds
@@ -77,13 +78,13 @@ def explanation_html(explanation: Explanation) -> str:
     parts = [f'<p class="dora-faint">{attribute(title)}<br>{attribute(words.qoe_words(explanation.qoe))}</p>']
     if explanation.feasible:
         parts.insert(0, f'<p class="dora-head">{attribute(_best_line(explanation))}</p>')
-        parts.append(f'<div class="dora-scroll">{_html_table(_HEADING, map(_cells, explanation.margins))}</div>')
-        parts.append(_html_items([_VERDICTS, *_end_lines(explanation)]))
+        parts.append(table(_HEADING, map(_cells, explanation.margins), left=(0, len(_HEADING) - 1)))
+        parts.append(items([_VERDICTS, *_end_lines(explanation)]))
     else:
         parts.insert(0, '<p class="dora-head">No plan keeps the limits</p>')
         parts.append(f"<p>{attribute(explanation.message)}.</p>")
-        parts.append(_html_items(infeasible_lines(explanation)))
-        parts.append(_html_items(_end_lines(explanation)))
+        parts.append(items(infeasible_lines(explanation)))
+        parts.append(items(_end_lines(explanation)))
     return fragment(parts)
 
 
@@ -333,19 +334,3 @@ def _text_table(rows: Sequence[Sequence[str]], width: int) -> str:
 def _columns(cells: Sequence[Sequence[str]]) -> int:
     """How many columns of text a table takes."""
     return sum(max(map(len, column)) + 2 for column in zip(*cells, strict=True)) - 2
-
-
-def _html_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    def row(cells: Sequence[Any], tag: str) -> str:
-        inner = []
-        for place, cell in enumerate(cells):
-            style = ' class="dora-left"' if place in (0, len(cells) - 1) else ""
-            inner.append(f"<{tag}{style}>{attribute(str(cell))}</{tag}>")
-        return f"<tr>{''.join(inner)}</tr>"
-
-    body = "".join(row(cells, "td") for cells in rows)
-    return f'<table class="dora-plans"><thead>{row(heading, "th")}</thead><tbody>{body}</tbody></table>'
-
-
-def _html_items(lines: Iterable[str]) -> str:
-    return f"<ul>{''.join(f'<li>{attribute(line)}</li>' for line in lines)}</ul>"

@@ -213,9 +213,9 @@ def _known(limit: float | None) -> list[float]:
 def _axis(
     values: Sequence[float], start_px: float, stop_px: float, scale: tuple[float, str], headroom: float = 0.08
 ) -> svg.Axis:
-    """From zero, or from below the smallest number where all are close together."""
+    """From zero, or from below the smallest number where all are close together; a single one is not in a corner."""
     low, high = min(values), max(values)
     if high <= 0:
         low, high = 0.0, 1.0
-    low = 0.0 if low < 0.5 * high else max(0.0, low - max(0.35 * (high - low), 0.02 * high))
-    return svg.Axis(low, high + headroom * (high - low), start_px, stop_px, *scale)
+    low = 0.0 if low < 0.5 * high else max(0.0, low - max(0.35 * (high - low), 0.04 * high))
+    return svg.Axis(low, high + max(headroom * (high - low), 0.02 * high), start_px, stop_px, *scale)

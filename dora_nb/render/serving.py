@@ -67,9 +67,7 @@ def figures_text(figures: ServingFigures) -> str:
     ]
     kept = "" if figures.keeps_up else ", too few: more and more wait"
     lines.append(f"  capacity: {figures.capacity_per_s:.4g} requests/s{kept}")
-    lines.append(
-        f"  a request: {format_joules(figures.energy_participating_j)}, {format_bytes(figures.network_bytes)} sent"
-    )
+    lines.append(f"  a request: {format_joules(figures.energy_participating_j)}, {_carried(figures)} carried")
     return "\n".join(lines)
 
 
@@ -109,10 +107,9 @@ def _rows(serving: Serving) -> list[tuple[str, ...]]:
 
 def _place_lines(serving: Serving) -> Iterator[str]:
     figures, accounting = serving.figures, serving.goal.energy_accounting
-    carried = format_bytes(figures.network_bytes) if figures.network_bytes else "nothing"
     yield (
         f"{format_joules(figures.energy_j(accounting))} a request ({accounting}), "
-        f"{carried} carried; capacity {figures.capacity_per_s:.3g} requests/s"
+        f"{_carried(figures)} carried; capacity {figures.capacity_per_s:.3g} requests/s"
     )
     for each in figures.devices:
         if each.memory_bytes > 0:
@@ -123,3 +120,7 @@ def _place_lines(serving: Serving) -> Iterator[str]:
     busiest = max(figures.media, key=lambda each: each.load, default=None)
     if busiest is not None:
         yield f"busiest on the network: {busiest.medium}, held {100 * busiest.load:.1f} % of the time"
+
+
+def _carried(figures: ServingFigures) -> str:
+    return format_bytes(figures.network_bytes) if figures.network_bytes else "nothing"

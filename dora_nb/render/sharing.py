@@ -63,7 +63,7 @@ def _proof(sharing: Sharing) -> Iterator[str]:
         f"objective {sharing.objective}: {said(sharing.value)}, bound {said(sharing.bound)}, "
         f"gap {100 * sharing.gap:.2f} % ({sharing.status}), {sharing.wall_s:.1f} s"
     )
-    yield f"over: {sharing.scope}. {sharing.method}"
+    yield f"over: {sharing.scope}; {sharing.method}"
 
 
 def _rows(sharing: Sharing) -> list[tuple[str, ...]]:

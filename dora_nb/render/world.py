@@ -63,7 +63,7 @@ def world_svg(world: World) -> str:
 
 def _sources(world: World) -> Iterator[str]:
     for each in world.influences:
-        source = f": {each.trace.source}" if each.trace.source else ""
+        source = f" ({each.trace.source})" if each.trace.source else ""
         yield words.one_line(f"{each.name}, {_CALLED[each.quantity][0]}: {each.trace.origin}{source}")
 
 

@@ -24,6 +24,7 @@ import numpy as np
 from dora_nb.costs.table import Floats
 from dora_nb.domain.document import write_whole
 from dora_nb.errors import DocumentError, InputError
+from dora_nb.units import counted, format_seconds
 
 #: Names of the two columns, with what turns them into seconds and bytes per second.
 TIME_COLUMNS = {"seconds": 1.0, "milliseconds": 1e-3}
@@ -71,6 +72,16 @@ class Trace:
             raise InputError("trace.end_s", self.end_s, f"the time of the last value ({times[-1]:g} s) or later")
         object.__setattr__(self, "times_s", times)
         object.__setattr__(self, "values", values)
+
+    def __repr__(self) -> str:
+        spread = (
+            f"from {self.values.min():.4g} to {self.values.max():.4g}"
+            if len(self.values) > 1
+            else f"of {self.values[0]:.4g}"
+        )
+        known = "" if math.isinf(self.end_s) else f" over {format_seconds(self.end_s)}"
+        source = f" ({self.source})" if self.source else ""
+        return f"Trace: {counted(len(self.values), 'value')} {spread}{known}, {self.origin}{source}"
 
     @classmethod
     def constant(cls, value: float) -> Trace:

@@ -44,7 +44,7 @@ def test_every_step_of_a_trace_is_told_at_its_place() -> None:
 def test_it_says_where_traces_come_from() -> None:
     text = re.sub("<[^>]*>", "\n", world_html(WORLD))
     assert "tiny, with 2 influences: 3 changes in 60 s" in text
-    assert "net, rates: generated: a chain, seed 3" in text
+    assert "net, rates: generated (a chain, seed 3)" in text
     assert "a, there: assumed" in text
     assert repr(WORLD) == "World(tiny: domain rate of net, presence of a)"
 
