@@ -42,6 +42,8 @@ def front_figure(view: FrontView) -> OfflineFigure:
             hovertemplate="%{hovertext}<br>%{x:.4g} s, %{y:.4g} J (predicted)<extra></extra>",
             **style,
         )
+    figure.update_xaxes(rangemode="nonnegative")  # around a lone plan there would be seconds below zero
+    figure.update_yaxes(rangemode="nonnegative")
     return _laid_out(figure, f"Latency against energy: {view.title}", "latency (s)", "energy (J)")
 
 

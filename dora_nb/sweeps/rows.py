@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.plan_set import PlanSet
 from dora_nb.errors import InputError
+from dora_nb.render.words import NOTHING, one_line, shorten
+from dora_nb.units import counted
 
 #: A cell of a row: what a column of a Parquet file holds.
 Cell = str | int | float | bool | None
@@ -22,6 +24,9 @@ Row = dict[str, Cell]
 
 #: The kind of output that holds rows.
 MIME = "application/vnd.dora-nb.rows+json"
+
+#: Rows that are shown side by side, and characters of a cell.
+_MOST_SHOWN, _LONGEST_CELL = 5, 32
 
 _COLUMN = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -45,8 +50,26 @@ class Rows:
         return {MIME: {"rows": list(self.rows), "timings": self.timings}, "text/plain": repr(self)}
 
     def __repr__(self) -> str:
-        rows = f"{len(self.rows)} row{'' if len(self.rows) == 1 else 's'} for the sweep"
-        return "\n".join([rows, *(f"  {row}" for row in self.rows)])
+        return "\n".join([f"{counted(len(self.rows), 'row')} for the sweep", *self._lines()])
+
+    def _lines(self) -> Iterator[str]:
+        """A line for every column that has a value, the rows side by side, each as wide as its longest cell."""
+        columns = [name for name in self._columns() if any(row.get(name) is not None for row in self.rows)]
+        side = [[_cell_words(row.get(name)) for name in columns] for row in self.rows[:_MOST_SHOWN]]
+        widths = [max(map(len, cells), default=0) for cells in (columns, *side)]
+        for line in zip(columns, *side, strict=True):
+            yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        if len(self.rows) > _MOST_SHOWN:
+            yield f"  and {counted(len(self.rows) - _MOST_SHOWN, 'more row')}"
+
+    def _columns(self) -> list[str]:
+        return list(dict.fromkeys(name for row in self.rows for name in row))
+
+
+def _cell_words(cell: Cell) -> str:
+    if cell is None:
+        return NOTHING
+    return f"{cell:.4g}" if isinstance(cell, float) else shorten(one_line(str(cell)), _LONGEST_CELL)
 
 
 def record_rows(rows: Iterable[Mapping[str, Cell]], **timings: float) -> None:

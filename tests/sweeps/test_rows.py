@@ -82,3 +82,15 @@ def test_what_changes_between_two_placements() -> None:
     assert str(placement_change("0-3:a*1+b*3", "0-3:a*2+b*2")) == "other shares of the samples"
     assert str(placement_change("", "0-3:a")) == "a plan keeps the limits"
     assert str(placement_change("0-3:a", "")) == "no plan keeps the limits any more"
+
+
+def test_rows_stand_side_by_side_without_empty_columns() -> None:
+    shown = repr(Rows([{"plan": "fast", "makespan_s": 0.123456, "note": None}, {"plan": "x" * 99, "other": True}], {}))
+    assert shown.splitlines() == [
+        "2 rows for the sweep",
+        f"  plan        fast    {'x' * 29}...",
+        "  makespan_s  0.1235  -",
+        "  other       -       True",
+    ]
+    assert repr(Rows([], {})) == "0 rows for the sweep"
+    assert repr(Rows([{"a": 1}] * 7, {})).endswith("and 2 more rows")
