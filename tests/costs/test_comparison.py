@@ -105,7 +105,7 @@ def test_what_is_shown(record: RunRecord) -> None:
     text = repr(comparison)
     assert text == str(comparison)
     assert "made up, training step: predicted 92.2 s, measured 1.5 s (-98.4 %)" in text
-    assert "Furthest off of what is computed: step of stage 1, +260.0 %." in text
+    assert "Furthest off of what is computed: step of stage 1, +260 %." in text
     assert max(map(len, text.splitlines())) <= 110
     for shown in ("backward, stage 0", "activation behind stage 0", "busy, c", "+10.0 %"):
         assert shown in text
