@@ -76,7 +76,8 @@ def test_what_does_not_fit_in_memory_is_left_out_and_told(lab) -> None:
     told: list[str] = []
     found = profile_workload(work, repetitions=1, available_bytes=room, on_progress=told.append)
     assert set(found.layers[0].forward_s) == {1, 2}
-    assert "4 samples at once are not timed" in told[0]
+    assert "not timed with 4 samples at once" in told[0]
+    assert told[1].endswith(" with 1 and 2 samples")
     with pytest.raises(InputError, match=r"block.0, 1 at once'; allowed: .* are available"):
         profile_workload(work, available_bytes=1000.0)
     available = available_memory_bytes()
