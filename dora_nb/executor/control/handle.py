@@ -61,11 +61,11 @@ class Handle:
         self._channel, self._on_news, self._on_request = channel, on_news, on_request
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._known_s, self._silent_s, self._watched_s = channel.heard_s, 0.0, time.monotonic()
-        works: list[Callable[[], None]] = [self._read, self._write]
+        self._threads = [threading.Thread(target=each, daemon=True) for each in (self._read, self._write)]
+        self._hears_errors: threading.Thread | None = None
         if process is not None and process.stderr is not None:
-            errors = process.stderr
-            works.append(lambda: self._read_errors(errors))
-        self._threads = [threading.Thread(target=each, daemon=True) for each in works]
+            self._hears_errors = threading.Thread(target=self._read_errors, args=(process.stderr,), daemon=True)
+            self._threads.append(self._hears_errors)
         for thread in self._threads:
             thread.start()
 
@@ -94,11 +94,13 @@ class Handle:
         return self._silent_s
 
     def how_it_ended(self) -> str:
-        """Why its channel is closed, in words."""
+        """Why its channel is closed, in words; its last lines have been read by then."""
         if self.process is None:
             return "its connection ended"
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=END_S)
+        if self._hears_errors is not None:
+            self._hears_errors.join(timeout=END_S)
         return f"its process ended with code {self.process.poll()}"
 
     def kill(self) -> None:
