@@ -138,8 +138,9 @@ class ForkServer:
             return ForkedProcess(*begun, self._kill, *pipes)
 
     def retire(self) -> None:
-        """Ask it to end as soon as no worker is left that it has forked."""
-        self._send({"retire": 0})
+        """Ask it to end as soon as no worker is left that it has forked; only who started it may."""
+        if self.owner == os.getpid():
+            self._send({"retire": 0})
 
     def wait(self, timeout_s: float) -> None:
         """Wait for its end, but not for long."""
@@ -186,8 +187,7 @@ def fork_server(environment: Mapping[str, str]) -> ForkServer:
     with _lock:
         if not _servers or not _servers[-1].suits(environment):
             for old in _servers:
-                if old.owner == os.getpid():
-                    old.retire()
+                old.retire()
             _servers[:] = [ForkServer(environment)]
         return _servers[-1]
 
@@ -216,9 +216,8 @@ def forked_worker(directory: pathlib.Path, environment: Mapping[str, str]) -> Fo
 @atexit.register
 def _end() -> None:
     for server in _servers:
-        if server.owner == os.getpid():
-            server.retire()
-            server.wait(END_S)
+        server.retire()
+        server.wait(END_S)
 
 
 def _at_start(environment: Mapping[str, str]) -> dict[str, str]:

@@ -140,8 +140,9 @@ class LatencyHunt(ABC):
                 continue
             done = predicted(split.replace(transfer_order=order), self.problem)
             assert done.prediction is not None, "a predicted plan carries its prediction"
-            fits = fits or fits_memory(done)
-            if done.prediction.makespan_s < self.best_s and fits_memory(done):
+            fits_so = fits_memory(done)
+            fits = fits or fits_so
+            if fits_so and done.prediction.makespan_s < self.best_s:
                 self.best, self.best_s = done, done.prediction.makespan_s
         return fits
 

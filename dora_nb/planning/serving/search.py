@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from dora_nb.costs.serving import Service
 from dora_nb.costs.serving_figures import serving_figures
+from dora_nb.costs.serving_limits import ROUNDING
 from dora_nb.costs.serving_rounds import least_wait_s
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.serving import Batching, ServingFigures, ServingGoal
@@ -221,7 +222,7 @@ class Search:
         limits = [(chain.service.first_token_alone_s, goal.first_token_s), (chain.service.alone_s, goal.latency_s)]
         if goal.objective == "latency" and self.found is not None:
             limits.append((chain.service.alone_s, self.found.value))
-        return any(limit is not None and alone_s + wait_s > limit * (1 + 1e-9) for alone_s, limit in limits)
+        return any(limit is not None and alone_s + wait_s > limit * (1 + ROUNDING) for alone_s, limit in limits)
 
     def _figures(self, service: Service, wave: int, requests_per_s: float | None = None) -> ServingFigures:
         rate = requests_per_s or self.goal.requests_per_s
