@@ -5,7 +5,7 @@
   ``latencies``
 - workers: ``pool``, ``fork_server``, ``worker``, ``control``, ``system``, ``threads``
 - what one device does: ``device``
-- one machine as if it were many: ``emulation``, ``transit``
+- one machine as if it were many: ``emulation``, ``transit``, ``shared_cores``
 - what is computed: ``tasks``, ``networks``
 - what is measured: ``measuring``
 - when somebody is gone: ``faults``

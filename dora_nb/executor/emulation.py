@@ -18,6 +18,7 @@ from dora_nb.domain.run_record import Link
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.executor.system import usable_cores
+from dora_nb.units import counted
 
 #: Share of this machine's cores that computing may fill on average; the rest is for moving tensors.
 CORE_SHARE = 0.8
@@ -99,12 +100,15 @@ class Emulation:
         The planned devices on the imitated network; None: loopback as it is.
     dilation
         Seconds here for one second of the plan, where devices are slowed down.
+    cores
+        Those of this machine, where all devices compute on them at full speed; None: nobody waits for a core.
     """
 
     factors: Mapping[str, float]
     devices: bool = True
     network: Cluster | None = None
     dilation: float = 1.0
+    cores: int | None = None
 
     def overhead_s(self, link: Link, plan: Plan) -> float:
         """Seconds that this machine adds to each message of the imitated network, from a probe of the first two."""
@@ -116,9 +120,11 @@ class Emulation:
     def describe(self) -> str:
         """What was imitated and what was not, in words."""
         if not self.devices:
+            if self.cores is None:
+                return "No emulation: every device computes at its full speed, and tensors pass over the real network."
             return (
-                "No emulation: every device is one thread of this machine at its full speed, and devices share its "
-                "cores; tensors pass over loopback. The prediction takes no sharing of cores into account."
+                f"No emulation: every device is one thread of this machine at its full speed, and those that compute "
+                f"at once share {counted(self.cores, 'core')}, which the prediction knows; tensors pass over loopback."
             )
         factors = self.factors
         spread = max(factors.values()) / min(factors.values())

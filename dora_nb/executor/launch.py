@@ -30,6 +30,7 @@ from dora_nb.executor.recording import record_of, reference_of
 from dora_nb.executor.rehearsal import Rehearsal
 from dora_nb.executor.run import Run
 from dora_nb.executor.session import Session
+from dora_nb.executor.system import usable_cores
 from dora_nb.executor.tasks.scale import scaling_of
 from dora_nb.units import counted
 
@@ -177,7 +178,9 @@ def execute(
                 every_block=controller is not None,
             )
             compile_plan(assembled.plan, trains=workload.trains)
-            rehearsal = _rehearsal(assembled, (plan, workload, table), cluster, devices, emulate, run.tell)
+            rehearsal = _rehearsal(
+                assembled, (plan, workload, table), cluster, devices, emulate, run.tell, elsewhere=bool(pool.connected)
+            )
             network = _network(rehearsal, pool, in_order=emulate == "cluster" if in_order is None else in_order)
             session = Session(pool, assembled.task, network, pool.seats(devices), rehearsal.longest_s)
             conductor = Conductor(
@@ -222,12 +225,18 @@ def _rehearsal(
     devices: Sequence[str],
     emulate: Imitated,
     tell: Tell,
+    *,
+    elsewhere: bool,
 ) -> Rehearsal:
-    """Time the layers, and decide what is imitated how."""
+    """Time the layers, and decide what is imitated how; workers on other hosts have cores of their own."""
     tell("profiling the layers")
     plan, workload, table = planned
-    factors = dict.fromkeys(devices, 1.0) if emulate == "nothing" else slow_down(devices, workload, cluster)
-    rehearsal = Rehearsal(assembled.task, assembled.workload, cluster, Emulation(factors, devices=emulate != "nothing"))
+    if emulate == "nothing":
+        cores = None if elsewhere else usable_cores()
+        emulation = Emulation(dict.fromkeys(devices, 1.0), devices=False, cores=cores)
+    else:
+        emulation = Emulation(slow_down(devices, workload, cluster))
+    rehearsal = Rehearsal(assembled.task, assembled.workload, cluster, emulation)
     if emulate != "nothing":
         known = cost_table(workload, cluster) if table is None else table
         rehearsal.make_room(assembled.plan)

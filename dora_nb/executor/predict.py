@@ -28,7 +28,7 @@ from dora_nb.domain.transfer import HOSTED
 from dora_nb.domain.workload import Workload
 from dora_nb.executor.control.orders import Target
 from dora_nb.executor.device.turns import PassedBy, passings_of
-from dora_nb.executor.transit import Turn, as_ready, in_turns
+from dora_nb.executor.transit import Cores, Turn, as_ready, in_turns
 
 if TYPE_CHECKING:  # a prediction needs no torch
     from dora_nb.executor.measuring.profile import LayerTimes
@@ -137,6 +137,7 @@ def predict(
     *,
     passed_by: PassedBy | None = None,
     arrivals_s: Sequence[float] = (),
+    cores: int | None = None,
 ) -> PredictedTimeline:
     """Predict every operation of an iteration or batch.
 
@@ -152,6 +153,8 @@ def predict(
         no time, as in the plan.
     arrivals_s
         When the first stage gets each micro-batch; empty: all are there from the start.
+    cores
+        That all devices share, where they are threads of one machine; None: each computes by itself.
 
     Raises
     ------
@@ -165,18 +168,19 @@ def predict(
         operations.index[Operation("forward", first, micro_batch)]: moment_s
         for micro_batch, moment_s in enumerate(arrivals_s)
     }
+    own_s = dict(compute_seconds(plan, workload, cluster, table))
+    shared = None if cores is None else Cores(cores, {kind: tuple(each.values()) for kind, each in own_s.items()})
     if not plan.transfer_order:
-        times = as_ready(operations, timing, arrived_s)
+        times = as_ready(operations, timing, arrived_s, shared)
     else:
         start_times(operations, timing, plan.transfer_order)  # an order that nobody could keep is refused
         turns = _turns(plan, workload, cluster, operations, passed_by)
-        times = in_turns(operations, timing, turns, arrived_s)
+        times = in_turns(operations, timing, turns, arrived_s, shared)
     ends_s = dict(zip(operations.operations, times.end_s, strict=True))
-    entries = [  # who shares a medium takes longer than alone
+    entries = [  # who shares a medium or cores takes longer than alone
         entry if entry.kind in TOKEN_KINDS else replace(entry, end_s=ends_s[_operation(entry)])
         for entry in timeline_of(plan, workload, operations, timing, times.start_s)
     ]
-    own_s = dict(compute_seconds(plan, workload, cluster, table))
     return PredictedTimeline(
         makespan_s=max(entry.end_s for entry in entries),
         computations=tuple(
@@ -187,7 +191,7 @@ def predict(
                 micro_batch=entry.micro_batch,
                 part=entry.part,
                 start_s=entry.start_s,
-                end_s=entry.start_s + _once_s(own_s[_operation(entry).cls][device], entry, workload),
+                end_s=entry.start_s + _own_share(own_s[_operation(entry).cls], device) * (entry.end_s - entry.start_s),
             )
             for entry in entries
             if entry.kind in COMPUTE_KINDS
@@ -219,9 +223,10 @@ def _operation(entry: TimelineEntry) -> Operation:
     return Operation(entry.kind, entry.stage, entry.micro_batch, entry.part)
 
 
-def _once_s(seconds: float, entry: TimelineEntry, workload: Workload) -> float:
-    """Seconds of one entry: a class of tokens stands for all steps together."""
-    return seconds / workload.decode_steps if entry.kind == "decode" else seconds
+def _own_share(seconds: Mapping[str, float], device: str) -> float:
+    """What a device computes of an operation, as a share of what the slowest one does."""
+    slowest_s = max(seconds.values())
+    return seconds[device] / slowest_s if slowest_s else 1.0
 
 
 def frozen_profile(plan: Plan, cluster: Cluster, table: CostTable) -> dict[str, tuple[LayerProfile, ...]]:

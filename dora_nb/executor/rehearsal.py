@@ -176,7 +176,9 @@ class Rehearsal:
         tables, predicted = self._tables(plan, here), []
         for each, of, table in tables:
             runs = each if ordering.in_order else each.replace(transfer_order=())
-            predicted.append(predict(runs, of, here, table, passed_by=passed_by, arrivals_s=arrivals))
+            predicted.append(
+                predict(runs, of, here, table, passed_by=passed_by, arrivals_s=arrivals, cores=self.emulation.cores)
+            )
         targets = {}
         for device in plan.devices:
             own = [targets_of(device, each, of, here, table) for each, of, table in tables]

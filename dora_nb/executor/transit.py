@@ -3,7 +3,7 @@
 The cost model's recurrence (:func:`dora_nb.costs.start_times.start_times`) lets every transfer begin the moment the one
 before it in the plan's order lets go. Here a turn takes its time to be passed on; or nobody waits for a turn, and
 senders share the media slice by slice, first come, first served, as :mod:`~dora_nb.executor.device.medium` has it.
-Played event by event. Our own design.
+Devices that are threads of one machine share its cores besides. Played event by event. Our own design.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from dora_nb.costs.operations import COMPUTE_KINDS, Operation, Operations, Timing
+from dora_nb.costs.operations import COMPUTE_KINDS, Operation, OperationClass, Operations, Timing
 from dora_nb.executor.device.medium import SLICE_S
+from dora_nb.executor.shared_cores import SharedCores
 
 #: Something that happens at a moment, which it is told.
 Action = Callable[[float], None]
@@ -27,6 +28,21 @@ class Times(NamedTuple):
 
     start_s: list[float]
     end_s: list[float]
+
+
+class Cores(NamedTuple):
+    """Cores that all devices compute on.
+
+    Attributes
+    ----------
+    number
+        How many.
+    seconds
+        Of every computing class: what each of its devices computes, with a core of its own.
+    """
+
+    number: int
+    seconds: Mapping[OperationClass, Sequence[float]]
 
 
 class Turn(NamedTuple):
@@ -48,7 +64,13 @@ class Turn(NamedTuple):
     on_arrival: bool
 
 
-def in_turns(operations: Operations, timing: Timing, turns: Sequence[Turn], not_before_s: Mapping[int, float]) -> Times:
+def in_turns(
+    operations: Operations,
+    timing: Timing,
+    turns: Sequence[Turn],
+    not_before_s: Mapping[int, float],
+    cores: Cores | None = None,
+) -> Times:
     """Times where transfers take turns.
 
     Parameters
@@ -59,21 +81,25 @@ def in_turns(operations: Operations, timing: Timing, turns: Sequence[Turn], not_
         All there are; a transfer without any goes as soon as it is ready.
     not_before_s
         When what some operations need is there, by position.
+    cores
+        Where all devices compute; None: each on a core of its own.
     """
-    play = _Play(operations, timing, not_before_s)
+    play = _Play(operations, timing, not_before_s, cores)
     play.run(_InTurns(play, turns))
     return Times(play.start_s, play.end_s)
 
 
-def as_ready(operations: Operations, timing: Timing, not_before_s: Mapping[int, float]) -> Times:
+def as_ready(
+    operations: Operations, timing: Timing, not_before_s: Mapping[int, float], cores: Cores | None = None
+) -> Times:
     """Times where everything leaves as soon as it exists: each sender one thing after the other, all of them at once.
 
     Parameters
     ----------
-    operations, timing, not_before_s
+    operations, timing, not_before_s, cores
         As for :func:`in_turns`.
     """
-    play = _Play(operations, timing, not_before_s)
+    play = _Play(operations, timing, not_before_s, cores)
     play.run(_Sharing(play))
     return Times(play.start_s, play.end_s)
 
@@ -88,11 +114,15 @@ class _Way(Protocol):
 class _Play:
     """Operations as they happen."""
 
-    def __init__(self, operations: Operations, timing: Timing, not_before_s: Mapping[int, float]) -> None:
+    def __init__(
+        self, operations: Operations, timing: Timing, not_before_s: Mapping[int, float], cores: Cores | None
+    ) -> None:
         self.operations, self.timing = operations, timing
         self.start_s = [0.0] * len(operations.operations)
         self.end_s = [0.0] * len(operations.operations)
         self._not_before_s = not_before_s
+        self._seconds = {} if cores is None else cores.seconds
+        self._shared = None if cores is None else SharedCores(cores.number, self.at, self.ends)
         self._missing = [len(before) for before in operations.predecessors]
         self._free_s: dict[str, float] = defaultdict(float)
         self._coming: list[tuple[float, int, Action]] = []
@@ -127,10 +157,12 @@ class _Play:
     def _begin(self, index: int, now_s: float) -> None:
         self.start_s[index] = now_s
         kind = self.operations.classes[index]
-        if kind.kind in COMPUTE_KINDS:
+        if kind.kind not in COMPUTE_KINDS:
+            self._way.ready(index, now_s)
+        elif self._shared is None:
             self.ends(index, now_s + self.timing.duration_s[kind])
         else:
-            self._way.ready(index, now_s)
+            self._shared.begin(index, self._seconds[kind], now_s)
 
     def _over(self, index: int, now_s: float) -> None:
         for following in self.operations.successors[index]:

@@ -13,7 +13,7 @@ import pytest
 from runs import made_up_run
 
 from dora_nb.errors import ExecutionError, InputError
-from dora_nb.executor import execute
+from dora_nb.executor import WorkerPool, execute
 from dora_nb.executor.run import Run
 
 STAGES = [(0, 3, [(0, 2)], 2, None), (3, 6, [(1, 2)], 1, None)]
@@ -75,6 +75,8 @@ def test_what_a_cancelled_run_trips_over_is_not_its_failure():
 
 def test_what_is_cancelled_ends_its_workers(lab):
     workload = lab.workload(lab.architectures["untied"], "training", 4)
+    with WorkerPool(1):  # the process that workers are forked from outlives them
+        pass
     going, before = threading.Event(), _children(os.getpid())
 
     def on_progress(line: str) -> None:

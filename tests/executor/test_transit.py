@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from builders import examples
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dora_nb.costs.network import Hold
 from dora_nb.costs.operations import Operation as Op
 from dora_nb.costs.operations import OperationClass, Operations, Timing
-from dora_nb.executor.transit import Turn, as_ready, in_turns
+from dora_nb.executor.transit import Cores, Turn, as_ready, in_turns
 
 LATENCY_S = 0.5
 
@@ -59,3 +62,45 @@ def test_turns_go_ahead_while_the_medium_is_busy():
     turns += [Turn(short[-1], each, 0.0, on_arrival=False) for each in (3, 4)]
     # Turns are there after 2.5, 4 and 5.5 s; the medium is free after 4, 4.2 and 4.4 s.
     assert [in_turns(operations, timing, turns, {}).start_s[each] for each in short] == pytest.approx([4.0, 4.2, 5.5])
+
+
+def computing(seconds: list[list[float]], needs: list[tuple[int, ...]], cores: int, later: dict[int, float]):
+    """When computations of so many seconds a device end, each behind those it needs."""
+    passes = tuple(Op("forward", stage, 0) for stage in range(len(seconds)))
+    own = {OperationClass("forward", stage): tuple(each) for stage, each in enumerate(seconds)}
+    timing = Timing({kind: max(each) for kind, each in own.items()}, {})
+    return as_ready(Operations(passes, tuple(needs)), timing, later, Cores(cores, own)).end_s
+
+
+def test_devices_that_compute_at_once_share_the_cores():
+    alone = [(), (), ()]
+    # Three at once have two thirds of a core each; whoever is left behind has a whole one.
+    assert computing([[1.0], [2.0], [2.0]], alone, 2, {}) == pytest.approx([1.5, 2.5, 2.5])
+    assert computing([[1.0], [2.0], [2.0]], alone, 3, {}) == pytest.approx([1.0, 2.0, 2.0])
+    # The second one comes when half of the first is done, and both end at the same time.
+    assert computing([[2.0], [1.0]], [(), ()], 1, {1: 1.0}) == pytest.approx([3.0, 3.0])
+    # Both replicas of a stage compute; it is over with the slower one, and what is behind it has the core alone.
+    assert computing([[1.0, 3.0], [1.0]], [(), (0,)], 1, {}) == pytest.approx([4.0, 5.0])
+    assert computing([[0.0], [1.0]], [(), (0,)], 1, {}) == pytest.approx([0.0, 1.0])
+
+
+@settings(max_examples=examples(30))
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), min_size=1, max_size=6), st.integers(1, 3))
+def test_shares_of_cores_in_small_steps(work, cores):
+    """What begins later or takes longer, second by second in small steps."""
+    seconds, step_s = [float(length) for _, length in work], 1e-3
+    expected, now_s, left = [0.0] * len(work), 0.0, dict(enumerate(seconds))
+    while left:
+        here = [each for each in left if work[each][0] <= now_s + step_s / 2]
+        now_s += step_s
+        for each in here:
+            left[each] -= step_s * min(1.0, cores / len(here))
+            if left[each] <= step_s / 100:
+                expected[each] = now_s
+                del left[each]
+    ends_s = computing(
+        [[each] for each in seconds], [()] * len(work), cores, {i: float(at) for i, (at, _) in enumerate(work)}
+    )
+    assert ends_s == pytest.approx(expected, abs=0.05)
+    # No core computes more than a second in a second, and all of it is computed.
+    assert max(ends_s) >= sum(seconds) / cores - 1e-9
