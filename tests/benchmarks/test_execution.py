@@ -8,10 +8,10 @@ transfers bind on one medium, the plan's order faster than sending as soon as po
 machine, so its other programs disturb all of it: the load average is printed.
 
 On two otherwise idle cores: emulated cluster, in order and as ready, 9 of 11 within 5 % each (median 1.9 and 1.4 %,
-worst 8.7 and 5.3 %), devices alone 10 of 11; steps 0.94 and 0.97 times those of ``torch.distributed.pipelining``; gain of
-the order, predicted and measured, 1.5 and 2.1, 3.8 and 3.6, 5.0 and 4.7 %. Nothing emulated, three to five devices on the
-two cores: 39 % more than predicted in the median; before the prediction had devices share cores, 92 %. Two cores that
-compute at once slow each other down, which nobody predicts here.
+worst 8.7 and 5.3 %), devices alone 10 of 11; steps 0.94 and 0.97 times those of ``torch.distributed.pipelining``; gain
+of the order, predicted and measured, 1.5 and 2.1, 3.8 and 3.6, 5.0 and 4.7 %. Nothing emulated, three to five devices
+on the two cores: 39 % more than predicted in the median; before the prediction had devices share cores, 92 %. Two cores
+that compute at once slow each other down, which nobody predicts here.
 """
 
 from __future__ import annotations

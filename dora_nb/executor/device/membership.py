@@ -75,7 +75,8 @@ class Membership:
         self._courier: Courier | None = None
         self._interpreter: Interpreter | None = None
         self._given_up = threading.Event()
-        self._couriers: dict[bool, Callable[[Sequence[Instruction]], Courier]] = {}  # by whether it trains
+        # By whether it trains, and the first request.
+        self._couriers: dict[tuple[bool, int], Callable[[Sequence[Instruction]], Courier]] = {}
         self.replica = Replica(job.device, job.plan, job.task, states=states, kept=kept)
         self.replica.completed = job.completed
         self.replica.warm_up()
@@ -115,17 +116,16 @@ class Membership:
         """
         self.replica.seed(step)
         plan, task = self.job.plan, self.job.task
-        whole = over_requests(plan, task.requests)
+        first, began_s = (0, None) if stream is None else (stream.first_request, stream.began_s)
+        whole = over_requests(plan, task.requests, first)
         program = compile_plan(whole, trains=trains, decode_steps=task.decode_steps)[self.job.device]
-        first, began_s = 0, None
         if stream is not None:
-            first, began_s = stream.first_request, stream.began_s
             program = with_arrivals(program, arrivals_s(plan, task.requests, stream.arrival_s))
             program = from_request(program, plan, first)
         targets_s: dict[tuple[str, int], float] = {(each.phase, each.stage): each.seconds for each in targets}
-        if trains not in self._couriers:  # turns are worked out once, not every step
-            self._couriers[trains] = self._courier_of(trains=trains)
-        make = self._couriers[trains]
+        if (trains, first) not in self._couriers:  # turns are worked out once, not every step
+            self._couriers[trains, first] = self._courier_of(whole, trains=trains)
+        make = self._couriers[trains, first]
 
         def courier_of(program: Sequence[Instruction]) -> Courier:
             self._courier = make(program)
@@ -183,17 +183,17 @@ class Membership:
             outputs = self.replica.take_outputs(range(request * count, (request + 1) * count))
             deliveries.put(request, Delivery(outputs, done.start_s, done.end_s))
 
-    def _courier_of(self, *, trains: bool) -> Callable[[Sequence[Instruction]], Courier]:
+    def _courier_of(self, plan: Plan, *, trains: bool) -> Callable[[Sequence[Instruction]], Courier]:
         job, replica = self.job, self.replica
         network = job.network
-        ordered = network.in_order and job.plan.transfer_order
+        ordered = network.in_order and plan.transfer_order
         as_ready = functools.partial(
             AsReady, interval=replica.interval, empty=replica.receive_buffer, transport=self.transport
         )
         if not ordered or network.cluster is None or network.workload is None:
             return as_ready
         passed_by: PassedBy = "receiver" if network.medium is None else "sender"
-        schedules = schedules_of(job.plan, network.workload, network.cluster, trains=trains, passed_by=passed_by)
+        schedules = schedules_of(plan, network.workload, network.cluster, trains=trains, passed_by=passed_by)
         in_order = functools.partial(
             InOrder,
             interval=replica.interval,
@@ -201,7 +201,7 @@ class Membership:
             transport=self.transport,
             schedule=schedules[job.device],
             device=job.device,
-            parts=job.plan.chunks,
+            parts=plan.chunks,
         )
         if not job.task.decode_steps:
             return in_order

@@ -1,7 +1,7 @@
 """Requests that arrive at a rate: one program over all of them, in which the first stage waits for each to arrive.
 
-A request is a batch in the plan's micro-batches. A stage takes requests one after the other, and what it hands over
-leaves as soon as it is there: the stages work on several requests at once.
+A request is a batch in the plan's micro-batches. A stage takes requests one after the other, so that the stages work on
+several at once, and what they hand over leaves in the order planned for every period, or as soon as it is there.
 """
 
 from __future__ import annotations
@@ -12,9 +12,31 @@ from dora_nb.domain.plan import Plan
 from dora_nb.executor.device.instructions import AllReduce, Arrive, Forward, Instruction, Step, TiedSum
 
 
-def over_requests(plan: Plan, requests: int) -> Plan:
-    """A plan of one request as one over so many, micro-batches counted on."""
-    return plan if requests == 1 else plan.replace(micro_batches=requests * plan.micro_batches)
+def over_requests(plan: Plan, requests: int, first: int = 0) -> Plan:
+    """A plan of one request as one over so many, micro-batches counted on.
+
+    The order of transfers repeats with every request that arrives: one with a lag is then that of a request which
+    arrived so many before it.
+
+    Parameters
+    ----------
+    plan
+        Of one request.
+    requests
+        How many there are.
+    first
+        The first of them whose transfers are left, counted from 0.
+    """
+    order, size = plan.transfer_order, plan.micro_batches
+    if requests == 1 and not any(each.lag for each in order):  # every step of every run comes by here
+        return plan
+    turns = [
+        transfer.replace(micro_batch=transfer.micro_batch + (arrived - transfer.lag) * size, lag=0)
+        for arrived in range(requests + max((each.lag for each in order), default=0))
+        for transfer in order
+        if first <= arrived - transfer.lag < requests
+    ]
+    return plan.replace(micro_batches=requests * size, transfer_order=tuple(turns))
 
 
 def arrivals_s(plan: Plan, requests: int, arrival_s: float) -> list[float]:

@@ -5,7 +5,6 @@ Files that workers read go to the run's private directory.
 
 from __future__ import annotations
 
-import functools
 import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -144,8 +143,7 @@ def task_of(
     inputs = micro_batch(first, INFERENCE, 0, plan.micro_batch, draft.torch_dtype).inputs
     cuts = cuts_of(network, inputs, dtype=draft.torch_dtype, seed=seed)
     here = workload.replace(source=None, sink=None)
-    in_run_form = functools.partial(executable, in_order=workload.mode != "stream")
-    return Assembled(draft.replace(cuts=cuts), in_run_form(plan), here, in_run_form)
+    return Assembled(draft.replace(cuts=cuts), executable(plan), here, executable)
 
 
 def random_task(

@@ -143,7 +143,7 @@ def scaling_of(
             )
             for stage in plan.stages
         )
-        return executable(plan.replace(stages=stages), in_order=workload.mode != "stream")
+        return executable(plan.replace(stages=stages))
 
     return small, cut
 
@@ -157,15 +157,13 @@ def _in_parts(share: int, small_parts: int, all_parts: int) -> int:
     return small
 
 
-def executable(plan: Plan, *, in_order: bool = True) -> Plan:
+def executable(plan: Plan) -> Plan:
     """A plan in the form that is run: what the executor leaves to itself is not decided by it.
 
     Parameters
     ----------
     plan
         As planned.
-    in_order
-        Whether its transfers have an order; what requests of a stream hand over leaves as it is ready.
 
     Returns
     -------
@@ -179,7 +177,7 @@ def executable(plan: Plan, *, in_order: bool = True) -> Plan:
             for stage in plan.stages
         ),
         overlap=True,  # the executor never waits for what it sends
-        transfer_order=_executed(plan) if in_order else (),
+        transfer_order=_executed(plan),
         prediction=None,
         certificate=None,
     )

@@ -10,6 +10,7 @@ from dora_nb.costs.table import cost_table
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.run_record import Link, RunRecord
 from dora_nb.domain.run_times import StreamTimes
+from dora_nb.domain.transfer import Transfer
 from dora_nb.executor import execute
 from dora_nb.executor.compare import differences
 from dora_nb.executor.course import Outputs
@@ -21,7 +22,7 @@ from dora_nb.executor.measuring.profile import LayerTimes
 from dora_nb.executor.predict import machine_cluster, measured_table, predict
 from dora_nb.executor.reference import reference_run
 from dora_nb.executor.tasks.assemble import random_task
-from dora_nb.executor.tasks.scale import for_inference, scale_down
+from dora_nb.executor.tasks.scale import executable, for_inference, scale_down
 
 STAGES = {
     "one stage": [(0, 6, [(0, 1), (1, 3)], 1, None)],
@@ -72,6 +73,59 @@ def test_the_first_stage_waits_for_each_request(lab):
         assert len(passes) == REQUESTS * plan.micro_batches
         for each in passes:
             assert each.start_s - done[device].start_s >= 0.05 * (each.micro_batch // plan.micro_batches)
+
+
+def test_the_order_of_transfers_repeats_with_every_request(lab):
+    order = [("activation", 1, 1), ("activation", 0, 0)]  # behind a request's first comes the second of the one before
+    plan = lab.plan(STAGES["three stages"], 1)
+    plan = plan.replace(
+        transfer_order=[Transfer(kind=kind, stage=stage, micro_batch=0, lag=lag) for kind, stage, lag in order]
+    )
+
+    def turns(first: int) -> list[tuple[int, int]]:
+        whole = over_requests(plan, 3, first)
+        assert {each.lag for each in whole.transfer_order} <= {0}
+        return [(each.stage, each.micro_batch) for each in whole.transfer_order]
+
+    assert turns(0) == [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2)]
+    assert turns(1) == [(0, 1), (1, 1), (0, 2), (1, 2)]
+    alone = over_requests(plan, 1)
+    assert [(each.stage, each.lag) for each in alone.transfer_order] == [(0, 0), (1, 0)]
+
+
+@pytest.mark.parametrize("share", [0.6, 0.95])
+def test_requests_in_the_planned_order_take_no_longer_than_planned(share):
+    """Where stages work on several requests at once, and turns take no time."""
+    cluster = dora.load_cluster("smart-home")
+    workload = dora.load_workload("bert-base", mode="stream", requests_per_s=1).replace(source=None, sink=None)
+    rate = share * dora.fastest_stream(workload, cluster).requests_per_s
+    workload = workload.replace(requests_per_s=rate)
+    plan = dora.plan(workload, cluster, dora.QoE(objective="latency"), most_plans=1).best
+    assert any(each.lag for each in plan.transfer_order)
+    whole = over_requests(executable(plan), 20)
+    arrived_s = arrivals_s(plan, 20, workload.arrival_s)
+    predicted = predict(whole, workload, cluster, cost_table(workload, cluster), arrivals_s=arrived_s)
+    taken_s = stream_times(predicted.computations, plan.micro_batches, 20, workload.arrival_s).latencies_s
+    assert max(taken_s) <= plan.prediction.makespan_s * (1 + 1e-6)
+    assert taken_s[10:12] == pytest.approx(taken_s[9:11])  # all alike, until the last ones have the network alone
+
+
+def test_a_stream_in_the_planned_order(lab, pool):
+    """Executed on an imitated medium: nobody waits for a turn that does not come, and every answer is right."""
+    plan, workload = streaming(lab, "three stages")
+    cluster = lab.cluster([1e12] * 4)
+    busy_s = timing_of(plan, workload, cluster, cost_table(workload, cluster)).compute_s
+    workload = workload.replace(requests_per_s=0.3 / max(busy_s.values()))
+    order = [(1, 0, 1), (0, 0, 0), (1, 1, 1), (0, 1, 0)]
+    plan = plan.replace(
+        transfer_order=[
+            Transfer(kind="activation", stage=stage, micro_batch=batch, lag=lag) for stage, batch, lag in order
+        ]
+    )
+    run = execute(plan, workload, cluster, steps=REQUESTS, in_order=True, workers=pool).wait()
+    assert run.max_abs_diff <= 1e-12
+    assert run.ordering.text == "in the plan's order, as asked"
+    assert len(run.measured_stream.latencies_s) == REQUESTS
 
 
 def test_figures_of_a_stream():

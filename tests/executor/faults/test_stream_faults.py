@@ -20,6 +20,7 @@ import dora_nb as dora
 from dora_nb.costs.table import cost_table
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.run_record import RunRecord
+from dora_nb.domain.transfer import Transfer
 from dora_nb.errors import ExecutionError, InputError
 from dora_nb.executor import WorkerPool, execute
 from dora_nb.executor.compare import differences
@@ -49,8 +50,10 @@ LARGER = [(0, 3, [(0, 8)], 1, None), (3, 6, [(4, 8)], 1, None)]
 class Hurt:
     """A stream in which something happens once some requests are completed."""
 
-    def __init__(self, lab, pool: WorkerPool, stages, hurt: Callable[[], None], others=(), micro_batches=2) -> None:
-        self.plan, cluster = lab.plan(stages, micro_batches), lab.cluster([1e12] * 5)
+    def __init__(
+        self, lab, pool: WorkerPool, stages, hurt: Callable[[], None], others=(), micro_batches=2, order=()
+    ) -> None:
+        self.plan, cluster = lab.plan(stages, micro_batches).replace(transfer_order=order), lab.cluster([1e12] * 5)
         workload = lab.workload(lab.architectures["untied"], "stream", BATCH, requests_per_s=1.0)
         busy_s = timing_of(self.plan, workload, cluster, cost_table(workload, cluster)).compute_s
         workload = workload.replace(requests_per_s=LOAD / (micro_batches * max(busy_s.values())))
@@ -62,6 +65,7 @@ class Hurt:
             cluster,
             steps=REQUESTS,
             emulate="devices",
+            in_order=bool(order),
             workers=pool,
             plans=others,
             slow_down_at=lambda _: dict.fromkeys(cluster.device_ids, SLOWER),
@@ -152,6 +156,16 @@ def test_nobody_runs_a_completed_request_again_when_connections_break(lab, pool)
         passes = hurt.passes(device)
         assert [passes[request] for request in range(hurt.completed)] == [2] * hurt.completed
         assert min(passes[request] for request in range(hurt.completed, REQUESTS)) >= 2
+
+
+def test_what_is_left_keeps_the_order_when_connections_break(lab, pool):
+    def cut() -> None:
+        pool._handles[2].order(Abort(generation=pool._generation), 0)
+
+    order = [Transfer(kind="activation", stage=0, micro_batch=batch) for batch in range(2)]
+    hurt = Hurt(lab, pool, TWO, cut, order=order)
+    hurt.check()
+    assert hurt.record.ordering.in_order
 
 
 def test_a_spare_device_goes_on_when_all_others_are_gone(lab, pool):
