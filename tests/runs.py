@@ -17,13 +17,16 @@ from dora_nb.executor.predict import frozen_profile, predict
 SPACE_S = 100.0
 
 
-def made_up_plan() -> Plan:
-    """Two stages, the second on two devices that take 3 and 1 of 4 samples."""
-    return pipeline((0, 2, {"a": 4}), (2, 4, {"b": 3, "c": 1}), micro_batches=2).replace(label="made up")
+def made_up_plan(buckets: int = 1) -> Plan:
+    """Two stages, the second on two devices that take 3 and 1 of 4 samples and sum in so many buckets."""
+    plan = pipeline((0, 2, {"a": 4}), (2, 4, {"b": 3, "c": 1}), micro_batches=2).replace(label="made up")
+    first, second = plan.stages
+    assert second.all_reduce is not None
+    return plan.replace(stages=(first, second.replace(all_reduce=second.all_reduce.replace(buckets=buckets))))
 
 
 def made_up_run(
-    factors: Mapping[str, float], *, steps: int = 2, transfer_s: float = 0.5, waits: bool = True
+    factors: Mapping[str, float], *, steps: int = 2, transfer_s: float = 0.5, waits: bool = True, buckets: int = 1
 ) -> RunRecord:
     """A run of :func:`made_up_plan` whose computations take ``factors[device]`` times what was predicted.
 
@@ -37,10 +40,12 @@ def made_up_run(
         Seconds from the sender's having it to the receiver's having it.
     waits
         Whether receivers wait for what comes, or find it there.
+    buckets
+        Of the second stage.
     """
     work = workload([layer(f"l{index}", parameters=1000 * index) for index in range(4)], batch=8, precision="fp64")
     place = cluster(3).replace(devices=tuple(device.replace(flops_per_s=_RATES) for device in cluster(3).devices))
-    plan = made_up_plan()
+    plan = made_up_plan(buckets)
     table = cost_table(work, place)
     passive, resting = (
         work.replace(mode="inference"),
@@ -93,13 +98,15 @@ def _events(
     for step in steps:
         for index, each in enumerate(predicted.computations):
             seconds = slower[each.kind] * factors[each.device] * (each.end_s - each.start_s)
-            yield _event(each.device, each.kind, each.stage, each.micro_batch, step, index * SPACE_S, seconds)
+            own = _event(each.device, each.kind, each.stage, each.micro_batch, step, index * SPACE_S, seconds)
+            yield own.replace(part=each.part)
         for index, each in enumerate(predicted.transfers):
             start_s = index * SPACE_S
             if each.kind == "all-reduce":
                 # The second device comes 2 s later; both have the sum ``transfer_s`` after that.
-                yield _event("b", "all-reduce", each.stage, 0, step, start_s, 2 + transfer_s)
-                yield _event("c", "all-reduce", each.stage, 0, step, start_s + 2, transfer_s)
+                first = _event("b", "all-reduce", each.stage, 0, step, start_s, 2 + transfer_s)
+                second = _event("c", "all-reduce", each.stage, 0, step, start_s + 2, transfer_s)
+                yield from (own.replace(part=each.part) for own in (first, second))
                 continue
             for device in each.senders:
                 yield _event(device, "send", each.stage, each.micro_batch, step, start_s, 1e-5)

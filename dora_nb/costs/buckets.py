@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dora_nb.costs.table import Floats
+from dora_nb.domain.plan import Stage
 from dora_nb.domain.workload import Workload
 
 Ints = NDArray[np.int64]
@@ -45,7 +46,24 @@ def bucket_cuts(workload: Workload, first: Ints, stop: Ints, buckets: Ints) -> I
     array of shape (stages, most buckets + 1)
         Bucket k holds layers [cuts[k], cuts[k - 1]); buckets beyond a stage's own are empty.
     """
-    until = summed_parameters(workload)
+    return _cuts(summed_parameters(workload), first, stop, buckets)
+
+
+def bucket_layers(stage: Stage, until: Floats) -> list[int]:
+    """Where the buckets of one stage begin and end, as :func:`bucket_cuts` has it.
+
+    Parameters
+    ----------
+    stage
+        Whose replicas sum their gradients.
+    until
+        See :func:`summed_parameters`.
+    """
+    first, stop, buckets = (np.array([each]) for each in (stage.first_layer, stage.stop_layer, stage.buckets))
+    return [int(cut) for cut in _cuts(until, first, stop, buckets)[0]]
+
+
+def _cuts(until: Floats, first: Ints, stop: Ints, buckets: Ints) -> Ints:
     total = until[stop] - until[first]
     cuts = np.empty((len(first), int(buckets.max(initial=1)) + 1), dtype=np.int64)
     cuts[:, 0] = stop

@@ -127,12 +127,16 @@ def _structure(plan: Plan) -> tuple[object, ...]:
 
 
 def seconds_of(events: Iterable[RunEvent], kind: str, stage: int, device: str) -> list[float]:
-    """Measured seconds of one device's computations of one kind, in the order in which it carried them out."""
-    return [
-        event.end_s - event.start_s
-        for event in events
-        if (event.kind, event.stage, event.device) == (kind, stage, device)
-    ]
+    """Measured seconds of one device's computations of one kind, in the order in which it carried them out.
+
+    The parts of a backward pass, which follow one another, are one computation.
+    """
+    seconds: list[float] = []
+    for event in events:
+        if (event.kind, event.stage, event.device) == (kind, stage, device):
+            since_s = seconds.pop() if event.part > 1 else 0.0
+            seconds.append(since_s + event.end_s - event.start_s)
+    return seconds
 
 
 def hand_over_kind(plan: Plan, device: str, event: str, stage: int) -> Literal["activation", "gradient"]:
@@ -148,10 +152,12 @@ def _stages(record: RunRecord, predicted: PredictedTimeline) -> Iterator[StageCo
         by_device = expected[each.stage, each.kind][each.micro_batch]
         by_device[each.device] = by_device.get(each.device, 0.0) + each.end_s - each.start_s
     measured: dict[tuple[int, str], dict[tuple[int, int], float]] = defaultdict(dict)
+    own_s: dict[tuple[int, str, str], float] = {}  # of the computation that a device is at
     for event in record.compared_events:
         passes = measured[event.stage, event.kind]
-        key = event.step, event.micro_batch
-        passes[key] = max(passes.get(key, 0.0), event.end_s - event.start_s)
+        key, own = (event.step, event.micro_batch), (event.stage, event.kind, event.device)
+        own_s[own] = event.end_s - event.start_s + (own_s[own] if event.part > 1 else 0.0)
+        passes[key] = max(passes.get(key, 0.0), own_s[own])
     for stage in range(HOSTED, len(record.plan.stages)):
         for kind in _COMPUTE:
             passes = measured.get((stage, kind), {})
@@ -239,35 +245,54 @@ def _made_by(plan: Plan, kind: str, stage: int, micro_batch: int) -> tuple[str, 
 
 
 def _sums(record: RunRecord, predicted: PredictedTimeline) -> Iterator[TransferComparison]:
-    expected: dict[tuple[str, int], tuple[float, float]] = {}
-    for transfer in predicted.transfers:
-        if transfer.kind == "all-reduce" or transfer.kind in _TIED:
-            # Both ends take part in the sum of tied gradients: one row.
-            key = (
-                ("all-reduce", transfer.stage)
-                if transfer.kind == "all-reduce"
-                else ("tied-sum", len(record.plan.stages) - 1)
-            )
-            start_s, end_s = expected.get(key, (transfer.start_s, transfer.end_s))
-            expected[key] = min(start_s, transfer.start_s), max(end_s, transfer.end_s)
-    events: dict[tuple[str, int], dict[int, list[RunEvent]]] = defaultdict(lambda: defaultdict(list))
+    expected = _expected_sums(record.plan, predicted)
+    events: dict[_Sum, dict[int, list[RunEvent]]] = defaultdict(lambda: defaultdict(list))
     for event in record.compared_events:
         if event.kind in ("all-reduce", "tied-sum"):
             stage = event.stage if event.kind == "all-reduce" else len(record.plan.stages) - 1
-            events[event.kind, stage][event.step].append(event)
+            events[_Sum(event.kind, stage, event.part)][event.step].append(event)
     for key in sorted(events.keys() & expected.keys()):
         steps = events[key].values()
         # Who comes first waits for the others: the sum can begin when the last one is there.
         seconds = [max(each.end_s for each in step) - max(each.start_s for each in step) for step in steps]
-        start_s, end_s = expected[key]
         yield TransferComparison(
-            kind=key[0],
-            stage=key[1],
+            kind=key.kind,
+            stage=key.stage,
+            part=key.part,
             count=len(seconds),
             waited=len(seconds),
-            predicted_s=end_s - start_s,
+            predicted_s=expected[key],
             measured_s=statistics.median(seconds),
         )
+
+
+class _Sum(NamedTuple):
+    kind: str
+    stage: int
+    part: int
+
+
+def _expected_sums(plan: Plan, predicted: PredictedTimeline) -> dict[_Sum, float]:
+    """Predicted seconds of every sum, from when all of its devices have nothing left to do before it."""
+    filled: dict[tuple[int, int], float] = defaultdict(float)  # by stage and bucket, 0 for all passes
+    for each in predicted.computations:
+        if each.kind == "backward":
+            stage = each.stage % len(plan.stages)  # a hosted first layer is the last stage's
+            for part in {0, each.part}:
+                filled[stage, part] = max(filled[stage, part], each.end_s)
+    over: dict[_Sum, float] = {}
+    began: dict[_Sum, float] = {}
+    for transfer in predicted.transfers:
+        if transfer.kind == "all-reduce":
+            key = _Sum(transfer.kind, transfer.stage, transfer.part)
+            before_s = over.get(key._replace(part=key.part - 1), 0.0)
+            began[key], over[key] = max(filled[key.stage, key.part], before_s), transfer.end_s
+        elif transfer.kind in _TIED:
+            # Both ends take part in the sum of tied gradients: one row.
+            key = _Sum("tied-sum", len(plan.stages) - 1, 0)
+            began[key] = min(began.get(key, transfer.start_s), transfer.start_s)
+            over[key] = max(over.get(key, transfer.end_s), transfer.end_s)
+    return {key: end_s - began[key] for key, end_s in over.items()}
 
 
 def _sums_in_passes(record: RunRecord, predicted: PredictedTimeline) -> Iterator[TransferComparison]:

@@ -6,9 +6,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
-from dora_nb.costs.buckets import bucket_cuts
+from dora_nb.costs.buckets import bucket_layers, summed_parameters
 from dora_nb.costs.operations import OperationClass
 from dora_nb.costs.shards import held_share
 from dora_nb.costs.table import CostTable, Floats
@@ -75,23 +73,14 @@ def parts_of_backward(stage: Stage, workload: Workload, cluster: Cluster, table:
     workload, cluster, table
         What it computes, where, and how long layers take there.
     """
-    if not workload.trains or stage.all_reduce is None or stage.all_reduce.buckets < 2:
+    if not workload.trains or stage.buckets < 2:
         return []
     filled_s = [0.0]
-    for cut in bucket_layers(stage, workload)[1:]:
+    for cut in bucket_layers(stage, summed_parameters(workload))[1:]:
         passed = stage.replace(first_layer=cut)
         times = (_replica_times(passed, place, workload, table, cluster) for place in range(len(stage.replicas)))
         filled_s.append(max(each.backward_s for each in times))
     return [until - since for since, until in itertools.pairwise(filled_s)]
-
-
-def bucket_layers(stage: Stage, workload: Workload) -> list[int]:
-    """Where the buckets of a stage begin and end."""
-    assert stage.all_reduce is not None, "replicas that train sum their gradients"
-    first, stop, buckets = (
-        np.array([each]) for each in (stage.first_layer, stage.stop_layer, stage.all_reduce.buckets)
-    )
-    return [int(cut) for cut in bucket_cuts(workload, first, stop, buckets)[0]]
 
 
 def pass_seconds(

@@ -132,10 +132,7 @@ def travelling(workload: Workload) -> tuple[bool, bool, bool]:
 
 def buckets_of(plan: Plan, index: int, workload: Workload) -> int:
     """In how many buckets a stage's replicas sum their gradients; 0 if there is nothing to sum."""
-    stage = plan.stages[index]
-    if not workload.trains or len(stage.replicas) == 1 or stage.all_reduce is None:
-        return 0
-    return stage.all_reduce.buckets
+    return plan.stages[index].buckets if workload.trains else 0
 
 
 @dataclass(frozen=True)

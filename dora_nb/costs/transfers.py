@@ -7,8 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
-from dora_nb.costs.buckets import bucket_parameters
-from dora_nb.costs.compute_times import bucket_layers
+from dora_nb.costs.buckets import bucket_layers, bucket_parameters, summed_parameters
 from dora_nb.costs.memory import MemoryModel
 from dora_nb.costs.network import Flow, Hold, Network
 from dora_nb.costs.operations import OperationClass, Operations, Shape
@@ -69,8 +68,9 @@ def bucket_holds(stage: Stage, hosts_first_layer: bool, workload: Workload, netw
         return []
     summed = MemoryModel(workload).gradient_parameters(stage.first_layer, stage.stop_layer, hosts_first_layer)
     buckets = [float(summed)]
-    if stage.all_reduce.buckets > 1:
-        buckets = bucket_parameters(workload, np.array([bucket_layers(stage, workload)]))[0].tolist()
+    if stage.buckets > 1:
+        cuts = bucket_layers(stage, summed_parameters(workload))
+        buckets = bucket_parameters(workload, np.array([cuts]))[0].tolist()
     element = workload.bytes_per_element
     return [network.all_reduce(stage.devices, each * element, stage.all_reduce) for each in buckets]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
 
 from dora_nb.domain.record import Record
 
@@ -73,6 +76,8 @@ class TransferComparison(Record):
     ----------
     kind, stage
         As in :class:`~dora_nb.domain.transfer.Transfer`; ``tied-sum`` stands for all transfers that sum tied gradients.
+    part
+        Which bucket of gradients is summed, from 1; 0 for all that is not in buckets.
     count
         Transfers of all steps.
     waited
@@ -80,7 +85,8 @@ class TransferComparison(Record):
         before their receiver turned to them.
     predicted_s, measured_s
         Median seconds from the sender's having it to the receiver's having it, waiting for the medium included; of
-        sums, from when the last device had something to add. ``measured_s`` is None where nobody waited.
+        sums, from when the last device had something to add and no other sum to end before it. ``measured_s`` is None
+        where nobody waited.
     """
 
     kind: str
@@ -89,6 +95,7 @@ class TransferComparison(Record):
     waited: int
     predicted_s: float
     measured_s: float | None
+    part: int = Field(default=0, ge=0, exclude_if=operator.not_)
 
     @property
     def error(self) -> float | None:

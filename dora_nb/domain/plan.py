@@ -201,6 +201,11 @@ class Stage(Record):
         return self.devices[0] if self.all_reduce is None else self.all_reduce.leader
 
     @property
+    def buckets(self) -> int:
+        """In how many buckets its replicas sum their gradients; 0 if there is nothing to sum."""
+        return 0 if self.all_reduce is None or len(self.replicas) == 1 else self.all_reduce.buckets
+
+    @property
     def senders(self) -> tuple[str, ...]:
         """Devices that hand over what leaves the stage: all, but of those with shards the leader."""
         return (self.leader,) if self.shards else self.devices

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Literal
+
+from pydantic import Field
 
 from dora_nb.domain.record import Record
 from dora_nb.domain.transfer import ScheduledTransfer
@@ -37,14 +40,17 @@ class RunEvent(Record):
         Who.
     kind
         What; a ``receive`` lasts as long as the device waited for it, a ``send`` only as long as handing it over. Those
-        of a token are apart from those of the prompt's activations. An ``arrive`` waits for a request. The sums inside
-        a pass of a stage with shards (``shard-sum`` and alike) are shown as one behind it, and the pass without them:
-        both last as long as they did, though they took turns.
+        of a token are apart from those of the prompt's activations. An ``arrive`` waits for a request. Sums of
+        gradients follow one another, beside what the device computes. The sums inside a pass of a stage with shards
+        (``shard-sum`` and alike) are shown as one behind it, and the pass without them: both last as long as they did,
+        though they took turns.
     stage
         Stage that computes; for hand-overs as in :class:`~dora_nb.domain.transfer.Transfer`.
     micro_batch
         Index of the micro-batch, in a stream counted on over all requests; 0 for the sums and the step at the end. Of
         what happens with a token, the step behind the first one.
+    part
+        Which bucket of gradients was summed, or which part of a backward pass filled it, from 1; 0: all at once.
     step
         Training step, from 0; :data:`INFERENCE` for the inference batch.
     start_s, end_s
@@ -58,6 +64,7 @@ class RunEvent(Record):
     step: int
     start_s: float
     end_s: float
+    part: int = Field(default=0, ge=0, exclude_if=operator.not_)
 
 
 class PredictedComputation(Record):

@@ -200,4 +200,5 @@ def events_of(step: int, devices: Mapping[str, Iterated], origin_s: float | None
                 step=step,
                 start_s=event.start_s - origin_s,
                 end_s=event.end_s - origin_s,
+                part=event.part,
             )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dora_nb.costs import CostTable
+from dora_nb.costs.buckets import bucket_layers, summed_parameters
 from dora_nb.costs.compute_times import compute_seconds, pass_seconds, step_seconds
 from dora_nb.costs.network import Network
 from dora_nb.costs.operations import COMPUTE_KINDS, TOKEN_KINDS, Operation, Operations, Shape
@@ -20,7 +22,7 @@ from dora_nb.costs.start_times import start_times
 from dora_nb.costs.timeline import TimelineEntry, timeline_of
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.cluster import Cluster, ContentionDomain
-from dora_nb.domain.plan import Plan
+from dora_nb.domain.plan import Plan, Stage
 from dora_nb.domain.profile import LayerProfile
 from dora_nb.domain.run_record import Link
 from dora_nb.domain.run_timeline import PredictedComputation, PredictedTimeline
@@ -114,6 +116,8 @@ def targets_of(
         targets.append(Target(phase="forward", stage=stage_index, seconds=forward_s))
         if workload.trains:
             targets.append(Target(phase="backward", stage=stage_index, seconds=backward_s))
+    if workload.trains and stage.buckets > 1:
+        targets += _parts_of_backward(index, stage, device, samples, workload, table)
     if workload.decode_steps:
         token_table = table.with_weights(stage.weights).token_s
         assert token_table is not None, "tokens were timed"
@@ -127,6 +131,16 @@ def targets_of(
         )
         targets.append(Target(phase="step", stage=index, seconds=seconds))
     return tuple(targets)
+
+
+def _parts_of_backward(
+    index: int, stage: Stage, device: int, samples: int, workload: Workload, table: CostTable
+) -> Iterator[Target]:
+    """How long the parts of a last backward pass last on a device, each with its own layers."""
+    cuts = bucket_layers(stage, summed_parameters(workload))
+    until_s = [pass_seconds(stage.replace(first_layer=cut), device, samples, table)[1] for cut in cuts[1:]]
+    for part, (since_s, filled_s) in enumerate(itertools.pairwise([0.0, *until_s]), start=1):
+        yield Target(phase="backward", stage=index, part=part, seconds=filled_s - since_s)
 
 
 def predict(

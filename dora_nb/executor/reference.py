@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_timeline import INFERENCE
+from dora_nb.executor.device.gradients import gradients_of
 from dora_nb.executor.device.layer_state import optimizer_of
-from dora_nb.executor.device.replica import gradients_of
 from dora_nb.executor.networks.chain import built_layers
 from dora_nb.executor.tasks.data import micro_batch
 from dora_nb.executor.tasks.loss import part_of_loss

@@ -34,7 +34,10 @@ def comparison_frame(comparison: Comparison) -> pd.DataFrame:
     for part in parts:
         what = "stage" if isinstance(part, StageComparison) else "transfer"
         figures = _seconds(part.predicted_s, part.measured_s)
-        rows.append({"what": what, "kind": part.kind, "stage": part.stage, "count": part.count, **figures})
+        row: dict[str, object] = {"what": what, "kind": part.kind, "stage": part.stage, "count": part.count, **figures}
+        if isinstance(part, TransferComparison) and part.part:
+            row["bucket"] = part.part
+        rows.append(row)
     rows += [
         {
             "what": "device",
@@ -44,7 +47,7 @@ def comparison_frame(comparison: Comparison) -> pd.DataFrame:
         }
         for each in comparison.devices
     ]
-    columns = ("what", "step", "stage", "kind", "device", "count", "predicted_s", "measured_s", "error")
+    columns = ("what", "step", "stage", "kind", "bucket", "device", "count", "predicted_s", "measured_s", "error")
     return pd.DataFrame(rows, columns=[*columns, "predicted_busy", "measured_busy"])
 
 
@@ -108,7 +111,9 @@ def _step_name(step: StepComparison, comparison: Comparison) -> str:
 
 def _transfer_name(transfer: TransferComparison) -> str:
     towards = {"activation": "behind", "token": "behind", "gradient": "back to"}.get(transfer.kind, "of")
-    return transfer.kind if transfer.kind == "tied-sum" else f"{transfer.kind} {towards} {stage_words(transfer.stage)}"
+    bucket = f", bucket {transfer.part}" if transfer.part else ""
+    where = "" if transfer.kind == "tied-sum" else f" {towards} {stage_words(transfer.stage)}"
+    return f"{transfer.kind}{where}{bucket}"
 
 
 def error_words(error: float | None) -> str:

@@ -51,6 +51,27 @@ def test_transfers_count_from_sending_to_having(record: RunRecord) -> None:
     assert found["all-reduce", 1].predicted_s == pytest.approx(2 * 2 * 2 * 5000 * 8 / 1e6, abs=5e-3)
 
 
+def test_buckets_of_gradients_are_compared_one_by_one() -> None:
+    """And the parts of the pass that fill them as one pass, also where times become a table to plan with."""
+    plan, run, whole = made_up_plan(2), made_up_run(FACTORS, buckets=2), made_up_run(FACTORS)
+    comparison = compare(plan, run)
+    found = {(each.kind, each.stage, each.part): each for each in comparison.transfers}
+    assert [key for key in found if key[0] == "all-reduce"] == [("all-reduce", 1, 1), ("all-reduce", 1, 2)]
+    assert all(found["all-reduce", 1, part].measured_s == pytest.approx(0.5) for part in (1, 2))
+    # The last layer has 3,000 parameters, the one before 2,000; both meet a gradient that is sent back.
+    for part, parameters in ((1, 3000), (2, 2000)):
+        expected_s = pytest.approx(2 * 2 * 2 * parameters * 8 / 1e6, abs=5e-3)
+        assert found["all-reduce", 1, part].predicted_s == expected_s
+    for each, same in zip(comparison.stages, compare(made_up_plan(), whole).stages, strict=True):
+        assert (each.kind, each.stage, each.count) == (same.kind, same.stage, same.count)
+        assert (each.predicted_s, each.measured_s) == pytest.approx((same.predicted_s, same.measured_s), rel=1e-9)
+    assert run.as_cost_table().backward_s == pytest.approx(whole.as_cost_table().backward_s, rel=1e-9)
+    frame = comparison.to_frame()
+    assert sorted(frame[frame.kind == "all-reduce"].bucket) == [1, 2]
+    assert "all-reduce of stage 1, bucket 2" in repr(comparison)
+    assert RunRecord.model_validate_json(run.model_dump_json()) == run
+
+
 def test_of_what_was_there_before_it_was_wanted_nobody_knows_when_it_came() -> None:
     comparison = compare(made_up_plan(), made_up_run(FACTORS, waits=False))
     found = {each.kind: each for each in comparison.transfers}

@@ -57,8 +57,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
 }
 
-# first layer, one behind the last, (device, samples) of the replicas, in-flight count, (algorithm, leader)
-StageData = tuple[int, int, list[tuple[int, int]], int, tuple[str, int] | None]
+# first layer, one behind the last, (device, samples) of the replicas, in-flight count, (algorithm, leader) or
+# (algorithm, leader, buckets)
+StageData = tuple[int, int, list[tuple[int, int]], int, tuple[str, int] | tuple[str, int, int] | None]
 
 
 def make_workload(architecture: Architecture, mode: str, batch: int, sequence: int = 8, **fields: object) -> Workload:
@@ -106,11 +107,15 @@ def make_plan(stages: Sequence[StageData], micro_batches: int, tied: str = "none
                 stop_layer=stop,
                 replicas=[PlannedReplica(device=f"d{device}", samples=samples) for device, samples in replicas],
                 in_flight=in_flight,
-                all_reduce=None if choice is None else AllReduce(algorithm=choice[0], leader=f"d{choice[1]}"),
+                all_reduce=None if choice is None else make_all_reduce(*choice),
             )
             for first, stop, replicas, in_flight, choice in stages
         ],
     )
+
+
+def make_all_reduce(algorithm: str, leader: int, buckets: int = 1) -> AllReduce:
+    return AllReduce(algorithm=algorithm, leader=f"d{leader}", buckets=buckets)
 
 
 class LocalTransport:

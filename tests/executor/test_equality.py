@@ -62,6 +62,22 @@ CASES = {
         "synchronised",
         recomputes=(0, 1, 2),
     ),
+    "in buckets, one stage, the tied layers in the first and the last": Case(
+        "tied", [(0, 6, [(0, 1), (1, 3), (2, 2)], 2, ("star", 1, 4))], 3, "one-stage"
+    ),
+    "in buckets, two copies, replicas at both ends, recomputed": Case(
+        "tied",
+        [(0, 3, [(0, 3), (1, 1)], 3, ("ring", 1, 3)), (3, 6, [(3, 1), (4, 3)], 1, ("star", 4, 2))],
+        4,
+        "synchronised",
+        recomputes=(0,),
+    ),
+    "in buckets, behind a hosted first layer": Case(
+        "tied",
+        [(1, 5, [(0, 2), (1, 4)], 3, ("star", 0, 4)), (5, 6, [(3, 5), (4, 1)], 1, ("ring", 3))],
+        3,
+        "hosted",
+    ),
     "encoder, two copies": Case(
         "encoder",
         [(0, 3, [(0, 2), (1, 3)], 3, ("ring", 0)), (3, 6, [(2, 4), (3, 1)], 1, ("star", 2))],
@@ -101,16 +117,27 @@ def test_distributed_equals_one_process(name, lab, pool):
 
 
 def check_events(run: RunRecord) -> None:
-    """Every device computed every micro-batch once in each iteration, one thing after the other."""
+    """Every device computed every micro-batch once in each iteration, one thing after the other.
+
+    The parts of a backward pass count as one. Sums go on beside it, one after the other as well.
+    """
     plan = run.plan
     for index, stage in enumerate(plan.stages):
         for device in stage.devices:
             for step in range(INFERENCE, run.steps):
                 own = [event for event in run.events if event.device == device and event.step == step]
                 for phase in ("forward", "backward") if step >= 0 else ("forward",):
-                    batches = sorted(each.micro_batch for each in own if each.kind == phase and each.stage == index)
+                    passes = [each for each in own if each.kind == phase and each.stage == index]
+                    batches = sorted(each.micro_batch for each in passes if each.part <= 1)
                     assert batches == list(range(plan.micro_batches))
-                assert all(a.end_s <= b.start_s for a, b in itertools.pairwise(own))
+                    parts = [each.part for each in passes if each.part]
+                    assert parts == (list(range(1, stage.buckets + 1)) if phase == "backward" and parts else [])
+                sums = [each for each in own if each.kind in ("all-reduce", "tied-sum")]
+                if step >= 0:
+                    buckets = range(1, stage.buckets + 1) if stage.buckets > 1 else [0] * stage.buckets
+                    assert [each.part for each in sums if each.kind == "all-reduce"] == list(buckets)
+                for line in (sums, [each for each in own if each not in sums]):
+                    assert all(a.end_s <= b.start_s for a, b in itertools.pairwise(line))
                 assert all(0 <= each.start_s <= each.end_s for each in own)
 
 

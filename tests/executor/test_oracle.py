@@ -84,7 +84,7 @@ def equals_the_library(lab, pool, folder, network, plan, schedule=None):
 
 
 def random_plan(lab, dice: Dice) -> tuple[str, str, Plan]:
-    """A network, a mode and a valid plan: stages, replicas, shares, micro-batches, in-flight counts, tied kinds."""
+    """A network, a mode and a valid plan: stages, replicas, shares, micro-batches, in-flight counts, buckets, ties."""
     network, mode = dice.pick(("tied", "untied", "encoder", "vit")), dice.pick(("training", "training", "inference"))
     count, layers = dice.number(1, 4), 6
     trains, ties = mode == "training", network in ("tied", "encoder")
@@ -100,7 +100,10 @@ def random_plan(lab, dice: Dice) -> tuple[str, str, Plan]:
         most = min(micro_batch, len(free) - (count - 1 - index), 3)
         devices = [free.pop() for _ in range(dice.number(1, most))]
         shares = random_shares(dice, micro_batch, len(devices))
-        choice = (dice.pick(("ring", "star")), dice.pick(devices)) if len(devices) > 1 and trains else None
+        choice = None
+        if len(devices) > 1 and trains:
+            buckets = 1 if tied == "hosted" and index == count - 1 else dice.number(1, 4)
+            choice = (dice.pick(("ring", "star")), dice.pick(devices), buckets)
         stages.append((bounds[index], bounds[index + 1], list(zip(devices, shares, strict=True)), in_flight, choice))
         in_flight = dice.number(1, in_flight)
     return network, mode, lab.plan(stages, micro_batches, tied)

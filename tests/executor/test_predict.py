@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
 from dora_nb.costs import evaluate
+from dora_nb.costs.buckets import bucket_layers, summed_parameters
 from dora_nb.costs.operations import Shape
 from dora_nb.costs.precedence import operations_of
 from dora_nb.domain.run_record import Link
@@ -16,12 +19,15 @@ from dora_nb.executor.tasks.assemble import random_task
 from dora_nb.executor.tasks.scale import for_inference, scale_down
 
 STAGES = [(0, 2, [(0, 3), (1, 1)], 3, ("ring", 1)), (2, 4, [(2, 4)], 2, None), (4, 6, [(3, 1), (4, 3)], 1, ("star", 4))]
+IN_BUCKETS = [(0, 2, [(0, 3), (1, 1)], 3, ("ring", 1, 2)), STAGES[1], (4, 6, [(3, 1), (4, 3)], 1, ("star", 4, 2))]
 LINK = Link(latency_s=1e-4, rate_bytes_per_s=1e9)
 
 
-@pytest.fixture
-def scaled(lab):
-    return scale_down(lab.plan(STAGES, 4, "synchronised"), lab.workload(lab.architectures["tied"], "training", 16))
+@pytest.fixture(params=[STAGES, IN_BUCKETS], ids=["at once", "in buckets"])
+def scaled(lab, request):
+    return scale_down(
+        lab.plan(request.param, 4, "synchronised"), lab.workload(lab.architectures["tied"], "training", 16)
+    )
 
 
 def made_up_times(workload) -> tuple[LayerTimes, ...]:
@@ -42,7 +48,7 @@ def test_prediction_is_that_of_the_cost_model(lab, scaled, rate):
     operations = operations_of(Shape.of(plan, workload))
     ordered = plan.replace(
         transfer_order=tuple(
-            Transfer(kind=each.kind, stage=each.stage, micro_batch=each.micro_batch)
+            Transfer(kind=each.kind, stage=each.stage, micro_batch=each.micro_batch, part=each.part)
             for each in (operations.operations[index] for index in operations.transfers)
         )
     )
@@ -63,20 +69,24 @@ def test_prediction_is_that_of_the_cost_model(lab, scaled, rate):
 def test_every_device_is_predicted_with_its_own_seconds(lab, scaled):
     workload, plan = scaled
     cluster = machine_cluster(plan, lab.cluster([1e12] * 5), LINK)
-    table = measured_table(made_up_times(workload), plan, cluster, {"d0": 1.0, "d1": 3.0, "d2": 1, "d3": 1, "d4": 1})
+    slower = {"d0": 1.0, "d1": 3.0, "d2": 1, "d3": 1, "d4": 1}
+    table = measured_table(made_up_times(workload), plan, cluster, slower)
     predicted = predict(plan, workload, cluster, table)
     for device in plan.devices:
         own = [each for each in predicted.computations if each.device == device]
         stage = next(index for index, each in enumerate(plan.stages) if device in each.devices)
-        assert [(each.kind, each.stage, each.micro_batch) for each in own] == [
+        assert [(each.kind, each.stage, each.micro_batch) for each in own if each.part <= 1] == [
             *plan.compute_order(stage, True),
             ("step", stage, 0),
         ]
-        seconds = {
-            (each.phase, each.stage): each.seconds for each in targets_of(device, plan, workload, cluster, table)
-        }
+        targets = targets_of(device, plan, workload, cluster, table)
+        seconds = {(each.phase, each.stage): each.seconds for each in targets if not each.part}
         for each in own:
-            assert each.end_s - each.start_s == pytest.approx(seconds[each.kind, each.stage])
+            assert each.part or each.end_s - each.start_s == pytest.approx(seconds[each.kind, each.stage])
+        buckets = plan.stages[stage].buckets
+        for parts in ([each.seconds for each in targets if each.part], [a.end_s - a.start_s for a in own if a.part]):
+            assert len(parts) == (buckets if buckets > 1 else 0)
+            assert not parts or sum(parts) == pytest.approx(seconds["backward", stage])
     starts = {(each.device, each.kind, each.micro_batch): each.start_s for each in predicted.computations}
     assert all(
         starts["d0", kind, index] == starts["d1", kind, index] for kind, index in [("forward", 0), ("backward", 3)]
@@ -102,10 +112,18 @@ def test_targets_are_the_table_s_seconds(lab, scaled):
     cluster = machine_cluster(plan, lab.cluster([1e12] * 5), LINK)
     times = made_up_times(workload)
     table = measured_table(times, plan, cluster, {"d0": 1.0, "d1": 3.0, "d2": 1.0, "d3": 1.0, "d4": 1.0})
-    targets = {(each.phase, each.stage): each.seconds for each in targets_of("d1", plan, workload, cluster, table)}
-    assert targets["forward", 0] == pytest.approx(3 * sum(times[index].forward_s[1] for index in (0, 1)))
-    assert targets["backward", 0] == pytest.approx(3 * sum(times[index].backward_s[1] for index in (0, 1)))
-    assert targets["step", 0] == pytest.approx(3 * sum(times[index].step_s for index in (0, 1)))
+    targets = {
+        (each.phase, each.stage, each.part): each.seconds for each in targets_of("d1", plan, workload, cluster, table)
+    }
+    own = range(plan.stages[0].stop_layer)
+    assert targets["forward", 0, 0] == pytest.approx(3 * sum(times[index].forward_s[1] for index in own))
+    assert targets["backward", 0, 0] == pytest.approx(3 * sum(times[index].backward_s[1] for index in own))
+    assert targets["step", 0, 0] == pytest.approx(3 * sum(times[index].step_s for index in own))
+    if plan.stages[0].buckets > 1:  # with layers of its own each, the last ones first
+        cuts = bucket_layers(plan.stages[0], summed_parameters(workload))
+        for part, (stop, first) in enumerate(itertools.pairwise(cuts), start=1):
+            filled_s = 3 * sum(times[index].backward_s[1] for index in range(first, stop))
+            assert targets["backward", 0, part] == pytest.approx(filled_s)
 
 
 def test_hosts_are_given_time_for_the_first_layer(lab):

@@ -12,7 +12,7 @@ from dora_nb.executor.faults.moves import Move, holders_of, layers_of, moves_to
 ONE = [(0, 6, [(0, 4)], 1, None)]
 TWO = [(0, 3, [(0, 4)], 2, None), (3, 6, [(1, 4)], 1, None)]
 TURNED = [(0, 2, [(1, 4)], 2, None), (2, 6, [(0, 4)], 1, None)]
-SHARED = [(0, 2, [(2, 4)], 3, None), (2, 5, [(0, 3), (1, 1)], 2, ("ring", 0)), (5, 6, [(3, 4)], 1, None)]
+SHARED = [(0, 2, [(2, 4)], 3, None), (2, 5, [(0, 3), (1, 1)], 2, ("ring", 0, 3)), (5, 6, [(3, 4)], 1, None)]
 
 
 class Script:

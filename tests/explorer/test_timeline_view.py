@@ -160,8 +160,9 @@ def test_predicted_transfers_may_share_a_medium() -> None:
     assert [lane.busy for lane in empty.lanes] == [0, 0]
 
 
-def test_what_a_run_did() -> None:
-    record = made_up_run({"a": 2.0, "b": 1.0, "c": 1.0}, transfer_s=0.5)
+@pytest.mark.parametrize("buckets", [1, 2])
+def test_what_a_run_did(buckets: int) -> None:
+    record = made_up_run({"a": 2.0, "b": 1.0, "c": 1.0}, transfer_s=0.5, buckets=buckets)
     like = TimelineView.predicted(record.predicted, record.plan)
     events = [event for event in record.events if event.step == 1]
     view = TimelineView.measured(events, record.plan, like)
@@ -176,9 +177,9 @@ def test_what_a_run_did() -> None:
     )
     moved = [bar for bar in bars(view) if bar[0] == "net"]
     kinds = sorted(bar[1] for bar in moved)
-    assert kinds == ["activation", "activation", "all-reduce", "gradient", "gradient"]
+    assert kinds == ["activation", "activation", *["all-reduce"] * buckets, "gradient", "gradient"]
     # From when the last one has it, or comes to it, until the last one is done: half a second for each.
-    assert [bar[5] - bar[4] for bar in moved] == pytest.approx([0.5] * 5)
+    assert [bar[5] - bar[4] for bar in moved] == pytest.approx([0.5] * (4 + buckets))
     assert view.arrived.all()
     assert not view.critical.any()
 

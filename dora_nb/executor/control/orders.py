@@ -131,11 +131,12 @@ class Survey(Meeting):
 
 
 class Target(Record):
-    """Seconds that a computation of an emulated device lasts."""
+    """Seconds that a computation of an emulated device lasts; ``part`` of a backward pass, from 1, fills a bucket."""
 
     phase: Literal["forward", "backward", "decode", "step"]
     stage: int
     seconds: float
+    part: int = 0
 
 
 class StreamPart(Record):

@@ -47,6 +47,7 @@ class EventReport(Record):
     micro_batch: int
     start_s: float
     end_s: float
+    part: int = 0
 
 
 class IterationReport(Record):

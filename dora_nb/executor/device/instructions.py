@@ -92,10 +92,19 @@ class Arrive:
 
 @dataclass(frozen=True)
 class Backward:
-    """Run a micro-batch backward; gradients of parameters add up over micro-batches."""
+    """Run a micro-batch backward, or a part of the way; gradients of parameters add up over micro-batches.
+
+    Attributes
+    ----------
+    stage, micro_batch
+        As for :class:`Forward`.
+    part
+        Of the last micro-batch of a stage that sums in buckets: which one the part fills, from 1. 0: all of the way.
+    """
 
     stage: int
     micro_batch: int
+    part: int = 0
 
 
 @dataclass(frozen=True)
@@ -120,9 +129,10 @@ class Decode:
 
 @dataclass(frozen=True)
 class AllReduce:
-    """Sum the gradients of a stage's replicas, tied parameters apart when another stage holds them too.
+    """Begin to sum the gradients of a stage's replicas, tied parameters apart when another stage holds them too.
 
-    In a stage with shards, those of parameters that every device uses with its own heads only: few, if any.
+    The device goes on with its next instruction meanwhile. In a stage with shards, those of parameters that every
+    device uses with its own heads only: few, if any.
 
     Attributes
     ----------
@@ -132,17 +142,20 @@ class AllReduce:
         Its devices in replica order.
     algorithm, leader
         As in :class:`~dora_nb.domain.plan.AllReduce`.
+    part
+        Which bucket, from 1; 0: all gradients at once.
     """
 
     stage: int
     members: tuple[str, ...]
     algorithm: Literal["ring", "star"]
     leader: str
+    part: int = 0
 
 
 @dataclass(frozen=True)
 class TiedSum:
-    """Sum the gradients of the two copies of tied parameters: within each stage, between the two leaders, and back.
+    """Begin to sum the gradients of both copies of tied parameters: within each stage, between the leaders, and back.
 
     Attributes
     ----------
@@ -168,7 +181,7 @@ class TiedSum:
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step of all parameters on this device."""
+    """One optimizer step of all parameters on this device, when all its sums are over."""
 
     stage: int
 
@@ -179,8 +192,9 @@ Instruction = Arrive | Recv | Forward | Send | Backward | Decode | AllReduce | T
 def compile_plan(plan: Plan, *, trains: bool, decode_steps: int = 0) -> dict[str, tuple[Instruction, ...]]:
     """The instructions of every participating device for one iteration, or one batch.
 
-    Every stage computes in the order of :func:`~dora_nb.domain.plan.compute_order`. Gradients are summed when a
-    device has nothing left to compute; then it steps.
+    Every stage computes in the order of :func:`~dora_nb.domain.plan.compute_order`. A bucket of gradients is summed as
+    soon as the last backward pass has filled it, and all that is not summed in buckets when the device has no pass
+    left; then it steps.
 
     Parameters
     ----------
@@ -228,10 +242,26 @@ def _passes(plan: Plan, index: int, interval: tuple[int, int], trains: bool) -> 
         else:
             if after is not None:
                 program.append(Recv("gradient", stage, micro_batch, _pieces(plan, after, interval, coming=True)))
-            program.append(Backward(stage, micro_batch))
+            program += _backward(plan, stage, micro_batch)
             if before is not None:
                 program.append(Send("gradient", before, micro_batch, _pieces(plan, before, interval)))
     return program
+
+
+def _backward(plan: Plan, stage: int, micro_batch: int) -> list[Instruction]:
+    """A backward pass, with a sum behind each part of it that fills a bucket of gradients."""
+    is_last = stage != HOSTED and micro_batch == plan.micro_batches - 1
+    buckets = plan.stages[stage].buckets if is_last else 0
+    if buckets < 2:
+        return [Backward(stage, micro_batch)]
+    parts = range(1, buckets + 1)
+    return [each for part in parts for each in (Backward(stage, micro_batch, part), _all_reduce(plan, stage, part))]
+
+
+def _all_reduce(plan: Plan, index: int, part: int = 0) -> AllReduce:
+    stage = plan.stages[index]
+    assert stage.all_reduce is not None, "replicas that train sum their gradients"
+    return AllReduce(index, stage.devices, stage.all_reduce.algorithm, stage.all_reduce.leader, part)
 
 
 def _tokens(plan: Plan, index: int, interval: tuple[int, int], steps: int) -> list[Instruction]:
@@ -276,12 +306,13 @@ def _pieces(plan: Plan, peer_stage: int, interval: tuple[int, int], *, coming: b
 
 
 def _sums(plan: Plan, index: int) -> list[Instruction]:
+    """What is summed when a device has no pass left."""
     stage, last = plan.stages[index], len(plan.stages) - 1
     sums: list[Instruction] = []
     if stage.shard_sum is not None:
         sums.append(AllReduce(index, stage.devices, stage.shard_sum, stage.leader))
-    if stage.all_reduce is not None and len(stage.replicas) > 1:
-        sums.append(AllReduce(index, stage.devices, stage.all_reduce.algorithm, stage.all_reduce.leader))
+    if stage.buckets == 1:
+        sums.append(_all_reduce(plan, index))
     if plan.tied == "synchronised" and index in (0, last):
         partner = plan.stages[last if index == 0 else 0].leader
         sums.append(TiedSum(index, stage.devices, stage.leader, partner, first=index == 0, last=last))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from dora_nb.executor.device.instructions import (
     TiedSum,
 )
 from dora_nb.executor.device.replica import Replica
+from dora_nb.executor.device.summing import Summing
 from dora_nb.executor.device.sums import all_reduce, flattened, scatter_back, sum_over, tied_sum
 from dora_nb.executor.device.transport import Transport
 from dora_nb.executor.device.turns import TransferKey
@@ -32,6 +34,9 @@ from dora_nb.executor.tasks.task import MicroBatch
 
 #: An emulated computation counts as late when it ends this much after its target; sleeping is no more exact.
 LATE_S = 2e-3
+
+#: What a device is done with before it goes on.
+_AtOnce = Arrive | Recv | Forward | Send | Backward | Decode | Step
 
 #: What the sums inside a pass are called.
 _SUMS_OF: Mapping[str, EventKind] = {
@@ -49,6 +54,7 @@ class Event(NamedTuple):
     micro_batch: int
     start_s: float
     end_s: float
+    part: int = 0
 
 
 class Iteration(NamedTuple):
@@ -63,8 +69,9 @@ class Iteration(NamedTuple):
     late
         Computations that outlasted their target.
     events
-        Every instruction. A pass of a stage with shards lasts as long as it computed, and its sums follow it as one
-        event, though in fact they took turns.
+        Every instruction. Sums of gradients went on beside others, and are told when the step waits for them. A pass of
+        a stage with shards lasts as long as it computed, and its sums follow it as one event, though in fact they took
+        turns.
     """
 
     start_s: float
@@ -88,8 +95,8 @@ class Interpreter:
     courier_of
         Makes what moves tensors during one iteration of a program.
     targets_s
-        Seconds a computation is to last, by ("forward" | "backward" | "decode" | "step", stage); what is missing, lasts
-        as long as it does.
+        Seconds a computation is to last, by ("forward" | "backward" | "decode" | "step", stage, part); what is missing,
+        lasts as long as it does.
     given_up
         Set, from another thread, when no further instruction is to be carried out.
     """
@@ -100,7 +107,7 @@ class Interpreter:
         replica: Replica,
         transport: Transport,
         courier_of: Callable[[Sequence[Instruction]], Courier],
-        targets_s: Mapping[tuple[str, int], float],
+        targets_s: Mapping[tuple[str, int, int], float],
         given_up: threading.Event | None = None,
     ) -> None:
         self._device = device
@@ -152,6 +159,7 @@ class Interpreter:
         if self._replica.shard is not None:
             self._replica.shard.sum_in_pass = self._sum_in_pass
         courier = self._courier_of(program)
+        sums = Summing()
         try:
             start_s = self._transport.common_start()
             # A device is free from the common start on. Its process may wake later, when others hold the cores: that
@@ -161,26 +169,31 @@ class Interpreter:
             for instruction in program:
                 if self._given_up.is_set():  # who waits for no peer does not notice that the others have stopped
                     raise ExecutionError("the iteration was given up")
+                if isinstance(instruction, AllReduce | TiedSum):
+                    sums.begin(instruction, functools.partial(self._sum, instruction, courier))
+                    continue
+                if isinstance(instruction, Step):
+                    self._wait_for(sums, on_event)
                 began_s, self._summing_s = time.perf_counter(), 0.0
                 kind = self._carry_out(instruction, data, courier)
-                micro_batch = getattr(instruction, "micro_batch", 0)
+                micro_batch, part = getattr(instruction, "micro_batch", 0), getattr(instruction, "part", 0)
                 ended_s = time.perf_counter()
                 summed_s = ended_s - self._summing_s
                 if isinstance(instruction, Arrive):  # it is free then, though its process may wake later
                     self._free_s = max(self._free_s, self._arriving_from_s + instruction.moment_s)
                 else:
                     self._free_s = ended_s
-                own = [Event(kind, instruction.stage, micro_batch, began_s, summed_s)]
+                own = [Event(kind, instruction.stage, micro_batch, began_s, summed_s, part)]
                 if self._replica.shard is not None and kind in _SUMS_OF:
                     own.append(Event(_SUMS_OF[kind], instruction.stage, micro_batch, summed_s, ended_s))
                     courier.summed(TransferKey(own[-1].kind, instruction.stage, micro_batch))
-                self._events += own
-                for event in own:
-                    on_event(event)
+                self._note(own, on_event)
             courier.end()
         except BaseException:
             courier.give_up()
             raise
+        finally:
+            sums.end()
         iteration = self.so_far()
         assert iteration is not None, "it began"
         return iteration
@@ -192,7 +205,33 @@ class Interpreter:
         end_s = self._events[-1].end_s if self._events else self._start_s
         return Iteration(self._start_s, end_s, self._replica.loss, self._late, tuple(self._events))
 
-    def _carry_out(self, instruction: Instruction, data: Sequence[MicroBatch], courier: Courier) -> EventKind:
+    def _note(self, events: Sequence[Event], on_event: Callable[[Event], None]) -> None:
+        self._events += events
+        for event in events:
+            on_event(event)
+
+    def _wait_for(self, sums: Summing, on_event: Callable[[Event], None]) -> None:
+        """Wait until what was handed over is summed; the device is free from then on."""
+        events = []
+        for of, start_s, end_s in sums.wait():
+            kind: EventKind = "all-reduce" if isinstance(of, AllReduce) else "tied-sum"
+            events.append(Event(kind, of.stage, 0, start_s, end_s, getattr(of, "part", 0)))
+        self._note(events, on_event)
+        self._free_s = time.perf_counter()
+
+    def _sum(self, instruction: AllReduce | TiedSum, courier: Courier) -> None:
+        """Replace gradients by their sums; in a thread of the sums' own."""
+        if isinstance(instruction, AllReduce):
+            gradients = self._replica.own_gradients(instruction.part)
+            vector = flattened(gradients)
+            all_reduce(vector, self._device, instruction, self._transport, courier.turn)
+        else:
+            gradients = self._replica.shared_gradients()
+            vector = flattened(gradients)
+            tied_sum(vector, self._device, instruction, self._transport, courier.turn)
+        scatter_back(vector, gradients)
+
+    def _carry_out(self, instruction: _AtOnce, data: Sequence[MicroBatch], courier: Courier) -> EventKind:
         match instruction:
             case Arrive(moment_s=moment_s):
                 if self._given_up.wait(max(0.0, self._arriving_from_s + moment_s - time.perf_counter())):
@@ -207,33 +246,19 @@ class Interpreter:
             case Forward(stage, micro_batch):
                 self._lasting("forward", stage, lambda: self._forward(stage, micro_batch, data[micro_batch]))
                 return "forward"
-            case Backward(stage, micro_batch):
-                self._lasting("backward", stage, lambda: self._backward(stage, micro_batch))
+            case Backward(stage, micro_batch, part):
+                self._lasting("backward", stage, lambda: self._backward(stage, micro_batch), part)
                 return "backward"
             case Decode(stage):
                 self._lasting("decode", stage, lambda: self._decode(instruction))
                 return "decode"
-            case AllReduce():
-                own = self._replica.own_gradients()
-                vector = flattened(own)
-                if not vector.numel():  # of shards often none, which all of them know
-                    return "all-reduce"
-                all_reduce(vector, self._device, instruction, self._transport, courier.turn)
-                scatter_back(vector, own)
-                return "all-reduce"
-            case TiedSum():
-                shared = self._replica.shared_gradients()
-                vector = flattened(shared)
-                tied_sum(vector, self._device, instruction, self._transport, courier.turn)
-                scatter_back(vector, shared)
-                return "tied-sum"
             case Step(stage):
                 self._lasting("step", stage, self._replica.step)
                 return "step"
 
-    def _lasting(self, kind: str, stage: int, compute: Callable[[], None]) -> None:
+    def _lasting(self, kind: str, stage: int, compute: Callable[[], None], part: int = 0) -> None:
         """Compute, then sleep until the emulated device, which was free before, would have been done."""
-        self._target_s = self._targets_s.get((kind, stage))
+        self._target_s = self._targets_s.get((kind, stage, part))
         compute()
         if self._target_s is not None:
             self._late += self._sleep_until(1.0) < -LATE_S

@@ -122,7 +122,9 @@ class Membership:
         if stream is not None:
             program = with_arrivals(program, arrivals_s(plan, task.requests, stream.arrival_s))
             program = from_request(program, plan, first)
-        targets_s: dict[tuple[str, int], float] = {(each.phase, each.stage): each.seconds for each in targets}
+        targets_s: dict[tuple[str, int, int], float] = {
+            (each.phase, each.stage, each.part): each.seconds for each in targets
+        }
         if (trains, first) not in self._couriers:  # turns are worked out once, not every step
             self._couriers[trains, first] = self._courier_of(whole, trains=trains)
         make = self._couriers[trains, first]

@@ -14,16 +14,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dora_nb.costs.buckets import bucket_layers
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_timeline import INFERENCE
 from dora_nb.domain.transfer import HOSTED
 from dora_nb.executor.device.again import run_again
 from dora_nb.executor.device.generation import Generation
+from dora_nb.executor.device.gradients import full_in, gradients_of
 from dora_nb.executor.device.instructions import HandOver
 from dora_nb.executor.device.layer_state import load_state, optimizer_of, state_of
+from dora_nb.executor.device.passes import Pass
 from dora_nb.executor.device.serving import SlotStage
 from dora_nb.executor.device.shard import HeldShard, refuse_dropout, summands_of
 from dora_nb.executor.device.shard_stages import shard_stage_of
@@ -78,6 +82,7 @@ class Replica:
         self._plan = plan
         self._in_flight = min(stage.in_flight, plan.micro_batches)
         self._again = stage.layers_again(plan.layer_count)
+        self._bucket_cuts = bucket_layers(stage, np.array(task.summed_parameters)) if stage.buckets > 1 else []
         self._layers_of = {self.stage: range(stage.first_layer, stage.stop_layer)}
         if plan.hosts_first_layer(self.stage):
             self._layers_of[HOSTED] = range(1)
@@ -113,7 +118,7 @@ class Replica:
         tied = () if names is None else (0, len(network) - 1)
         self._modules = {k: held_in(each, stage.weights, tied=k in tied) for k, each in self._modules.items()}
         self._trains = False
-        self._passes: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self._passes: dict[tuple[int, int], Pass] = {}
         self.loss = 0.0  # the part that this device tells: of those with shards, one tells all
         self.completed = 0  # optimizer steps behind the parameters; whoever gives states says how many
         self.outputs: dict[int, Tensor] = {}
@@ -218,7 +223,8 @@ class Replica:
                 if self.task.decode_steps:
                     self.decode(stage, 0, torch.zeros_like(self._tokens_behind((stage - 1) % len(self._plan.stages))))
                 for index in range(self._in_flight if self._trains else 0):
-                    self.backward(stage, index, None if leaving is None else torch.ones_like(leaving))
+                    while (stage, index) in self._passes:
+                        self.backward(stage, index, None if leaving is None else torch.ones_like(leaving))
             self.begin(trains=False)
         own = (each for module in self._modules.values() for each in module.buffers())
         for buffer, before in zip(own, buffers, strict=True):
@@ -248,6 +254,8 @@ class Replica:
         """
         low, high = self.interval
         layers = self._layers_of[stage]
+        fills_buckets = self._trains and stage == self.stage and micro_batch == self._plan.micro_batches - 1
+        cuts = self._bucket_cuts[1:-1] if fills_buckets else []
         self._face(backward=False)
         with torch.set_grad_enabled(self._trains):
             if entering is None:
@@ -255,8 +263,10 @@ class Replica:
             else:
                 x = entering.to(self.device)
                 x = x.requires_grad_(self._trains and x.is_floating_point())
-            first = x
+            under_way = Pass(x)
             for index in layers:
+                for _ in range(cuts.count(index)):  # several where a bucket is without layers
+                    x = under_way.cut(x)
                 if self._trains and stage == self.stage and index in self._again:
                     x = run_again(self._modules[index], x)
                 else:
@@ -268,7 +278,8 @@ class Replica:
         if is_last and not self._trains:
             self._put_out(x, micro_batch)
         if self._trains:
-            self._passes[stage, micro_batch] = (first, x)
+            under_way.end(x)
+            self._passes[stage, micro_batch] = under_way
         return None if is_last else x.detach().cpu()
 
     def decode(self, stage: int, number: int, entering: Tensor | None) -> Tensor | None:
@@ -315,33 +326,40 @@ class Replica:
         return {} if self._generation is None else self._generation.tokens
 
     def backward(self, stage: int, micro_batch: int, gradient: Tensor | None) -> Tensor | None:
-        """Run a micro-batch backward.
+        """Run a micro-batch backward; the last one of a stage that sums in buckets as far as the next of them is full.
 
         Parameters
         ----------
         stage, micro_batch
             As for :meth:`forward`.
         gradient
-            Of what the stage handed over; None behind the loss.
+            Of what the stage handed over; None behind the loss, and of no use behind the first part.
 
         Returns
         -------
-        the gradient of what the stage got, on the processor, zeros if it has none; None where the inputs are
+        the gradient of what the stage got, on the processor, zeros if it has none; None where the inputs are, and where
+        another part follows
         """
-        entering, leaving = self._passes.pop((stage, micro_batch))
+        under_way = self._passes[stage, micro_batch]
         self._face(backward=True)
-        if leaving.requires_grad:
-            torch.autograd.backward(leaving, None if gradient is None else gradient.to(self.device))
-        if self._layers_of[stage].start == 0:
+        returned = under_way.backward(None if gradient is None else gradient.to(self.device))
+        if not under_way.over:
             return None
-        return (torch.zeros_like(entering) if entering.grad is None else entering.grad).cpu()
+        del self._passes[stage, micro_batch]
+        return None if self._layers_of[stage].start == 0 else returned.cpu()
 
-    def own_gradients(self) -> list[Tensor]:
-        """Gradients that this stage's devices sum among themselves; of shards, those of what is used head by head."""
+    def own_gradients(self, bucket: int = 0) -> list[Tensor]:
+        """Gradients that this stage's devices sum among themselves, all of them or those of a bucket, from 1.
+
+        Of shards, those of what is used head by head.
+        """
         if self.shard is not None:
             return gradients_of(summands_of(self._modules.values()))
-        elsewhere = {id(parameter) for parameter in self._shared_elsewhere}
-        return gradients_of(parameter for parameter in self._trained() if id(parameter) not in elsewhere)
+        left_out = {id(parameter) for parameter in self._shared_elsewhere}
+        if not bucket:
+            return gradients_of(each for each in self._trained() if id(each) not in left_out)
+        own = full_in(bucket, self._bucket_cuts, self._modules)
+        return gradients_of(each for each in own if each.requires_grad and id(each) not in left_out)
 
     def shared_gradients(self) -> list[Tensor]:
         """Gradients of parameters that another stage holds a copy of."""
@@ -420,13 +438,3 @@ class Replica:
         for parameter in self._trained():
             if parameter in kept._optimizer.state:
                 self._optimizer.state[parameter] = kept._optimizer.state[parameter]
-
-
-def gradients_of(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
-    """The gradient of each; one that no pass used gets zeros, so that all replicas sum and step alike."""
-    gradients = []
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        gradients.append(parameter.grad)
-    return gradients

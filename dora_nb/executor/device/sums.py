@@ -26,7 +26,8 @@ def all_reduce(vector: Tensor, device: str, instruction: AllReduce, transport: T
     Parameters
     ----------
     vector
-        This device's summand, replaced by the sum.
+        This device's summand, replaced by the sum; one without elements, as all members know, takes its turn and passes
+        nothing.
     device
         This device.
     instruction
@@ -34,8 +35,9 @@ def all_reduce(vector: Tensor, device: str, instruction: AllReduce, transport: T
     transport, turn
         How tensors travel, and whose turn it is on the medium.
     """
-    with turn(TransferKey("all-reduce", instruction.stage, 0)):
-        sum_over(vector, device, instruction.members, instruction.algorithm, instruction.leader, transport)
+    with turn(TransferKey("all-reduce", instruction.stage, 0, instruction.part)):
+        if vector.numel():
+            sum_over(vector, device, instruction.members, instruction.algorithm, instruction.leader, transport)
 
 
 def sum_over(

@@ -42,6 +42,8 @@ def without(plan: Plan, device: str) -> Plan | None:
     if len(stages) == 1 and tied in ("hosted", "synchronised"):
         tied = "one-stage"
         stages[0] = stages[0].replace(first_layer=0)
+    if tied == "hosted" and stages[-1].buckets > 1 and stages[-1].all_reduce is not None:
+        stages[-1] = stages[-1].replace(all_reduce=stages[-1].all_reduce.replace(buckets=1))  # its hosts compute on
     label = f"{plan.label or 'the plan'} without {device}"
     return plan.decisions().replace(label=label, stages=tuple(stages), tied=tied)
 

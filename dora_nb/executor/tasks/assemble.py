@@ -13,6 +13,7 @@ import torch
 from pydantic import JsonValue
 from torch import nn
 
+from dora_nb.costs.buckets import summed_parameters
 from dora_nb.domain.architecture import DecoderArchitecture, EncoderArchitecture
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_timeline import INFERENCE
@@ -136,6 +137,7 @@ def task_of(
         dtype=chosen,
         seed=seed,
         cuts=(),
+        summed_parameters=summed_parameters(workload).tolist(),
         optimizer=optimizer or Optimizer(),
         torch_devices=devices,
         import_paths=import_paths(sources.values()),
@@ -194,6 +196,7 @@ def random_task(
         requests=requests,
         seed=seed,
         cuts=cuts_of(network.build(), inputs, dtype=torch.float64, seed=seed),
+        summed_parameters=summed_parameters(workload).tolist(),
         optimizer=optimizer or Optimizer(),
         torch_devices=dict(torch_devices or {}),
     )

@@ -3,8 +3,9 @@
 The structure stays: family, ratio of query to key-value heads, biases and norms, tied or not, and where the plan cuts
 in terms of structure (a stage with only the embedding keeps only the embedding). Width, the depth of transformers,
 vocabulary, sequence and image shrink; of heads as many stay as shards in the plan's proportions need. Samples,
-micro-batches, replicas, in-flight counts, sums and the order of transfers are the plan's own. A stream keeps its rate,
-and a batch that generates gets fewer tokens.
+micro-batches, replicas, in-flight counts, sums and the order of transfers are the plan's own, but for buckets of
+gradients, of which a stage has no more than layers. A stream keeps its rate, and a batch that generates gets fewer
+tokens.
 """
 
 from __future__ import annotations
@@ -170,30 +171,40 @@ def executable(plan: Plan) -> Plan:
     Plan
         Without prediction and certificate, which are not the run's.
     """
+    buckets = [min(stage.buckets, stage.stop_layer - stage.first_layer) for stage in plan.stages]
     return plan.replace(
-        # The executor sums gradients when a device has nothing left to compute: one bucket.
         stages=tuple(
-            stage if stage.all_reduce is None else stage.replace(all_reduce=stage.all_reduce.replace(buckets=1))
-            for stage in plan.stages
+            stage.replace(all_reduce=stage.all_reduce.replace(buckets=count)) if stage.all_reduce and count else stage
+            for stage, count in zip(plan.stages, buckets, strict=True)
         ),
         overlap=True,  # the executor never waits for what it sends
-        transfer_order=_executed(plan),
+        transfer_order=_executed(plan, buckets),
         prediction=None,
         certificate=None,
     )
 
 
-def _executed(plan: Plan) -> tuple[Transfer, ...]:
-    """The order without inputs, labels and outputs, and sums in one bucket, where the first one was.
+def _executed(plan: Plan, buckets: Sequence[int]) -> tuple[Transfer, ...]:
+    """The order without inputs, labels and outputs, and with so many buckets of each stage.
 
-    A device sums its stage's own gradients before those of tied parameters, so their transfers come in this order too:
-    both wait for the same passes, so the earlier place of the two is possible for either.
+    A device sums the buckets of its stage one after the other, and then the gradients of tied parameters, so their
+    transfers come in this order too. All of them wait for the same last pass, a later one for more of it, and nothing
+    but the step waits for a bucket: the places that the plan has for them can be had in any order, and so can those
+    before the sum of tied gradients. Where layers are fewer than buckets, each takes the place of the last of those
+    that it stands for.
     """
     order: list[Transfer] = []
+    summed = [0] * len(buckets)
     for transfer in plan.transfer_order:
-        if transfer.kind in ("input", "label", "output") or (transfer.kind == "all-reduce" and transfer.part > 1):
-            continue
-        order.append(transfer.replace(part=0) if transfer.kind == "all-reduce" else transfer)
+        if transfer.kind == "all-reduce":
+            stage = transfer.stage
+            planned, count = max(plan.stages[stage].buckets, 1), max(buckets[stage], 1)
+            before, summed[stage] = summed[stage] * count // planned, summed[stage] + 1
+            part = summed[stage] * count // planned
+            if part > before:
+                order.append(transfer.replace(part=part if count > 1 else 0))
+        elif transfer.kind not in ("input", "label", "output"):
+            order.append(transfer)
     for own in [each for each in order if each.kind == "all-reduce"]:
         tied = next((n for n, each in enumerate(order) if (each.kind, each.stage) == ("tied-reduce", own.stage)), None)
         if tied is not None and tied < order.index(own):

@@ -217,6 +217,9 @@ class Task(Record):
         Of what layers draw from torch's own random numbers: weights that a network gives no values, and dropout.
     cuts
         Behind each layer but the last.
+    summed_parameters
+        Of the workload, before each layer and in all (:func:`~dora_nb.costs.buckets.summed_parameters`): they say
+        where a stage is cut into buckets of gradients.
     optimizer
         See :class:`Optimizer`.
     torch_devices
@@ -236,6 +239,7 @@ class Task(Record):
     dtype: Literal["float64", "float32", "float16", "bfloat16"] = "float64"
     seed: int = 0
     cuts: tuple[Cut, ...]
+    summed_parameters: tuple[float, ...]
     optimizer: Optimizer = Optimizer()
     torch_devices: dict[str, str] = Field(default_factory=dict)
     import_paths: tuple[str, ...] = ()

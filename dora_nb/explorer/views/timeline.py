@@ -249,11 +249,11 @@ def _transfers(events: list[RunEvent], plan: Plan, media: Mapping[tuple[str, int
         end_s = times.had_s if waited else times.sent_s + handing_s[key]
         whole = _Span("", key.kind, key.stage, key.micro_batch, times.sent_s, end_s, waited)
         spans += [whole._replace(place=place) for place in media.get((key.kind, key.stage), ())]
-    sums: dict[tuple[str, int], list[RunEvent]] = {}
+    sums: dict[tuple[str, int, int], list[RunEvent]] = {}
     for event in events:
         if event.kind in ("all-reduce", "tied-sum"):
             stage = event.stage if event.kind == "all-reduce" else len(plan.stages) - 1
-            sums.setdefault((event.kind, stage), []).append(event)
+            sums.setdefault((event.kind, stage, event.part), []).append(event)
     shards: dict[tuple[str, int, int], list[RunEvent]] = {}
     for event in events:
         if event.kind in SUMS_OF:
@@ -263,7 +263,7 @@ def _transfers(events: list[RunEvent], plan: Plan, media: Mapping[tuple[str, int
         whole = _Span("", kind, stage, number, min(max(each.start_s for each in parts), over_s), over_s)
         spans += [whole._replace(place=place) for place in media.get((kind, stage), ())]
     tied = sorted({name for (kind, _), names in media.items() if kind in _TIED for name in names})
-    for (kind, stage), parts in sums.items():
+    for (kind, stage, _), parts in sums.items():
         whole = _Span("", kind, stage, 0, max(each.start_s for each in parts), max(each.end_s for each in parts))
         places = tied if kind == "tied-sum" else media.get((kind, stage), ())
         spans += [whole._replace(place=place) for place in places]

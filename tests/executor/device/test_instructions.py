@@ -31,7 +31,8 @@ def plans(draw) -> tuple[Plan, dict[str, int]]:
         choice = None
         if len(shares) > 1:
             leader = draw(st.sampled_from([replica.device for replica in replicas]))
-            choice = AllReduce(algorithm=draw(st.sampled_from(["ring", "star"])), leader=leader)
+            buckets = 1 if tied == "hosted" and index == count - 1 else draw(st.integers(1, 4))
+            choice = AllReduce(algorithm=draw(st.sampled_from(["ring", "star"])), leader=leader, buckets=buckets)
         layers = draw(st.integers(1, 3))
         stages.append(
             Stage(
@@ -96,7 +97,7 @@ def test_pieces_of_a_hand_over_cover_each_device_s_samples(drawn):
 
 
 @given(plans())
-def test_every_pass_is_there_once_and_sums_come_last(drawn):
+def test_every_pass_is_there_once_and_sums_as_soon_as_they_can_be(drawn):
     plan, how = drawn
     last = len(plan.stages) - 1
     programs = ins.compile_plan(plan, **how)
@@ -106,18 +107,43 @@ def test_every_pass_is_there_once_and_sums_come_last(drawn):
             program = programs[device]
             computing = [index] + ([HOSTED] if plan.tied == "hosted" and index == last else [])
             for kind in (ins.Forward, ins.Backward) if how["trains"] else (ins.Forward,):
-                got = sorted((each.stage, each.micro_batch) for each in program if isinstance(each, kind))
+                passes = [each for each in program if isinstance(each, kind) and getattr(each, "part", 0) <= 1]
+                got = sorted((each.stage, each.micro_batch) for each in passes)
                 assert got == sorted((each, m) for each in computing for m in range(plan.micro_batches))
             steps = [each.micro_batch for each in program if isinstance(each, ins.Decode)]
             assert steps == list(range(how["decode_steps"]))
-            ends = [type(each) for each in program if isinstance(each, ins.AllReduce | ins.TiedSum | ins.Step)]
+            in_buckets = how["trains"] and stage.buckets > 1
+            sums = (ins.TiedSum, ins.Step) if in_buckets else (ins.AllReduce, ins.TiedSum, ins.Step)
+            ends = [type(each) for each in program if isinstance(each, sums)]
             expected = []
             if how["trains"]:
-                expected += [ins.AllReduce] if len(stage.replicas) > 1 else []
+                expected += [ins.AllReduce] if len(stage.replicas) > 1 and not in_buckets else []
                 expected += [ins.TiedSum] if plan.tied == "synchronised" and index in (0, last) else []
                 expected += [ins.Step]
             assert ends == expected
             assert [type(each) for each in program[len(program) - len(ends) :]] == ends
+            if in_buckets:
+                check_buckets(program, index, plan.micro_batches - 1, stage.buckets)
+
+
+def check_buckets(program, stage, micro_batch, buckets):
+    """The parts of the last pass follow one another, and the sum of each bucket begins behind the part that fills it.
+
+    What the pass needs is received before the first part, and what it returns is sent behind the last one.
+    """
+    parts = [n for n, each in enumerate(program) if getattr(each, "part", 0)]
+    assert parts == list(range(parts[0], parts[0] + 2 * buckets))
+    for part in range(1, buckets + 1):
+        computes, sums = program[parts[2 * part - 2]], program[parts[2 * part - 1]]
+        assert computes == ins.Backward(stage, micro_batch, part)
+        assert isinstance(sums, ins.AllReduce)
+        assert (sums.stage, sums.part) == (stage, part)
+    gradients = {
+        each: n for n, each in enumerate(program) if isinstance(each, ins.HandOver) and each.kind == "gradient"
+    }
+    for each, n in gradients.items():
+        if each.micro_batch == micro_batch:
+            assert (n < parts[0]) if isinstance(each, ins.Recv) else (n > parts[-1])
 
 
 @given(plans())
@@ -127,7 +153,7 @@ def test_a_stage_never_holds_more_than_its_in_flight_count(drawn):
     for index, stage in enumerate(plan.stages):
         held = 0
         for each in programs[stage.devices[0]]:
-            if isinstance(each, ins.Forward | ins.Backward) and each.stage == index:
+            if isinstance(each, ins.Forward | ins.Backward) and each.stage == index and getattr(each, "part", 0) <= 1:
                 held += 1 if isinstance(each, ins.Forward) else -1
                 assert 0 <= held <= stage.in_flight
 

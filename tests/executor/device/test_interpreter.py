@@ -97,7 +97,7 @@ def test_targets_stretch_computing_and_lateness_is_counted(lab):
         lab.plan([(0, 6, [(0, 2)], 1, None)], 2), lab.workload(lab.architectures["untied"], "training", 4)
     )
     program = compile_plan(plan, trains=True)["d0"]
-    targets = {("forward", 0): 0.05, ("backward", 0): 0.0}
+    targets = {("forward", 0, 0): 0.05, ("backward", 0, 0): 0.0}
     done = []
 
     def work(device, transport):

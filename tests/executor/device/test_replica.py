@@ -115,6 +115,7 @@ def test_warming_up_changes_nothing(lab, tmp_path):
         mode="training",
         batch=4,
         cuts=[Cut(shape=(4,), dtype="float64")] * 2,
+        summed_parameters=[0.0] * 4,
     )
     stages = [(index, index + 1, [(index, 2)], 1, None) for index in range(3)]
     replica = Replica("d1", lab.plan(stages, 2), task)

@@ -28,14 +28,15 @@ from dora_nb.executor.tasks.scale import executable
 STAGES = [(0, 2, [(0, 4)], 3, None), (2, 5, [(1, 3), (2, 1)], 2, ("ring", 1)), (5, 6, [(3, 4)], 1, None)]
 
 
-def planned(lab, chunks: int = 1, kind: str = "shared"):
+def planned(lab, chunks: int = 1, kind: str = "shared", buckets: int = 1):
     """A plan with a feasible transfer order, its workload and a cluster."""
     workload = lab.workload(lab.architectures["tied"], "training", 12)
     cluster = lab.cluster([1e12] * 4)
     if kind == "switch":
         rates = cluster.domains[0].rates_bytes_per_s
         cluster = cluster.replace(domains=(ContentionDomain(id="lan", kind="switch", rates_bytes_per_s=rates),))
-    plan = lab.plan(STAGES, 3, "synchronised").replace(chunks=chunks)
+    first, (*whose, sums), last = STAGES
+    plan = lab.plan([first, (*whose, (*sums, buckets)), last], 3, "synchronised").replace(chunks=chunks)
     operations = operations_of(Shape.of(plan, workload))
     timing = timing_of(plan, workload, cluster, cost_table(workload, cluster))
     position = {each: index for index, each in enumerate(operations.operations)}
@@ -71,14 +72,14 @@ def test_on_a_switch_disjoint_pairs_do_not_wait_for_each_other(lab):
     assert all(key[0] != "activation" for key in takes)  # nobody but d3 receives there, and it sends gradients
 
 
-@pytest.mark.parametrize("chunks", [1, 2])
+@pytest.mark.parametrize(("chunks", "buckets"), [(1, 1), (2, 1), (1, 3)])
 @pytest.mark.parametrize("passed_by", [*get_args(PassedBy), None])
-def test_every_sample_arrives_where_it_belongs_and_in_the_plans_order(lab, tmp_path, chunks, passed_by):
+def test_every_sample_arrives_where_it_belongs_and_in_the_plans_order(lab, tmp_path, chunks, buckets, passed_by):
     """Devices exchange numbered tensors as the plan says, on an imitated medium: what is received is what was sent.
 
     Where turns are passed on, the medium carries one transfer after the other in the plan's order.
     """
-    plan, workload, cluster = planned(lab, chunks)
+    plan, workload, cluster = planned(lab, chunks, buckets=buckets)
     network = Network.of(cluster)
     schedules = {}
     if passed_by is not None:
@@ -130,7 +131,7 @@ def test_every_sample_arrives_where_it_belongs_and_in_the_plans_order(lab, tmp_p
                 with lock:
                     log.append((device, key_of(instruction)))
             elif (kind := getattr(instruction, "algorithm", None)) is not None:
-                with courier.turn(("all-reduce", instruction.stage, 0, 0)):
+                with courier.turn(("all-reduce", instruction.stage, 0, instruction.part)):
                     assert kind == "ring"
             elif hasattr(instruction, "partner"):
                 for name, stage_index in (
@@ -163,6 +164,27 @@ def test_a_device_sums_its_own_gradients_before_tied_ones(lab):
     order = tuple(Transfer(kind=kind, stage=stage, micro_batch=0) for kind, stage in kinds)
     run = executable(lab.plan(stages, 1, "synchronised").replace(transfer_order=order))
     assert [each.kind for each in run.transfer_order][:3] == ["all-reduce", "tied-reduce", "gradient"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        (1, ["gradient", 0, "tied-reduce"]),
+        (2, [1, "gradient", 2, "tied-reduce"]),
+        (3, [1, "gradient", 2, 3, "tied-reduce"]),
+        (4, [1, 2, "gradient", 3, 4, "tied-reduce"]),
+    ],
+)
+def test_buckets_leave_one_after_the_other_and_are_no_more_than_layers(lab, layers, expected):
+    """In the places that the plan has for some of its buckets, however it orders them."""
+    stages = [(0, layers, [(0, 3), (1, 1)], 2, ("ring", 0, 4)), (layers, 6, [(2, 4)], 1, None)]
+    sums = [("all-reduce", part) for part in (3, 1)], [("all-reduce", part) for part in (2, 4)]
+    kinds = [*sums[0], ("gradient", 0), ("tied-reduce", 0), *sums[1], ("tied-exchange", 1), ("tied-broadcast", 0)]
+    order = tuple(Transfer(kind=kind, stage=kind == "tied-exchange", micro_batch=0, part=part) for kind, part in kinds)
+    run = executable(lab.plan(stages, 1, "synchronised").replace(transfer_order=order))
+    assert run.stages[0].buckets == layers
+    assert run.transfer_order[-2:] == order[-2:]
+    assert [each.part if each.kind == "all-reduce" else each.kind for each in run.transfer_order[:-2]] == expected
 
 
 def test_what_is_given_up_wakes_everybody(lab):

@@ -19,8 +19,8 @@ from dora_nb.executor.faults.fallback import copies_to_neighbours, first_without
 from dora_nb.executor.faults.moves import holders_of
 from dora_nb.executor.faults.recovery import latest_complete
 
-#: A stage of two replicas between two devices that are alone in theirs.
-STAGES = [(0, 2, [(0, 4)], 3, None), (2, 5, [(1, 3), (2, 1)], 2, ("star", 1)), (5, 6, [(3, 4)], 1, None)]
+#: A stage of two replicas, which sum in buckets, between two devices that are alone in theirs.
+STAGES = [(0, 2, [(0, 4)], 3, None), (2, 5, [(1, 3), (2, 1)], 2, ("star", 1, 3)), (5, 6, [(3, 4)], 1, None)]
 STEPS = 8
 
 
@@ -145,6 +145,9 @@ def test_a_plan_without_a_device_covers_everything(lab):
     assert without(alone, "d3") is None
     hosted = without(lab.plan([(1, 3, [(0, 4)], 2, None), (3, 6, [(1, 4)], 1, None)], 2, "hosted"), "d0")
     assert (hosted.stages[0].first_layer, hosted.tied) == (0, "one-stage")
+    hosts = [(1, 2, [(0, 4)], 3, None), (2, 4, [(1, 2), (2, 2)], 2, ("ring", 1, 2)), (4, 6, [(3, 4)], 1, None)]
+    heirs = without(lab.plan(hosts, 2, "hosted"), "d3").stages[-1]
+    assert (heirs.stop_layer, heirs.buckets) == (6, 1)  # who hosts the first layer sums behind its passes
     shares = without(lab.plan([(0, 6, [(0, 5), (1, 2), (2, 1)], 1, ("star", 0))], 1), "d0").stages[0]
     assert [each.samples for each in shares.replicas] == [5, 3]
     assert shares.all_reduce.leader == "d1"
