@@ -1,4 +1,4 @@
-"""Plans run for real: against their predictions, against Schedule1F1B of torch, in the plan's order and as ready.
+"""Plans run for real: against predictions, against Schedule1F1B of torch, in order and as ready, in buckets and not.
 
 ``pytest tests/benchmarks/test_execution.py -o addopts='--import-mode=importlib' -s``
 
@@ -20,7 +20,7 @@ import functools
 import os
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +30,7 @@ from executor.conftest import make_plan
 from oracle import Oracle
 
 from dora_nb.catalog import load_cluster, load_workload
+from dora_nb.costs.comparison import seconds_of
 from dora_nb.costs.table import CostTable, cost_table
 from dora_nb.domain.architecture import Architecture, DecoderArchitecture, EncoderArchitecture
 from dora_nb.domain.cluster import Cluster
@@ -46,6 +47,7 @@ from dora_nb.executor.predict import measured_table
 from dora_nb.executor.rehearsal import Rehearsal
 from dora_nb.executor.session import Session
 from dora_nb.executor.tasks.assemble import random_task, task_of
+from dora_nb.executor.tasks.scale import executable
 from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning.plan import plan
 from dora_nb.simulation import StepModel, World, run_step
@@ -122,15 +124,13 @@ def test_predicted_against_measured(pool: WorkerPool, emulate: Imitated, in_orde
 def worst_stage(record: RunRecord) -> str:
     """The stage whose computing is furthest off, and by how much; medians over passes."""
     predicted = {
-        (each.device, each.kind, each.stage): each.end_s - each.start_s for each in record.predicted.computations
+        (each.device, each.kind, each.stage): each.end_s - each.start_s
+        for each in record.predicted.computations
+        if not each.part
     }
     found = []
     for (device, kind, stage), seconds in predicted.items():
-        passes = [
-            each.end_s - each.start_s
-            for each in record.compared_events
-            if (each.device, each.kind, each.stage) == (device, kind, stage)
-        ]
+        passes = seconds_of(record.compared_events, kind, stage, device)
         if passes and seconds > 1e-3:
             found.append((statistics.median(passes) / seconds - 1, device))
     error, device = max(found)
@@ -225,7 +225,7 @@ def test_transfers_in_order_against_as_ready(pool: WorkerPool) -> None:
     for slower, samples in SHARED:
         each, rehearsal, table = planned_here("bert-base", slower, samples)
         as_planned = simulated(each, rehearsal.workload, rehearsal.emulation.network, table)
-        predicted, measured = in_turns(pool, each, rehearsal)
+        predicted, measured = (Two(*own) for own in in_turns(pool, rehearsal, [(each, True), (each, False)]))
         gains.append((predicted.gain, measured.gain))
         print(
             f"{slower:5g}x {samples:8} {predicted.in_order:19.3f} s {measured.in_order:9.3f} s "
@@ -236,7 +236,7 @@ def test_transfers_in_order_against_as_ready(pool: WorkerPool) -> None:
     assert all(measured > 0 for predicted, measured in gains if predicted > CLOSE)
 
 
-def planned_here(name: str, slower: float, samples: int) -> tuple[Plan, Rehearsal, CostTable]:
+def planned_here(name: str, slower: float, samples: int, most_replicas: int = 1) -> tuple[Plan, Rehearsal, CostTable]:
     """The fastest plan of training the scaled-down network on the emulated smart home, and what it was made with."""
     full = planned(name, "training", "smart-home")[1]
     with tempfile.TemporaryDirectory() as directory:
@@ -257,16 +257,23 @@ def planned_here(name: str, slower: float, samples: int) -> tuple[Plan, Rehearsa
     layers = len(assembled.workload.layers)
     whole = make_plan([(0, layers, [(0, full.workload.batch)], 1, None)], 1)  # a table of as many samples
     table = measured_table(profile_layers(assembled.task, counts), whole, network, rehearsal.emulation.factors)
-    space = SearchSpace(micro_batch_sizes=(samples,), most_replicas=1, in_flight_depths=(1, 2, 3), most_chunks=1)
+    space = SearchSpace(
+        micro_batch_sizes=(samples,), most_replicas=most_replicas, in_flight_depths=(1, 2, 3), most_chunks=1
+    )
     best = plan(assembled.workload, network, table=table, space=space, most_plans=1).best
     return best, rehearsal, table
 
 
-def in_turns(pool: WorkerPool, each: Plan, rehearsal: Rehearsal) -> tuple[Two, Two]:
-    """Predicted and measured seconds of a step; the two ways take turns, every device computing as long in both."""
-    seconds: dict[bool, list[float]] = {True: [], False: []}
-    makespan_s: dict[bool, float] = {}
-    for in_order in (True, False) * 3:
+def in_turns(
+    pool: WorkerPool, rehearsal: Rehearsal, ways: Sequence[tuple[Plan, bool]]
+) -> tuple[list[float], list[float]]:
+    """Predicted and measured seconds of a step of plans, each in its order or as ready.
+
+    The ways take turns, every device computing as long in all of them.
+    """
+    seconds: list[list[float]] = [[] for _ in ways]
+    makespan_s = [0.0] * len(ways)
+    for number, (each, in_order) in list(enumerate(ways)) * 3:
         network = NetworkUse(
             cluster=rehearsal.emulation.network,
             workload=rehearsal.workload,
@@ -279,13 +286,12 @@ def in_turns(pool: WorkerPool, each: Plan, rehearsal: Rehearsal) -> tuple[Two, T
         session.commit(each)
         expected = rehearsal.expect(each, session.probe(), in_order=in_order)
         assert expected.training is not None
-        makespan_s[in_order] = expected.training.makespan_s
+        makespan_s[number] = expected.training.makespan_s
         targets = {device: own[1] for device, own in expected.targets.items()}
         done = [session.iterate(step, trains=True, targets=targets) for step in range(STEPS)]
-        seconds[in_order] += [duration_s(step) for step in done[1:]]
+        seconds[number] += [duration_s(step) for step in done[1:]]
         session.clear()
-    measured = {in_order: statistics.median(own) for in_order, own in seconds.items()}
-    return Two(makespan_s[True], makespan_s[False]), Two(measured[True], measured[False])
+    return makespan_s, [statistics.median(own) for own in seconds]
 
 
 def simulated(each: Plan, workload: Workload, cluster: Cluster, table: CostTable) -> Two:
@@ -293,3 +299,36 @@ def simulated(each: Plan, workload: Workload, cluster: Cluster, table: CostTable
     model = StepModel(each, workload, cluster, table)
     ordered, fair = (run_step(model, World(cluster), sharing=sharing) for sharing in ("ordered", "fair"))
     return Two(ordered.end_s, fair.end_s)
+
+
+# ------------------------------------------------------------------ buckets of gradients
+
+#: How many times slower the Wi-Fi is than the smart home's, and samples per micro-batch.
+SUMMING = [(0.3, 16), (1.0, 16), (1.0, 8), (2.0, 8)]
+
+
+def test_buckets_against_one_sum(pool: WorkerPool) -> None:
+    """Steps with the plan's buckets and with one sum behind the last pass, in turns, on the imitated medium.
+
+    The plans are made for what runs here; what is ready leaves in both.
+    """
+    gains = []
+    print(f"\nbert-base training on smart-home; {busy()}\nslower  samples  replicas and buckets", end="")
+    print("       one sum: predicted, measured    in buckets: predicted, measured    gain: predicted, measured")
+    for slower, samples in SUMMING:
+        each, rehearsal, _ = planned_here("bert-base", slower, samples, most_replicas=3)
+        in_buckets = executable(each)
+        sums = [stage.all_reduce and stage.all_reduce.replace(buckets=1) for stage in in_buckets.stages]
+        stages = zip(in_buckets.stages, sums, strict=True)
+        at_once = in_buckets.replace(
+            stages=tuple(stage.replace(all_reduce=one) for stage, one in stages), transfer_order=()
+        )
+        predicted, measured = in_turns(pool, rehearsal, [(at_once, False), (in_buckets, False)])
+        gains.append(tuple(1 - ours / one for one, ours in (predicted, measured)))
+        counts = " | ".join(f"{len(stage.replicas)}: {stage.buckets}" for stage in in_buckets.stages)
+        print(
+            f"{slower:5g}x {samples:8}  {counts:20} {predicted[0]:19.3f} s {measured[0]:9.3f} s "
+            f"{predicted[1]:21.3f} s {measured[1]:9.3f} s {gains[-1][0]:17.1%} {gains[-1][1]:9.1%}"
+        )
+    print(busy())
+    assert all(measured > 0 for predicted, measured in gains if predicted > CLOSE)
