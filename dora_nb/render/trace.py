@@ -169,7 +169,7 @@ class _InStep:
     def __init__(self, span: Span, step: int) -> None:
         self.kind, self.stage, self.micro_batch = span.kind, span.stage, span.micro_batch
         self.start_s, self.end_s, self.step = span.start_s, span.end_s, step
-        self.places = places_of(span)
+        self.places, self.part = places_of(span), _part(span)
 
 
 def _arrows(plan: Plan, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -229,8 +229,12 @@ def _slice(span: Span, place: str, start: int, end: int, pid: int, tid: int) -> 
     step = getattr(span, "step", None)
     if step is not None:
         args["step"] = step
+    name = f"{span.kind}, {stage_words(span.stage)}, {turn_words(span)}"
+    if part := _part(span):
+        args["part"] = part
+        name += f", part {part}"
     return {
-        "name": f"{span.kind}, {stage_words(span.stage)}, {turn_words(span)}",
+        "name": name,
         "cat": span.kind,
         "ph": "X",
         "ts": start / _NS_PER_US,
@@ -239,6 +243,12 @@ def _slice(span: Span, place: str, start: int, end: int, pid: int, tid: int) -> 
         "tid": tid,
         "args": args,
     }
+
+
+def _part(span: Span) -> int:
+    """Which chunk of a hand-over, bucket of a sum, or part of a pass that fills one; 0: all of it."""
+    part: int = getattr(span, "part", 0)
+    return part
 
 
 def _metadata(what: str, /, pid: int, tid: int, **args: object) -> dict[str, Any]:

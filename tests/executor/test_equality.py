@@ -8,8 +8,12 @@ from dataclasses import dataclass
 
 import pytest
 
+from dora_nb.costs.comparison import compare
+from dora_nb.costs.operations import Shape
+from dora_nb.costs.precedence import operations_of
 from dora_nb.domain.run_record import RunRecord
 from dora_nb.domain.run_timeline import INFERENCE
+from dora_nb.domain.transfer import Transfer
 
 TOLERANCE = 1e-9
 
@@ -146,7 +150,7 @@ def emulated(lab, pool) -> RunRecord:
     from dora_nb.executor import execute
 
     plan = lab.plan(
-        [(0, 2, [(0, 4)], 3, None), (2, 5, [(1, 3), (2, 1)], 2, ("ring", 1)), (5, 6, [(3, 4)], 1, None)],
+        [(0, 2, [(0, 4)], 3, None), (2, 5, [(1, 3), (2, 1)], 2, ("ring", 1, 3)), (5, 6, [(3, 4)], 1, None)],
         4,
         "synchronised",
     )
@@ -169,6 +173,44 @@ def test_emulated_devices_take_the_time_they_are_to_take(emulated):
     # Emulated time is slept, so only a machine that is much too busy makes a step slower than predicted.
     assert 0.5 * emulated.predicted_s <= emulated.measured_s <= 4 * emulated.predicted_s
     assert "sleeps until" in emulated.emulation
+
+
+def test_every_bucket_is_predicted_and_measured(emulated):
+    """And is summed when the part that fills it is over, as the events tell."""
+    comparison = compare(emulated.plan, emulated)
+    found = {each.part: each for each in comparison.transfers if each.kind == "all-reduce"}
+    assert list(found) == [1, 2, 3]
+    assert all(each.predicted_s > 0 and each.measured_s > 0 and each.count == 3 for each in found.values())
+    (backward,) = (each for each in comparison.stages if (each.kind, each.stage) == ("backward", 1))
+    assert backward.count == 3 * emulated.plan.micro_batches
+    assert 0.5 * backward.predicted_s <= backward.measured_s <= 4 * backward.predicted_s  # a pass, not a part of one
+    check_events(emulated)
+    for device in ("d1", "d2"):
+        for step in range(emulated.steps):
+            own = [each for each in emulated.events if (each.device, each.step) == (device, step)]
+            parts = {(each.kind, each.part): each for each in own if each.part}
+            for part in (1, 2, 3):
+                assert parts["all-reduce", part].start_s >= parts["backward", part].end_s
+
+
+@pytest.mark.parametrize("tied", ["none", "synchronised"])
+def test_buckets_take_their_turns_on_an_imitated_medium(lab, pool, tied):
+    from dora_nb.executor import execute
+
+    stages = [(0, 3, [(0, 3), (1, 1)], 2, ("star", 0, 3)), (3, 6, [(2, 1), (3, 3)], 1, ("ring", 2, 2))]
+    network = "untied" if tied == "none" else "tied"
+    plan, workload = lab.plan(stages, 2, tied), lab.workload(lab.architectures[network], "training", 8)
+    cluster = lab.cluster([2e12, 1e12, 1e12, 2e12])
+    operations = operations_of(Shape.of(plan, workload))
+    transfers = (operations.operations[each] for each in operations.transfers)
+    order = [Transfer(kind=kind, stage=at, micro_batch=index, part=part) for kind, at, index, part in transfers]
+    plan = plan.replace(transfer_order=tuple(order))
+    run = execute(plan, workload, cluster, steps=2, in_order=True, workers=pool).wait()
+    assert run.max_abs_diff <= TOLERANCE
+    assert run.ordering.in_order
+    summed = [(each.stage, each.part) for each in run.predicted.transfers if each.kind == "all-reduce"]
+    assert sorted(summed) == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2)]
+    check_events(run)
 
 
 def test_record_survives_json_and_says_where_it_ran(emulated):

@@ -119,11 +119,13 @@ class EmulatedTransport:
     def __init__(self, inner: Transport, device: str, network: Network, medium: Medium) -> None:
         self._inner, self._device, self._network, self._medium = inner, device, network, medium
         self._lines: dict[Channel, _Line] = {}
+        self._making = threading.Lock()  # several threads pass turns on
 
     def send(self, tensor: Tensor, peer: str, tag: int, channel: Channel, *, in_turn: bool = False) -> None:
         """See :class:`~dora_nb.executor.device.transport.Transport`."""
-        if channel not in self._lines:
-            self._lines[channel] = _Line(self._inner, self._device, self._network, self._medium)
+        with self._making:
+            if channel not in self._lines:
+                self._lines[channel] = _Line(self._inner, self._device, self._network, self._medium)
         self._lines[channel].put(_Message(tensor, peer, tag, channel, time.perf_counter(), in_turn))
 
     def receive(self, into: Tensor, peer: str, tag: int, channel: Channel) -> Pending:
