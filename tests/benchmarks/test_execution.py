@@ -20,13 +20,14 @@ import functools
 import os
 import statistics
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from executor.conftest import make_plan
+from executor.conftest import ARCHITECTURES, make_plan
 from oracle import Oracle
 
 from dora_nb.catalog import load_cluster, load_workload
@@ -40,6 +41,7 @@ from dora_nb.domain.workload import Workload
 from dora_nb.executor import WorkerPool, execute
 from dora_nb.executor.control.orders import NetworkUse
 from dora_nb.executor.course import duration_s
+from dora_nb.executor.device.replica import Replica
 from dora_nb.executor.emulation import Emulation, slow_down
 from dora_nb.executor.launch import Imitated
 from dora_nb.executor.measuring.profile import profile_layers
@@ -47,7 +49,8 @@ from dora_nb.executor.predict import measured_table
 from dora_nb.executor.rehearsal import Rehearsal
 from dora_nb.executor.session import Session
 from dora_nb.executor.tasks.assemble import random_task, task_of
-from dora_nb.executor.tasks.scale import executable
+from dora_nb.executor.tasks.scale import executable, scaling_of
+from dora_nb.executor.threads import one_thread
 from dora_nb.formulation.space import SearchSpace
 from dora_nb.planning.plan import plan
 from dora_nb.simulation import StepModel, World, run_step
@@ -332,3 +335,37 @@ def test_buckets_against_one_sum(pool: WorkerPool) -> None:
         )
     print(busy())
     assert all(measured > 0 for predicted, measured in gains if predicted > CLOSE)
+
+
+def test_a_backward_pass_in_parts() -> None:
+    """What it costs to run a pass backward in four parts, once a step: seconds of one core."""
+    tiny = training(ARCHITECTURES["untied"], batch=4, sequence=8)
+    whole, workload, _ = planned("qwen3-0.6b", "training", "smart-home")[0]
+    layers = len(workload.layers)
+    small, _ = scaling_of([make_plan([(0, layers, [(0, whole.micro_batch)], 1, None)], 1)], workload)
+    print(f"\nforward and backward of a micro-batch; {busy()}")
+    for name, each in (("six small layers", tiny), ("scaled-down Qwen3-0.6B", small.replace(batch=4))):
+        seconds: dict[int, list[float]] = {1: [], 4: []}
+        with one_thread():
+            for buckets in (1, 4) * 5:
+                seconds[buckets] += pass_seconds(each, buckets)
+        at_once, in_parts = (statistics.median(own) for own in seconds.values())
+        print(f"{name}: {1e3 * at_once:.2f} ms, in four parts {1e3 * in_parts:.2f} ms, {in_parts / at_once - 1:+.1%}")
+
+
+def pass_seconds(each: Workload, buckets: int) -> list[float]:
+    """Of a micro-batch of two samples through all layers, forward and backward in so many parts."""
+    rows = [(0, len(each.layers), [(0, 2), (1, 2)], 1, ("star", 0, buckets))]
+    whole = make_plan(rows, 1, "one-stage" if each.tied_parameters else "none")
+    replica = Replica("d0", whole, random_task(each, 1))
+    replica.warm_up()
+    (data,) = replica.batch(0)
+    seconds = []
+    for _ in range(20):
+        replica.begin(trains=True)
+        start_s = time.thread_time()
+        replica.forward(0, 0, None, data)
+        for _ in range(buckets):
+            replica.backward(0, 0, None)
+        seconds.append(time.thread_time() - start_s)
+    return seconds[2:]
