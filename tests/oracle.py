@@ -117,7 +117,6 @@ def _serve(rank: int, directory: Path) -> None:
     from torch.distributed.pipelining import PipelineStage, Schedule1F1B
     from torch.distributed.pipelining.schedules import _PipelineScheduleRuntime
 
-    from dora_nb.executor.device.layer_state import optimizer_of
     from dora_nb.executor.networks.chain import built_layers
     from dora_nb.executor.tasks.data import micro_batch
     from dora_nb.executor.tasks.loss import part_of_loss
@@ -140,7 +139,9 @@ def _serve(rank: int, directory: Path) -> None:
     )
     if own_order:
         schedule._load_csv(str(directory / "schedule.csv"), format="compute_comms")
-    optimizer = optimizer_of(module.parameters(), task.optimizer)
+    chosen = task.optimizer
+    options = {"betas": chosen.betas, "eps": chosen.eps, "weight_decay": chosen.weight_decay}
+    optimizer = torch.optim.AdamW(module.parameters(), lr=chosen.learning_rate, **options)
     parameters = dict(module.named_parameters())  # a slice keeps the numbers of its layers
     for line in sys.stdin:
         if line.strip() == STOP:

@@ -23,11 +23,8 @@ from typing import Any, NoReturn
 
 from dora_nb.executor import worker
 
-#: What workers load before or during their first steps.
-PRELOADED = ("numpy", "torch", "torch._dynamo", "dora_nb.executor.device.membership", "dora_nb.executor.faults.moves")
-
-#: Where torch keeps what it compiles. It makes the folder even when it is only loaded, and would leave it behind.
-CACHE = "TORCHINDUCTOR_CACHE_DIR"
+#: What workers load before their first steps.
+PRELOADED = ("numpy", "torch", "dora_nb.executor.device.membership", "dora_nb.executor.faults.moves")
 
 #: Seconds without a worker after which this process ends.
 IDLE_S = 60.0
@@ -46,14 +43,9 @@ def main() -> None:
 
 
 def _load() -> None:
-    own_cache = CACHE in os.environ
-    with tempfile.TemporaryDirectory(prefix="dora-nb-") as folder:
-        os.environ.setdefault(CACHE, folder)
-        for name in PRELOADED:
-            with contextlib.suppress(Exception):  # a worker fails in the same way, and can say so
-                import_module(name)
-    if not own_cache:
-        del os.environ[CACHE]
+    for name in PRELOADED:
+        with contextlib.suppress(Exception):  # a worker fails in the same way, and can say so
+            import_module(name)
     gc.freeze()  # pages that are never looked at again stay shared
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_timeline import INFERENCE
+from dora_nb.executor.device.adamw import AdamW
 from dora_nb.executor.device.gradients import gradients_of
-from dora_nb.executor.device.layer_state import optimizer_of
 from dora_nb.executor.networks.chain import built_layers
 from dora_nb.executor.tasks.data import micro_batch
 from dora_nb.executor.tasks.loss import part_of_loss
@@ -78,7 +78,7 @@ def reference_run(task: Task, plan: Plan, steps: int) -> Reference:
                 outputs.append(layers(inputs))
     layers.train()
     trained = [each for each in layers.parameters() if each.requires_grad]
-    optimizer = optimizer_of(trained, task.optimizer) if steps and trained else None
+    optimizer = AdamW(trained, task.optimizer) if steps and trained else None
     losses = []
     for step in range(steps):
         layers.zero_grad(set_to_none=True)

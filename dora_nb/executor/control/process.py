@@ -18,6 +18,10 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**34),
 }
 
+#: Where torch keeps what it compiles. It makes the folder, and leaves it behind, even when its compiler is only loaded,
+#: as Hugging Face models and layers that are run again do.
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
+
 #: Whether workers are forked from a process that has loaded torch: where that is safe, which macOS says it is not.
 FORKS = sys.platform == "linux"
 
@@ -40,7 +44,7 @@ def start_process(directory: pathlib.Path, interface: str) -> Process:
     ExecutionError
         If it cannot be started.
     """
-    environment = {**_environment(), "GLOO_SOCKET_IFNAME": interface}
+    environment = {CACHE: str(directory / "compiled"), **_environment(), "GLOO_SOCKET_IFNAME": interface}
     if FORKS:
         return forked_worker(directory, environment)
     return subprocess.Popen(

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from dora_nb.errors import InputError
-from dora_nb.executor.tasks.task import Optimizer
-
-#: What AdamW keeps of a parameter; names of its own.
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+from dora_nb.executor.device.adamw import MOMENTS, AdamW
 
 
-def optimizer_of(parameters: Iterable[nn.Parameter], settings: Optimizer | None = None) -> torch.optim.AdamW:
-    """The optimizer that every process uses; one tensor at a time, so that all sum in the same order."""
-    chosen = settings or Optimizer()
-    return torch.optim.AdamW(
-        parameters,
-        lr=chosen.learning_rate,
-        betas=chosen.betas,
-        eps=chosen.eps,
-        weight_decay=chosen.weight_decay,
-        foreach=False,
-        fused=False,
-    )
-
-
-def state_of(layer: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Tensor]:
+def state_of(layer: nn.Module, optimizer: AdamW | None = None) -> dict[str, Tensor]:
     """Copies of everything that another process needs to go on with a layer, on the processor.
 
     Returns
@@ -48,7 +31,7 @@ def state_of(layer: nn.Module, optimizer: torch.optim.Optimizer | None = None) -
     return state
 
 
-def load_state(layer: nn.Module, state: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None) -> None:
+def load_state(layer: nn.Module, state: Mapping[str, Tensor], optimizer: AdamW | None = None) -> None:
     """The reverse of :func:`state_of`; an optimizer forgets what it knew of the layer.
 
     Raises

@@ -22,11 +22,12 @@ from dora_nb.costs.buckets import bucket_layers
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_timeline import INFERENCE
 from dora_nb.domain.transfer import HOSTED
+from dora_nb.executor.device.adamw import AdamW
 from dora_nb.executor.device.again import run_again
 from dora_nb.executor.device.generation import Generation
 from dora_nb.executor.device.gradients import full_in, gradients_of
 from dora_nb.executor.device.instructions import HandOver
-from dora_nb.executor.device.layer_state import load_state, optimizer_of, state_of
+from dora_nb.executor.device.layer_state import load_state, state_of
 from dora_nb.executor.device.passes import Pass
 from dora_nb.executor.device.serving import SlotStage
 from dora_nb.executor.device.shard import HeldShard, refuse_dropout, summands_of
@@ -109,8 +110,7 @@ class Replica:
         tie(names, len(network), self._modules)
         tied_here = self._tied_here(names, len(network)) if plan.tied == "synchronised" else []
         self._shared_elsewhere = [self._modules[index].get_parameter(name) for index, name in tied_here]
-        # Only where it is used: building one loads much of torch.
-        self._optimizer = optimizer_of(self._trained(), task.optimizer) if task.trains and self._trained() else None
+        self._optimizer = AdamW(self._trained(), task.optimizer) if task.trains and self._trained() else None
         if kept is not None:
             self._remember(kept)
         for index in set(given) & set(self.layers):
@@ -232,7 +232,7 @@ class Replica:
         if self._optimizer is not None:
             spare = nn.Parameter(torch.zeros(1, dtype=self.task.torch_dtype))
             spare.grad = torch.zeros_like(spare)
-            optimizer_of([spare]).step()
+            AdamW([spare]).step()
 
     def forward(self, stage: int, micro_batch: int, entering: Tensor | None, data: MicroBatch) -> Tensor | None:
         """Run a micro-batch forward.

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from dora_nb.domain.plan import Weights
 from dora_nb.domain.run_timeline import INFERENCE
+from dora_nb.executor.device.adamw import AdamW
 from dora_nb.executor.device.cache import KeyValueCache
-from dora_nb.executor.device.layer_state import optimizer_of
 from dora_nb.executor.networks.chain import built_layer, kind_of, tied_names
 from dora_nb.executor.networks.weights import held_in
 from dora_nb.executor.tasks.data import micro_batch
@@ -97,7 +97,7 @@ def _profile(task: Task, index: int, layer: nn.Module, counts: list[int], widest
     for each in trained:
         if each.grad is None:
             each.grad = torch.zeros_like(each)
-    return LayerTimes(forward_s, backward_s, _median(optimizer_of(trained, task.optimizer).step) if trained else 0.0)
+    return LayerTimes(forward_s, backward_s, _median(AdamW(trained, task.optimizer).step) if trained else 0.0)
 
 
 def _anything(cut: Cut, count: int) -> Tensor:

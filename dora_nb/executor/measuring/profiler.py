@@ -25,7 +25,7 @@ from dora_nb.domain.plan import Weights, checked_weights
 from dora_nb.domain.profile import LayerProfile, Profile
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
-from dora_nb.executor.device.layer_state import optimizer_of
+from dora_nb.executor.device.adamw import AdamW
 from dora_nb.executor.networks.chain import built_layer, kind_of, tied_names
 from dora_nb.executor.networks.shards import parts_of
 from dora_nb.executor.networks.weights import held_in
@@ -306,7 +306,7 @@ def _step_s(parameters: list[nn.Parameter], repetitions: int) -> float:
     copies = [nn.Parameter(each.detach().clone()) for each in parameters]
     for each in copies:
         each.grad = torch.zeros_like(each)
-    return _median(optimizer_of(copies).step, repetitions)
+    return _median(AdamW(copies).step, repetitions)
 
 
 def _fresh(tensor: Tensor, trains: bool) -> Tensor:
