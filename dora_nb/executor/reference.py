@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_timeline import INFERENCE
 from dora_nb.executor.device.adamw import AdamW
+from dora_nb.executor.device.backward import run_backward
 from dora_nb.executor.device.gradients import gradients_of
 from dora_nb.executor.networks.chain import built_layers
 from dora_nb.executor.tasks.data import micro_batch
@@ -86,7 +87,7 @@ def reference_run(task: Task, plan: Plan, steps: int) -> Reference:
         for inputs, labels in batch(step):
             part = part_of_loss(loss, layers(inputs), labels, task.batch)
             if part.requires_grad:
-                torch.autograd.backward(part)
+                run_backward(part, None)
             total += part.item()
         gradients_of(trained)
         if optimizer is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dora_nb.executor.device.backward import run_backward
+
 
 class Pass:
     """One micro-batch's forward pass, to be run backward in as many parts as it was cut into.
@@ -52,6 +54,6 @@ class Pass:
         """
         entering, leaving = self._parts.pop()
         if leaving.requires_grad:
-            torch.autograd.backward(leaving, gradient if self._returned is None else self._returned)
+            run_backward(leaving, gradient if self._returned is None else self._returned)
         self._returned = torch.zeros_like(entering) if entering.grad is None else entering.grad
         return self._returned

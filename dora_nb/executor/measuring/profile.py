@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dora_nb.domain.plan import Weights
 from dora_nb.domain.run_timeline import INFERENCE
 from dora_nb.executor.device.adamw import AdamW
+from dora_nb.executor.device.backward import run_backward
 from dora_nb.executor.device.cache import KeyValueCache
 from dora_nb.executor.networks.chain import built_layer, kind_of, tied_names
 from dora_nb.executor.networks.weights import held_in
@@ -130,7 +131,7 @@ def _passes(task: Task, layer: nn.Module, entering: Tensor, labels: Tensor | Non
         gradient = None if labels is not None else torch.ones_like(leaving)
         began_s = time.thread_time()
         if leaving.requires_grad:
-            torch.autograd.backward(leaving, gradient)
+            run_backward(leaving, gradient)
         backwards.append(time.thread_time() - began_s)
         forwards.append(turned_s - start_s)
     return statistics.median(forwards[WARM_UP:]), statistics.median(backwards[WARM_UP:])

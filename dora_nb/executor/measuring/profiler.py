@@ -26,6 +26,7 @@ from dora_nb.domain.profile import LayerProfile, Profile
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.executor.device.adamw import AdamW
+from dora_nb.executor.device.backward import run_backward
 from dora_nb.executor.networks.chain import built_layer, kind_of, tied_names
 from dora_nb.executor.networks.shards import parts_of
 from dora_nb.executor.networks.weights import held_in
@@ -287,7 +288,7 @@ def _timed(module: nn.Module, entering: Tensor, trains: bool, counts: Sequence[i
             if trains and leaving.requires_grad:
                 gradient = torch.ones_like(leaving)
                 began_s = time.thread_time()
-                torch.autograd.backward(leaving, gradient)
+                run_backward(leaving, gradient)
                 backwards.append(time.thread_time() - began_s)
         forward_s[count] = statistics.median(forwards[WARM_UP:])
         backward_s[count] = statistics.median(backwards[WARM_UP:] or [0.0])
