@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 _cache = tempfile.TemporaryDirectory()
 os.environ["XDG_CACHE_HOME"] = _cache.name
 
-# As many processes run tests as there are cores, and their kernels and workers come on top: more threads of a linear
+# More processes run tests than there are cores, and their kernels and workers come on top: more threads of a linear
 # algebra library would only wait for each other, which takes longer. Read when numpy is imported.
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -65,8 +65,18 @@ def _scope(nodeid: str) -> str:
     return f"notebook {name.partition('[')[2]}" if path.stem == "test_notebooks" else file
 
 
-#: What takes longest, first to last. It starts first, so that at the end no process works alone.
-_LONG = ("executor", "browser", "reproduction", "tests/test_cli.py", "tests/test_readme.py", "notebook")
+#: What takes longest, first to last. It starts first, so that at the end no process works alone. The first two, one a
+#: process, also wait for clocks and pages: with a third process two cores have something to do meanwhile.
+_LONG = (
+    "executor",
+    "browser",
+    "reproduction",
+    "tests/test_cli.py",
+    "notebook",
+    "tests/sweeps/test_sweep.py",
+    "tests/sweeps/test_dask.py",
+    "tests/test_readme.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
