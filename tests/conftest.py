@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 _cache = tempfile.TemporaryDirectory()
 os.environ["XDG_CACHE_HOME"] = _cache.name
 
-# More processes run tests than there are cores, and their kernels and workers come on top: more threads of a linear
+# As many processes run tests as there are cores, and their kernels and workers come on top: more threads of a linear
 # algebra library would only wait for each other, which takes longer. Read when numpy is imported.
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -65,8 +65,7 @@ def _scope(nodeid: str) -> str:
     return f"notebook {name.partition('[')[2]}" if path.stem == "test_notebooks" else file
 
 
-#: What takes longest, first to last. It starts first, so that at the end no process works alone. The first two, one a
-#: process, also wait for clocks and pages: with a third process two cores have something to do meanwhile.
+#: What takes longest, first to last. It starts first, so that at the end no process works alone.
 _LONG = (
     "executor",
     "browser",
