@@ -54,8 +54,9 @@ def serve(
         4,
     ],
     batching: Annotated[
-        Literal["continuous", "static"], typer.Option(help="Requests join at token boundaries, or as a whole batch.")
-    ] = "continuous",
+        Literal["continuous", "static"] | None,
+        typer.Option(help="Requests join at token boundaries, or as a whole batch; whichever is better unless given."),
+    ] = None,
     waves: Annotated[
         list[int] | None,
         typer.Option(help="Requests that join together at least; once for each number, 1, 4 and 16 unless given."),

@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from dora_nb.domain.architecture import INTEGER_BYTES
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.fits import check_fits
 from dora_nb.domain.plan import Plan, Replica, Stage
-from dora_nb.domain.serving import Batching
+from dora_nb.domain.serving import Batching, Joining
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 
@@ -291,14 +291,17 @@ def check_times(table: CostTable, slots: int) -> None:
         raise InputError("table", f"times of up to {most} samples", f"those of {slots}, for as many slots")
 
 
-def check_wave(wave: int, plan: Plan, batching: Batching = "continuous") -> None:
-    """Refuse a wave that a plan's slots cannot hold, or that would be let in by whole groups anyway.
+def check_joining(joining: Joining, plan: Plan) -> None:
+    """Refuse a batching that does not exist, and a wave that a plan's slots cannot hold or that fills groups anyway.
 
     Raises
     ------
     InputError
         Naming the value and what is allowed.
     """
+    batching, wave = joining
+    if batching not in get_args(Batching):
+        raise InputError("batching", batching, ", ".join(get_args(Batching)))
     most = plan.micro_batch * plan.micro_batches if batching == "continuous" else 1
     if not 1 <= wave <= most:
         allowed = f"from 1 to {most}, the slots of all groups" if batching == "continuous" else "1, to batch statically"

@@ -8,7 +8,7 @@ from dora_nb.costs.evaluate import memory_of
 from dora_nb.costs.memory import MemoryModel
 from dora_nb.costs.serving import Floats, Service
 from dora_nb.costs.serving_rounds import Played, evenly_spaced, play_rounds
-from dora_nb.domain.serving import Batching, ServingFigures
+from dora_nb.domain.serving import AT_ONCE, Joining, ServingFigures
 from dora_nb.domain.sharing import DeviceShare, MediumShare
 
 #: Requests that are played unless told otherwise.
@@ -20,8 +20,7 @@ def serving_figures(
     requests_per_s: float,
     *,
     requests: int = REQUESTS,
-    batching: Batching = "continuous",
-    wave: int = 1,
+    joining: Joining = AT_ONCE,
 ) -> ServingFigures:
     """Play the first requests of those that arrive evenly spaced, the first one at an empty cluster.
 
@@ -33,16 +32,14 @@ def serving_figures(
         How often one arrives.
     requests
         How many are looked at.
-    batching
-        Who joins when.
-    wave
-        Of continuous batching: requests that join together at least.
+    joining
+        Who takes a slot when.
 
     Returns
     -------
     ServingFigures
     """
-    played = play_rounds(service, evenly_spaced(requests_per_s, requests), batching, wave)
+    played = play_rounds(service, evenly_spaced(requests_per_s, requests), joining)
     first_s, latency_s = played.first_token_s - played.arrival_s, played.end_s - played.arrival_s
     each_s = (played.last_token_s - played.first_token_s) / max(service.tokens - 1, 1)
     before, after = _waiting(played)

@@ -12,14 +12,14 @@ token behind that prompt, when it has gone through all stages.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dora_nb.costs.serving import Floats, Service
-from dora_nb.domain.serving import Batching, ServingGoal
+from dora_nb.domain.serving import AT_ONCE, Joining, ServingGoal
 
 #: A limit is broken by more than this part of it; sums in another order differ by less.
 ROUNDING = 1e-9
@@ -52,6 +52,54 @@ class Least(NamedTuple):
     output_s: float = 0.0
 
 
+class Batch(NamedTuple):
+    """What any number of plans take where all slots of a group are filled at once; arrays are by plan.
+
+    Attributes
+    ----------
+    first_s
+        Seconds from the arrival of a batch's last request to the first token of all.
+    round_s
+        Seconds of a round.
+    group_s
+        Seconds that a group is busy with a batch at least.
+    busiest_s
+        Seconds that the busiest stage computes for a batch.
+    output_s
+        Seconds of sending what a batch has got at least.
+    """
+
+    first_s: Floats
+    round_s: Floats
+    group_s: Floats
+    busiest_s: Floats
+    output_s: float = 0.0
+
+
+class Case(NamedTuple):
+    """Any number of plans with as many slots, and what is asked of them.
+
+    Attributes
+    ----------
+    goal, tokens
+        The limits, and the tokens of every request.
+    least
+        What plans take.
+    between_s
+        Seconds between the arrivals of two requests at least, by plan.
+    """
+
+    goal: ServingGoal
+    tokens: int
+    least: Least
+    between_s: Floats
+
+    @property
+    def slots(self) -> int:
+        """Of a group."""
+        return self.least.first_s.shape[-1]
+
+
 def further_s(goal: ServingGoal, tokens: int, before_s: Floats) -> Floats:
     """Seconds that a request's further tokens may take together, if it had its first one so many after it arrived."""
     left_s = np.full(np.shape(before_s), math.inf)
@@ -62,9 +110,30 @@ def further_s(goal: ServingGoal, tokens: int, before_s: Floats) -> Floats:
     return left_s
 
 
-def most_at_once(
-    goal: ServingGoal, tokens: int, least: Least, between_s: Floats, most_joining: Floats | float = math.inf
-) -> NDArray[np.int64]:
+def least_of_batches(
+    goal: ServingGoal, tokens: int, batch: Batch, between_s: Floats, slots: int, groups: int
+) -> Floats:
+    """Seconds between requests at least where each group waits until its slots are filled; infinity if they cannot be.
+
+    Every batch but the last has as many requests as there are slots. The first of them has waited at least ``(slots -
+    1) between_s`` for the last, and all take part in each of ``tokens - 1`` further rounds: if that is too long at some
+    rate, it is at every lower one. Stages do one thing at a time, and there are so many groups.
+
+    Parameters
+    ----------
+    goal, tokens, batch, between_s
+        As of a :class:`Case`.
+    slots, groups
+        Of every plan.
+    """
+    apart_s = np.maximum(between_s, np.maximum(batch.busiest_s, batch.group_s / groups) / slots)
+    first_s = batch.first_s + (slots - 1) * apart_s
+    allowed_s = math.inf if goal.first_token_s is None else goal.first_token_s * (1 + ROUNDING)
+    possible = (tokens - 1) * batch.round_s <= further_s(goal, tokens, first_s + batch.output_s) * (1 + ROUNDING)
+    return np.asarray(np.where(possible & (first_s <= allowed_s), apart_s, math.inf))
+
+
+def most_at_once(case: Case, most_joining: Floats | float = math.inf) -> NDArray[np.int64]:
     """Requests that may be in a group at once where each of them keeps the limits; 0: none may.
 
     Take a round of a group, those of its requests that joined first, j of them together, and the one of these that
@@ -76,23 +145,18 @@ def most_at_once(
 
     Parameters
     ----------
-    goal, tokens
-        The limits, and the tokens of every request.
-    least
-        What plans take.
-    between_s
-        Seconds between the arrivals of two requests at least, by plan.
+    case
+        Plans and limits.
     most_joining
         No more requests join a group in one round.
     """
-    joining, others = _joining_and_others(goal, tokens, least, between_s, most_joining)
-    return np.asarray(np.minimum(joining + others, least.first_s.shape[-1]).max(axis=-1), dtype=np.int64)
+    joining, others = _joining_and_others(case, most_joining)
+    return np.asarray(np.minimum(joining + others, case.slots).max(axis=-1), dtype=np.int64)
 
 
-def _joining_and_others(
-    goal: ServingGoal, tokens: int, least: Least, between_s: Floats, most_joining: Floats | float
-) -> tuple[Floats, Floats]:
+def _joining_and_others(case: Case, most_joining: Floats | float) -> tuple[Floats, Floats]:
     """Requests that join together, and as many others as have room beside them; 0 and 0 where so many may not join."""
+    goal, tokens, least, between_s = case
     together, further = np.arange(1, least.first_s.shape[-1] + 1), tokens - 1
     first_s = least.first_s + (together - 1) * np.asarray(between_s)[..., None]
     left_s = further_s(goal, tokens, first_s + least.output_s) - further * np.asarray(least.token_s)[..., None]
@@ -105,7 +169,7 @@ def _joining_and_others(
     return np.where(possible, together, 0.0), np.where(possible, others, 0.0)
 
 
-def most_by_waiting(goal: ServingGoal, tokens: int, least: Least, between_s: Floats) -> NDArray[np.int64]:
+def most_by_waiting(case: Case) -> NDArray[np.int64]:
     """The same where whoever waits joins wherever a slot is free, and inputs need not be sent; our own proof.
 
     As long as no group has had all its slots taken, nobody waits behind a boundary of any group. So those who join a
@@ -119,16 +183,16 @@ def most_by_waiting(goal: ServingGoal, tokens: int, least: Least, between_s: Flo
     joined beside them, and those who join now are no more than J, too. Either way there are no more than J and the
     most others. If that is fewer than the slots, there is no such round.
     """
-    slots = least.first_s.shape[-1]
+    goal, tokens, least, between_s = case
     may_s = further_s(goal, tokens, least.first_s[..., 0] + least.output_s)
     longest_s = np.maximum(may_s - (tokens - 2) * least.token_s, 0.0) if tokens > 1 else np.full(may_s.shape, math.inf)
     arrive = np.floor(longest_s / np.maximum(between_s, _TINY)) + 1
-    joining, others = _joining_and_others(goal, tokens, least, between_s, arrive)
-    most = np.asarray(np.minimum(joining.max(axis=-1) + others.max(axis=-1), slots), dtype=np.int64)
-    return np.where(most < slots, most, most_at_once(goal, tokens, least, between_s))
+    joining, others = _joining_and_others(case, arrive)
+    most = np.asarray(np.minimum(joining.max(axis=-1) + others.max(axis=-1), case.slots), dtype=np.int64)
+    return np.where(most < case.slots, most, most_at_once(case))
 
 
-def least_between_turns_s(goal: ServingGoal, tokens: int, least: Least, between_s: Floats, passed: int) -> Floats:
+def least_between_turns_s(case: Case, passed: int) -> Floats:
     """Seconds between requests at least where whoever waits joins wherever a slot is free; our own proof.
 
     Let F be the seconds of a first token alone, ``least.first_s[0]``, and d those of a round, ``least.token_s``. From
@@ -147,15 +211,12 @@ def least_between_turns_s(goal: ServingGoal, tokens: int, least: Least, between_
 
     Parameters
     ----------
-    goal, tokens
-        The limits, and the tokens of every request.
-    least
-        What plans take.
-    between_s
-        Seconds between the arrivals of two requests at least, by plan.
+    case
+        Plans and limits.
     passed
         Boundaries of a group from when a request arrives until it has its first token, at most.
     """
+    goal, tokens, least, between_s = case
     points = tokens - 1
     first_s, round_s = least.first_s[..., 0], least.token_s
     longest_s = further_s(goal, tokens, first_s + least.output_s) - round_s
@@ -173,59 +234,52 @@ def least_between_turns_s(goal: ServingGoal, tokens: int, least: Least, between_
     return np.asarray(np.where(overlapping, between_s, apart))
 
 
-def always_have_room(
-    goal: ServingGoal, tokens: int, least: Least, between_s: Floats, slots_of_all: int
-) -> NDArray[np.bool_]:
+def always_have_room(case: Case, groups: int) -> NDArray[np.bool_]:
     """Whether all groups together have a slot for every request that is there, so that none waits for long.
 
     Those that are there arrived within the longest time from arrival to the last token. Then each joins before any
     group has its second boundary after that: groups do not overtake each other, so that all have one before, and among
     them they have a free slot for each who waits.
     """
+    goal, tokens, least, between_s = case
     longest_s = np.full(np.shape(between_s), math.inf)
     if goal.first_token_s is not None:
         longest_s = goal.first_token_s * (1 + ROUNDING) + further_s(goal, tokens, least.first_s[..., 0])
     if goal.latency_s is not None:
         longest_s = np.minimum(longest_s, goal.latency_s * (1 + ROUNDING) - least.output_s)
-    return np.asarray(np.floor(longest_s / np.maximum(between_s, _TINY)) + 1 <= slots_of_all)
+    return np.asarray(np.floor(longest_s / np.maximum(between_s, _TINY)) + 1 <= case.slots * groups)
 
 
-def least_of_way(
-    goal: ServingGoal, tokens: int, least: Least, between_s: Floats, wave: int | None, groups: int
-) -> tuple[NDArray[np.int64], Floats]:
+def least_of_way(case: Case, joining: Joining | None, groups: int) -> tuple[NDArray[np.int64], Floats]:
     """Requests in a group at once, and seconds between them at least; 0 and infinity where limits are not kept.
 
     Parameters
     ----------
-    goal, tokens
-        The limits, and the tokens of every request.
-    least
-        What plans take.
-    between_s
-        Seconds between the arrivals of two requests at least, by plan.
-    wave
-        In which requests join. In waves of several they join one in each round of a group, and the first has waited for
-        the last. None: in whatever way; also where inputs are sent, so that requests need not come to wait evenly
-        spaced.
+    case
+        Plans and limits.
+    joining
+        How requests join. In waves of several they join one in each round of a group, and the first has waited for the
+        last. None: in whatever way; also where inputs are sent, so that requests need not come to wait evenly spaced,
+        and for static batching, which :func:`least_of_batches` knows more of.
     groups
         Of every plan.
     """
-    slots = least.first_s.shape[-1]
-    if wave is None:
-        most = most_at_once(goal, tokens, least, between_s)
-    elif wave == 1:
-        most = most_by_waiting(goal, tokens, least, between_s)
-        have_room = (most == slots) & always_have_room(goal, tokens, least, between_s, slots * groups)
+    between_s, slots = case.between_s, case.slots
+    if joining is None or joining.batching == "static":
+        most = most_at_once(case)
+    elif joining == AT_ONCE:
+        most = most_by_waiting(case)
+        have_room = (most == slots) & always_have_room(case, groups)
         for passed, those in ((1, most < slots), (2, have_room)):
             if np.any(those):
-                turns_s = least_between_turns_s(goal, tokens, least, between_s, passed)
+                turns_s = least_between_turns_s(case._replace(between_s=between_s), passed)
                 between_s = np.where(those, turns_s, between_s)
     else:
-        one = least._replace(first_s=least.first_s[..., :1])
-        waited = one._replace(first_s=one.first_s + (wave - 1) * between_s[..., None])
-        possible = most_at_once(goal, tokens, waited, between_s) > 0
-        joining, others = _joining_and_others(goal, tokens, one, between_s, 1.0)
-        most = np.where(possible, np.minimum(joining + others, slots)[..., 0], 0).astype(np.int64)
+        one = case._replace(least=case.least._replace(first_s=case.least.first_s[..., :1]))
+        waited_s = one.least.first_s + (joining.wave - 1) * between_s[..., None]
+        possible = most_at_once(one._replace(least=one.least._replace(first_s=waited_s))) > 0
+        alone, others = _joining_and_others(one, 1.0)
+        most = np.where(possible, np.minimum(alone + others, slots)[..., 0], 0).astype(np.int64)
     return most, np.where(most > 0, between_s, math.inf)
 
 
@@ -286,12 +340,48 @@ class Limited:
             output_s=service.output.alone_s(1, 0),
         )
 
-    def of_way(self, between_s: float, wave: int | None) -> tuple[int, float]:
+    @cached_property
+    def batch(self) -> Batch:
+        """What it takes where all slots of a group are filled at once."""
+        service, full = self.service, self.service.slots
+        further = service.tokens - 1
+        joined_s = float(service.prompt_s[:, full].sum()) + sum(hop.alone_s(full, 0) for hop in service.hops)
+        return Batch(
+            first_s=np.asarray(service.input.alone_s(1, 0) + joined_s),
+            round_s=self._token_s[full],
+            group_s=np.asarray(joined_s + further * self._token_s[full]),
+            busiest_s=np.asarray((service.prompt_s[:, full] + further * service.token_s[:, full]).max()),
+            output_s=service.output.alone_s(full, 0),
+        )
+
+    def of_way(self, between_s: float, joining: Joining | None) -> tuple[int, float]:
         """Requests in a group at once, and seconds between them at least, if they are not less than so far apart."""
         service, at = self.service, np.asarray(between_s)
-        wave = None if service.input.seconds_per_byte else wave
-        most, apart_s = least_of_way(self.goal, service.tokens, self._least, at, wave, service.groups)
+        is_static = joining is not None and joining.batching == "static"
+        joining = None if service.input.seconds_per_byte else joining
+        case = Case(self.goal, service.tokens, self._least, at)
+        most, apart_s = least_of_way(case, joining, service.groups)
+        if is_static:
+            whole_s = least_of_batches(self.goal, service.tokens, self.batch, at, service.slots, service.groups)
+            apart_s = np.maximum(apart_s, whole_s)
         return int(most), float(apart_s)
+
+    def slowest_per_s(self, joining: Joining) -> float:
+        """Requests per second at least: if fewer arrive, those who join together wait too long for each other.
+
+        The first of them has waited for all others when its prompt is passed, alone or with the whole batch.
+        """
+        service, others = self.service, joining.together(self.service.slots) - 1
+        first_s, whole_s = service.first_token_alone_s, service.alone_s
+        if joining.batching == "static":
+            first_s = float(self.batch.first_s)
+            whole_s = first_s + (service.tokens - 1) * float(self.batch.round_s) + self.batch.output_s
+        slowest = 0.0
+        for limit, alone_s in ((self.goal.first_token_s, first_s), (self.goal.latency_s, whole_s)):
+            if limit is not None and others:
+                left_s = limit * (1 + ROUNDING) - alone_s
+                slowest = max(slowest, others / left_s if left_s > 0 else math.inf)
+        return slowest
 
     def seconds_each(self, most: int) -> float:
         """Of n requests that all keep the limits, with so many in a group at most: they take at least n times as long.
@@ -318,7 +408,7 @@ class Limited:
             group_s += further * least_mean(spent_s / together, spent_s, allowed_s)
         return max(*map(float, busy_s), group_s / service.groups, *service.held_s.values(), 0.0)
 
-    def least_between_s(self, wave: int | None = None) -> float:
+    def least_between_s(self, joining: Joining | None = None) -> float:
         """Seconds between requests, evenly spaced, that are kept up with within the limits: no fewer.
 
         How many may be in a group is the fewer the further apart requests arrive, and what n requests take for each
@@ -327,19 +417,14 @@ class Limited:
 
         Parameters
         ----------
-        wave
-            In which requests join; None: in whatever way.
+        joining
+            How requests join; None: in whatever way.
         """
         between_s = 1.0 / self.service.capacity_per_s
         for _ in range(_STEPS):
-            most, apart_s = self.of_way(between_s, wave)
+            most, apart_s = self.of_way(between_s, joining)
             longer_s = max(between_s, apart_s, self.seconds_each(most))
             if longer_s <= between_s * (1 + ROUNDING) or math.isinf(longer_s):
                 return longer_s
             between_s = longer_s
         return between_s
-
-
-def ways(batching: Batching, waves: Sequence[int]) -> tuple[int | None, ...]:
-    """Of joining, as a wave or None for any way, so that no way is left out."""
-    return tuple(waves) if batching == "continuous" else (None,)

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dora_nb.costs.serving import Leg, Service
-from dora_nb.domain.serving import Batching
+from dora_nb.domain.serving import AT_ONCE, Joining
 
 Floats = NDArray[np.float64]
 
@@ -61,40 +61,50 @@ class Played:
 
 
 class Gate:
-    """Who may join where requests do so in waves.
+    """Who may join.
 
     Parameters
     ----------
-    wave
-        As many must wait, and as many slots be free, before any joins.
+    joining
+        By which rule.
+    slots
+        Of a group.
     """
 
-    def __init__(self, wave: int) -> None:
-        self.wave, self._left = wave, 0
+    def __init__(self, joining: Joining, slots: int) -> None:
+        self.joining, self.slots = joining, slots
+        self._left = 0  # of a wave
 
     def is_open(self, waiting: int, free: int, more_come: bool) -> bool:
-        """Whether somebody may join; once it was opened until all have who then could.
+        """Whether an empty group may go; for a wave, once opened, until all have joined who then could.
 
         Parameters
         ----------
         waiting, free
             Requests without a slot, and slots of all groups that nobody has.
         more_come
-            If not, those who are left are a wave however few they are.
+            If not, those who are left are a wave, or a batch, however few they are.
         """
+        fewest = self.joining.together(self.slots) if more_come else 1
+        if self.joining.wave == 1:
+            return waiting >= fewest
         could = min(waiting, free)
-        if not self._left and could >= (self.wave if more_come else 1):
+        if not self._left and could >= fewest:
             self._left = could
         return self._left > 0
 
-    def pass_one(self) -> None:
-        """One of a wave joins."""
+    def let_in(self, here: int, waiting: int, free: int, more_come: bool) -> int:
+        """How many join a group at its boundary now that it has so many slots free here; the others as above."""
+        is_taken = self.joining.batching == "static" and here < self.slots
+        if not here or is_taken or not self.is_open(waiting, free, more_come):
+            return 0
+        if self.joining.wave == 1:
+            return min(here, waiting)
         self._left -= 1
+        return 1
 
 
-def play_rounds(
-    service: Service, arrivals_s: Sequence[float], batching: Batching = "continuous", wave: int = 1
-) -> Played:
+def play_rounds(service: Service, arrivals_s: Sequence[float], joining: Joining = AT_ONCE) -> Played:
     """Play all rounds, from an empty cluster until all requests have their tokens.
 
     Parameters
@@ -103,12 +113,10 @@ def play_rounds(
         What a plan takes.
     arrivals_s
         When requests arrive, in order.
-    batching
-        Who joins when.
-    wave
-        Of continuous batching: requests that join together at least; 1: whoever waits joins where a slot is free.
+    joining
+        Who takes a slot when.
     """
-    return _Rounds(service, arrivals_s, batching, wave).run()
+    return _Rounds(service, arrivals_s, joining).run()
 
 
 def evenly_spaced(requests_per_s: float, requests: int) -> list[float]:
@@ -139,9 +147,8 @@ class _Group:
 
 
 class _Rounds:
-    def __init__(self, service: Service, arrivals_s: Sequence[float], batching: Batching, wave: int) -> None:
-        self.service, self.batching = service, batching
-        self.gate = Gate(wave) if wave > 1 else None
+    def __init__(self, service: Service, arrivals_s: Sequence[float], joining: Joining) -> None:
+        self.service, self.gate = service, Gate(joining, service.slots)
         self.free_slots = service.slots * service.groups
         self.arrivals = [round(each / service.tick_s) for each in arrivals_s]
         count = len(self.arrivals)
@@ -185,17 +192,9 @@ class _Rounds:
     def _wake(self, now: int) -> None:
         """The first empty group goes where there is somebody to take along."""
         group = next((number for number, each in enumerate(self.groups) if each.asleep), None)
-        if group is not None and self._are_enough():
+        if group is not None and self.gate.is_open(len(self.waiting), self.free_slots, self.to_come > 0):
             self.groups[group].asleep = False
             heapq.heappush(self.coming, (now, GOES, group))
-
-    def _are_enough(self) -> bool:
-        """Whether an empty group may go."""
-        if self.batching == "static" and self.to_come:
-            return len(self.waiting) >= self.service.slots
-        if self.gate is not None:
-            return self.gate.is_open(len(self.waiting), self.free_slots, self.to_come > 0)
-        return bool(self.waiting)
 
     def _go_on(self, now: int, number: int) -> None:
         """A group is ready for its next leg."""
@@ -220,7 +219,8 @@ class _Rounds:
         """At a boundary waiting requests join; whether there is anybody in the group."""
         self.free_slots += group.done
         group.done = 0
-        for _ in range(self._joining(group)):
+        here = self.service.slots - len(group.tokens)
+        for _ in range(self.gate.let_in(here, len(self.waiting), self.free_slots, self.to_come > 0)):
             self.free_slots -= 1
             request = self.waiting.popleft()
             self.joined[request] = now
@@ -233,18 +233,6 @@ class _Rounds:
         self.together = max(self.together, len(group.tokens))
         self._wake(now)
         return True
-
-    def _joining(self, group: _Group) -> int:
-        """How many join a group that is at a boundary."""
-        free = self.service.slots - len(group.tokens)
-        if self.batching == "static" and (group.tokens or not self._are_enough()):
-            return 0
-        if self.gate is None:
-            return min(free, len(self.waiting))
-        if free and self._are_enough():
-            self.gate.pass_one()
-            return 1
-        return 0
 
     def _have_tokens(self, end: int, group: _Group) -> None:
         """Everybody in a group has one token more; who has all of them leaves."""

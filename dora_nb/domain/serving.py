@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,30 @@ from dora_nb.units import PerS, Seconds
 #: "Orca", OSDI 2022). ``static``: a group waits until there is a request for every slot, and takes new ones when all
 #: have all their tokens.
 Batching = Literal["continuous", "static"]
+
+
+class Joining(NamedTuple):
+    """How requests take the slots of a plan.
+
+    Attributes
+    ----------
+    batching
+        Who joins when.
+    wave
+        Of continuous batching: requests that join together at least; 1: whoever waits joins where a slot is free. 1 of
+        static batching, where a group is filled.
+    """
+
+    batching: Batching = "continuous"
+    wave: int = 1
+
+    def together(self, slots: int) -> int:
+        """Requests that wait for each other, where a group has so many slots."""
+        return slots if self.batching == "static" else self.wave
+
+
+#: Whoever waits joins where a slot is free.
+AT_ONCE = Joining()
 
 #: ``latency``: seconds of a request, on the mean. ``energy``: joules of a request. ``rate``: requests per second.
 ServingObjective = Literal["latency", "energy", "rate"]
@@ -144,10 +168,10 @@ class Serving(Record):
     goal
         What was asked.
     batching
-        See :data:`Batching`.
+        Who joins when; see :data:`Batching`.
     wave
-        Requests wait until so many do and as many slots are free; then all who can join, one in each round of a group.
-        1: whoever waits joins where a slot is free.
+        Of continuous batching: requests wait until so many do and as many slots are free; then all who can join, one in
+        each round of a group. 1: whoever waits joins where a slot is free.
     plan
         Its micro-batch is the slots of a group, its micro-batches the groups: as a plan of mode ``generate`` it is
         that of a batch that fills all slots.
@@ -184,6 +208,11 @@ class Serving(Record):
     scope: str
     played: int = Field(ge=1)
     wall_s: float = Field(ge=0)
+
+    @property
+    def joining(self) -> Joining:
+        """How requests take the plan's slots."""
+        return Joining(self.batching, self.wave)
 
     @property
     def slots(self) -> int:

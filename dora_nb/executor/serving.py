@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from dora_nb.costs.serving import Service, check_wave
+from dora_nb.costs.serving import Service, check_joining
 from dora_nb.costs.serving_rounds import Played, play_rounds
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.fits import check_fits
 from dora_nb.domain.plan import Plan
+from dora_nb.domain.serving import Batching, Joining
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.executor.control.orders import NetworkUse
@@ -93,6 +94,7 @@ def serve_requests(
     arrivals_s: Sequence[float],
     model: object = None,
     *,
+    batching: Batching = "continuous",
     wave: int = 1,
     data: object = None,
     seed: int = 0,
@@ -109,8 +111,8 @@ def serve_requests(
         One request, and what it was planned for.
     arrivals_s
         When each request arrives, in order, from the moment when all devices are ready.
-    wave
-        That of the :class:`~dora_nb.domain.serving.Serving`: requests that join together at least.
+    batching, wave
+        Those of the :class:`~dora_nb.domain.serving.Serving`: who joins when, and how many together at least.
     model, data, seed, dtype
         What is computed, as for :func:`~dora_nb.executor.launch.execute`; a prompt is a sample of the data. Without a
         model: a small random network of the workload's structure, in fp64.
@@ -135,7 +137,8 @@ def serve_requests(
     check_fits(plan, together, cluster)
     if any(len(stage.replicas) > 1 for stage in plan.stages) or plan.token_groups != plan.micro_batches:
         raise InputError("plan", plan.devices, "one device a stage and a micro-batch a group, as dora_nb.serve plans")
-    check_wave(wave, plan)
+    joining = Joining(batching, wave)
+    check_joining(joining, plan)
     require_torch()
     if workers is None:
         expect_workers()
@@ -153,8 +156,8 @@ def serve_requests(
         session.clear()
         session.prepare(assembled.plan, fresh=True)
         session.commit(assembled.plan)
-        predicted = _predicted(assembled, cluster, session.probe(), arrivals_s, wave)
-        served = session.serve(arrivals_s, wave)
+        predicted = _predicted(assembled, cluster, session.probe(), arrivals_s, joining)
+        served = session.serve(arrivals_s, joining)
         one_by_one = assembled.plan.replace(
             micro_batch=1,
             micro_batches=len(arrivals_s),
@@ -179,7 +182,7 @@ def _closed_on_error(given: WorkerPool) -> Iterator[WorkerPool]:
 
 
 def _predicted(
-    assembled: Assembled, cluster: Cluster, link: Link | None, arrivals_s: Sequence[float], wave: int
+    assembled: Assembled, cluster: Cluster, link: Link | None, arrivals_s: Sequence[float], joining: Joining
 ) -> Played:
     """What the cost model expects of this machine, which keeps inputs where they are needed."""
     from dora_nb.executor.measuring.profile import profile_layers
@@ -192,7 +195,7 @@ def _predicted(
     }
     table = replace(tables[None], narrower={weights: each for weights, each in tables.items() if weights})
     request = assembled.workload.replace(batch=1, source=None, sink=None)
-    return play_rounds(Service(plan, request, here, table), arrivals_s, wave=wave)
+    return play_rounds(Service(plan, request, here, table), arrivals_s, joining)
 
 
 def _run_of(served: Served, alone: Sequence[tuple[int, ...]], predicted: Played) -> ServedRun:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.run_record import Link
+from dora_nb.domain.serving import Joining
 from dora_nb.errors import ExecutionError, WorkerLostError
 from dora_nb.executor.control.clock import clock_offsets
 from dora_nb.executor.control.orders import (
@@ -283,10 +284,11 @@ class Session:
             device: each.replace(iteration=self._on_own_clock(device, each.iteration)) for device, each in done.items()
         }
 
-    def serve(self, arrivals_s: Sequence[float], wave: int) -> Served:
-        """Serve requests for tokens, which arrive at these times and join in waves; what the first stage says."""
+    def serve(self, arrivals_s: Sequence[float], joining: Joining) -> Served:
+        """Serve requests for tokens, which arrive at these times and join so; what the first stage says."""
         assert self.plan is not None, "serving follows a commit"
-        orders = {device: Serve(arrivals_s=tuple(arrivals_s), wave=wave) for device in self.plan.devices}
+        order = Serve(arrivals_s=tuple(arrivals_s), batching=joining.batching, wave=joining.wave)
+        orders = dict.fromkeys(self.plan.devices, order)
         return self._ask(orders, Served, "serving requests", self._wait_s)[self.plan.devices[0]]
 
     def answered(self) -> Answered | None:

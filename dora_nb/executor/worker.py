@@ -14,6 +14,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
+from dora_nb.domain.serving import Joining
 from dora_nb.errors import ExecutionError
 from dora_nb.executor.control.channel import PipeChannel
 from dora_nb.executor.control.coordinator import Coordinator
@@ -255,7 +256,7 @@ class Worker:
         return Iterated(iteration=_report(order.step, iteration), copying_s=time.perf_counter() - began_s)
 
     def _serve(self, order: Serve) -> Served:
-        told = self._membership.serve(order.arrivals_s, order.wave)
+        told = self._membership.serve(order.arrivals_s, Joining(order.batching, order.wave))
         if told is None:
             return Served()
         began_s, served = told

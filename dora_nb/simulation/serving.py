@@ -16,11 +16,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from dora_nb.costs.serving import Leg, Service, check_wave
+from dora_nb.costs.serving import Leg, Service, check_joining
 from dora_nb.costs.table import CostTable, cost_table
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
-from dora_nb.domain.serving import Batching
+from dora_nb.domain.serving import Batching, Joining
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InputError
 from dora_nb.units import format_seconds
@@ -103,10 +103,8 @@ def play(
         One request, and what serves it.
     arrivals_s
         Ascending, e.g. :func:`poisson_arrivals`.
-    batching
-        Who joins when.
-    wave
-        Of continuous batching: requests that join together at least, e.g. that of a
+    batching, wave
+        Who joins when, and of continuous batching how many together at least: e.g. those of a
         :class:`~dora_nb.domain.serving.Serving`.
     table
         Compute times; the roofline estimate when None.
@@ -120,7 +118,7 @@ def play(
         raise InputError("arrivals_s", list(arrivals_s)[:5], "at least one time, from 0 on, in order")
     if table is None:
         table = cost_table(workload.replace(batch=plan.micro_batch), cluster)
-    check_wave(wave, plan, batching)
+    check_joining(Joining(batching, wave), plan)
     return _Cluster(Service(plan, workload, cluster, table), arrivals_s, batching, wave).run()
 
 

@@ -17,7 +17,7 @@ from dora_nb.costs.serving_figures import needed_bytes, serving_figures
 from dora_nb.costs.serving_rounds import evenly_spaced, least_wait_s, play_rounds
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.plan import Plan
-from dora_nb.domain.serving import Batching
+from dora_nb.domain.serving import AT_ONCE, Joining
 from dora_nb.errors import InputError
 from dora_nb.formulation.schedules.list_schedule import list_schedule
 
@@ -49,7 +49,7 @@ def test_without_a_free_slot_a_request_waits_until_one_has_all_its_tokens() -> N
 
 def test_static_batching_waits_for_the_whole_batch_and_until_all_have_their_tokens() -> None:
     service = service_of(two_layers(), serving_plan(ALONE, 2, 1))
-    played = play_rounds(service, [0.0, 1.0, 1.5], "static")
+    played = play_rounds(service, [0.0, 1.0, 1.5], Joining("static"))
     # Two together at 1 s: 4 s of prompts and twice 0.4 s; then the last one, which nobody follows.
     assert played.first_token_s == pytest.approx([5.0, 5.0, 5.8 + 2.0])
     assert played.last_token_s == pytest.approx([5.8, 5.8, 8.2])
@@ -61,7 +61,7 @@ def test_a_wave_joins_one_a_round_once_as_many_wait_and_slots_are_free() -> None
     The third waits for a slot, until the first has left at 5.6 s; as it is the last one, it is a wave by itself.
     """
     service = service_of(two_layers(), serving_plan(ALONE, 2, 1))
-    played = play_rounds(service, [0.0, 1.0, 1.5], wave=2)
+    played = play_rounds(service, [0.0, 1.0, 1.5], Joining(wave=2))
     assert played.joined_s == pytest.approx([1.0, 3.0, 5.6])
     assert played.first_token_s == pytest.approx([3.0, 5.2, 7.8])
     assert played.last_token_s == pytest.approx([5.6, 7.8, 8.2])
@@ -122,10 +122,9 @@ def test_every_slot_has_its_cache_at_its_longest() -> None:
 def test_no_requests_are_served_sooner_than_what_is_said_of_the_plan(served: tuple[Case, Plan], dice: Dice) -> None:
     service = service_of(*served)
     arrivals = random_arrivals(dice, service, 10)
-    ways: list[tuple[Batching, int]] = [("continuous", 1), ("static", 1)]
-    ways.append(("continuous", dice.number(1, service.slots * service.groups)))
-    for way in ways:
-        played = play_rounds(service, arrivals, *way)
+    in_waves = Joining(wave=dice.number(1, service.slots * service.groups))
+    for joining in (AT_ONCE, Joining("static"), in_waves):
+        played = play_rounds(service, arrivals, joining)
         rounded = 1 + 1e-9
         assert np.all((played.first_token_s - played.arrival_s) * rounded >= service.first_token_alone_s)
         assert np.all(
@@ -160,13 +159,13 @@ def test_a_batch_that_arrives_at_once_is_what_the_evaluation_has_of_it(served: t
 
 @settings(max_examples=examples(30))
 @given(seeded(random_served), seeded(lambda dice: dice))
-def test_no_wave_is_waited_for_less_long(served: tuple[Case, Plan], dice: Dice) -> None:
+def test_no_wave_or_batch_is_waited_for_less_long(served: tuple[Case, Plan], dice: Dice) -> None:
     service = service_of(*served)
-    wave = dice.number(1, service.slots * service.groups)
+    joining = dice.pick((Joining("static"), Joining(wave=dice.number(1, service.slots * service.groups))))
     rate, requests = dice.pick((0.2, 0.8, 1.5)) * service.capacity_per_s, dice.number(1, 14)
-    played = play_rounds(service, evenly_spaced(rate, requests), wave=wave)
+    played = play_rounds(service, evenly_spaced(rate, requests), joining)
     waited_s = float((played.joined_s - played.arrival_s).mean())
-    assert waited_s * (1 + 1e-9) + service.tick_s >= least_wait_s(wave, rate, requests)
+    assert waited_s * (1 + 1e-9) + service.tick_s >= least_wait_s(joining.together(service.slots), rate, requests)
 
 
 def test_arrivals_of_a_rate() -> None:

@@ -29,6 +29,9 @@ def test_processes_serve_requests_as_they_come(lab, pool):
     again = serve_requests(plan, workload, place, [0.0] * 12, wave=4, workers=pool)
     assert again.tokens == run.tokens
     assert {joining for joining, _ in again.rounds} == {0, 1}  # in waves, one a round
+    whole = serve_requests(plan, workload, place, [0.0] * 12, batching="static", workers=pool)
+    assert whole.tokens == run.tokens
+    assert {joining for joining, _ in whole.rounds} == {0, 3}  # all slots of a group at once
 
 
 def test_a_hugging_face_model_serves_prompts_of_ones_own(lab, pool):
@@ -58,5 +61,7 @@ def test_what_cannot_be_served_is_refused(lab):
         serve_requests(plan, workload, place, [1.0, 0.0])
     with pytest.raises(InputError, match="from 1 to 2, the slots of all groups"):
         serve_requests(plan, workload, place, [0.0], wave=3)
+    with pytest.raises(InputError, match="continuous, static"):
+        serve_requests(plan, workload, place, [0.0], batching="none")
     with pytest.raises(InputError, match="one device a stage"):
         serve_requests(lab.plan([(0, 6, [(0, 1)], 1, None)], 2), workload, place, [0.0])

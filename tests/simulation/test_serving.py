@@ -11,15 +11,13 @@ from served import Case, random_arrivals, random_served, service_of, two_layers
 from dora_nb.costs.serving import serving_plan
 from dora_nb.costs.serving_rounds import evenly_spaced, play_rounds
 from dora_nb.domain.plan import Plan
-from dora_nb.domain.serving import Batching
+from dora_nb.domain.serving import AT_ONCE, Joining
 from dora_nb.errors import InputError
 from dora_nb.simulation.serving import ServedRequests, play, poisson_arrivals
 
 
-def played(
-    case: Case, plan: Plan, arrivals_s: list[float], batching: Batching = "continuous", wave: int = 1
-) -> ServedRequests:
-    return play(plan, case.work, case.place, arrivals_s, batching=batching, wave=wave, table=case.table)
+def played(case: Case, plan: Plan, arrivals_s: list[float], joining: Joining = AT_ONCE) -> ServedRequests:
+    return play(plan, case.work, case.place, arrivals_s, **joining._asdict(), table=case.table)
 
 
 @settings(max_examples=examples(60))
@@ -32,11 +30,10 @@ def test_every_token_comes_when_it_is_predicted(served: tuple[Case, Plan], dice:
         evenly_spaced(rate, 12),
         poisson_arrivals(rate, 12, seed=dice.number(0, 99)),
     ):
-        total = service.slots * service.groups
-        ways: list[tuple[Batching, int]] = [("continuous", 1), ("static", 1), ("continuous", dice.number(1, total))]
-        for batching, wave in ways:
-            simulated = played(*served, arrivals, batching, wave)
-            predicted = play_rounds(service, arrivals, batching, wave)
+        in_waves = Joining(wave=dice.number(1, service.slots * service.groups))
+        for joining in (AT_ONCE, Joining("static"), in_waves):
+            simulated = played(*served, arrivals, joining)
+            predicted = play_rounds(service, arrivals, joining)
             assert np.array_equal(simulated.first_token_at_s, predicted.first_token_s)
             assert np.array_equal(simulated.last_token_at_s, predicted.last_token_s)
             assert np.array_equal(simulated.end_s, predicted.end_s)
@@ -71,6 +68,6 @@ def test_arrivals_come_in_order() -> None:
 def test_a_wave_is_no_more_than_the_slots_hold() -> None:
     case, plan = two_layers(), serving_plan([(0, 2, "a")], 2, 2)
     with pytest.raises(InputError, match="from 1 to 4, the slots of all groups"):
-        played(case, plan, [0.0], wave=5)
+        played(case, plan, [0.0], Joining(wave=5))
     with pytest.raises(InputError, match="to batch statically"):
-        played(case, plan, [0.0], "static", wave=2)
+        played(case, plan, [0.0], Joining("static", 2))

@@ -9,6 +9,7 @@ from pydantic import Field
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.record import Record
+from dora_nb.domain.serving import Batching
 from dora_nb.domain.workload import Workload
 from dora_nb.executor.control.services import FilePart, StoreAnswer
 from dora_nb.executor.faults.moves import Move
@@ -195,12 +196,13 @@ class Serve(Record):
     ----------
     arrivals_s
         When each arrives, in order, from the moment when all devices begin.
-    wave
-        Requests that join together at least; 1: whoever waits joins where a slot is free.
+    batching, wave
+        How requests join.
     """
 
     kind: Literal["serve"] = "serve"
     arrivals_s: tuple[float, ...]
+    batching: Batching = "continuous"
     wave: int = 1
 
 

@@ -14,6 +14,7 @@ from torch.distributed import Store  # type: ignore[attr-defined]  # public, but
 
 from dora_nb.costs.network import Network
 from dora_nb.domain.plan import Plan
+from dora_nb.domain.serving import Joining
 from dora_nb.executor.control.orders import Job, NetworkUse, StreamPart, Target
 from dora_nb.executor.device.courier import AsReady, Courier, InOrder, PromptFirst
 from dora_nb.executor.device.deliveries import Deliveries, Delivery
@@ -143,8 +144,8 @@ class Membership:
         data = self.replica.batch(step, first)
         return interpreter.run(program, data, arriving_from_s=began_s, on_event=on_event)
 
-    def serve(self, arrivals_s: Sequence[float], wave: int) -> tuple[float, ServedHere] | None:
-        """Serve requests that arrive at these times, in waves of so many at least.
+    def serve(self, arrivals_s: Sequence[float], joining: Joining) -> tuple[float, ServedHere] | None:
+        """Serve requests that arrive at these times and join so.
 
         Returns
         -------
@@ -163,7 +164,7 @@ class Membership:
             return bisect.bisect_right(arrivals_s, time.perf_counter() - began_s)
 
         prompts = self.replica.prompts(len(arrivals_s))
-        return began_s, lead(stage, self.transport, plan, prompts, self.job.task.new_tokens, come, wave)
+        return began_s, lead(stage, self.transport, plan, prompts, self.job.task.new_tokens, come, joining)
 
     def so_far(self) -> Iteration | None:
         """What is done of the last iteration, also if it was given up; None if it did not begin."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dora_nb.costs.serving_rounds import Gate
 from dora_nb.domain.plan import Plan
+from dora_nb.domain.serving import AT_ONCE, Joining
 from dora_nb.executor.device.cache import KeyValueCache
 from dora_nb.executor.device.transport import Transport
 from dora_nb.executor.tasks.task import Task, torch_dtype
@@ -157,7 +158,7 @@ def lead(
     prompts: Sequence[Tensor],
     new_tokens: int,
     come: Come,
-    wave: int = 1,
+    joining: Joining = AT_ONCE,
 ) -> ServedHere:
     """Serve requests as the first stage.
 
@@ -175,10 +176,10 @@ def lead(
         That each gets.
     come
         How many of them have come.
-    wave
-        Requests that join together at least; 1: whoever waits joins where a slot is free.
+    joining
+        Who takes a slot when.
     """
-    return _Lead(stage, transport, plan, prompts, new_tokens, come, wave).run()
+    return _Lead(stage, transport, plan, prompts, new_tokens, come, joining).run()
 
 
 class _Lead:
@@ -190,10 +191,10 @@ class _Lead:
         prompts: Sequence[Tensor],
         new_tokens: int,
         come: Come,
-        wave: int,
+        joining: Joining,
     ) -> None:
         self.stage, self.transport, self.plan = stage, transport, plan
-        self.gate = Gate(wave) if wave > 1 else None
+        self.gate = Gate(joining, plan.micro_batch)
         self.prompts, self.new_tokens, self.come = prompts, new_tokens, come
         self.members: list[dict[int, int]] = [{} for _ in range(plan.token_groups)]  # request by row
         self.under_way: deque[tuple[int, Round, Tensor | None]] = deque()
@@ -226,7 +227,7 @@ class _Lead:
         rows = range(group * slots, (group + 1) * slots)
         going = tuple(members)
         free = tuple(row for row in rows if row not in members)
-        joining = free[: self._may_join()] if free else ()
+        joining = free[: self._let_in(len(free))]
         if not going and not joining:
             return
         for row in joining:
@@ -246,17 +247,11 @@ class _Lead:
         _hand_on(self.stage, self.transport, who, left, self.plan.devices[1])
         self.under_way.append((group, who, None))
 
-    def _may_join(self) -> int:
-        """How many requests may join a group now, if it has as many slots."""
+    def _let_in(self, here: int) -> int:
+        """How many requests join a group now that has so many slots free."""
         come = min(self.come(len(self.served.rounds)), len(self.prompts))
-        waiting = come - self.joined
-        if self.gate is None:
-            return waiting
         free = self.plan.micro_batch * self.plan.token_groups - sum(map(len, self.members))
-        if not self.gate.is_open(waiting, free, come < len(self.prompts)):
-            return 0
-        self.gate.pass_one()
-        return 1
+        return self.gate.let_in(here, come - self.joined, free, come < len(self.prompts))
 
     def _returned(self, who: Round, chosen: Tensor | None) -> Tensor:
         """Tokens chosen for all of a round."""

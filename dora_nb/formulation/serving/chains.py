@@ -11,7 +11,7 @@ import functools
 import heapq
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from dora_nb.costs.memory import MemoryModel
 from dora_nb.costs.network import Network
 from dora_nb.costs.serving import Hop, Service, hop_between, least_s, least_share_s, serving_plan
-from dora_nb.costs.serving_limits import ROUNDING, Least, Limited, least_of_way
+from dora_nb.costs.serving_limits import ROUNDING, Batch, Case, Least, Limited, least_of_batches, least_of_way
 from dora_nb.costs.table import CostTable
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
-from dora_nb.domain.serving import ServingGoal
+from dora_nb.domain.serving import Joining, ServingGoal
 from dora_nb.domain.workload import Workload
 
 Floats = NDArray[np.float64]
@@ -38,6 +38,10 @@ _KEY, _FIRST, _TOKEN, _LATENCY, _GROUP, _JOINER = range(6)
 #: if at most one, two, ... are: one group, or of several the stages and media.
 _COUNTED = 6
 
+#: Last, where batches are static and the rate is looked for, of one that fills a group: its first token, a round, all
+#: that the group is busy with, and the busiest stage.
+_OF_BATCH = 4
+
 
 class Chain(NamedTuple):
     """A plan to serve with.
@@ -48,11 +52,18 @@ class Chain(NamedTuple):
         Of the objective no request takes less: seconds, joules, or for a rate the seconds between requests.
     plan, service
         The plan, and what it takes.
+    by_joining
+        The least for each way of joining, where that is told apart.
     """
 
     least: float
     plan: Plan
     service: Service
+    by_joining: Mapping[Joining | None, float] = {}
+
+    def least_of(self, joining: Joining) -> float:
+        """The least where requests join so."""
+        return self.by_joining.get(joining, self.least)
 
 
 class _Begun(NamedTuple):
@@ -82,8 +93,7 @@ class Chains:
     slots, groups
         Of every plan.
     ways
-        In which requests may join: as a wave, or None for any way; see
-        :func:`~dora_nb.costs.serving_limits.least_of_way`.
+        In which requests may join; None stands for any.
     """
 
     workload: Workload
@@ -92,7 +102,7 @@ class Chains:
     goal: ServingGoal
     slots: int
     groups: int
-    ways: tuple[int | None, ...] = (None,)
+    ways: tuple[Joining | None, ...] = (None,)
 
     def in_order(
         self, most_stages: int | None = None, *, by_capacity: bool = False
@@ -108,8 +118,7 @@ class Chains:
             them for one request.
         """
         ticket, heap = itertools.count(), list[tuple[float, int, int, _Begun | Chain]]()
-        is_limited = self._is_limited and not by_capacity
-        grow = functools.partial(self._grow, heap, ticket, is_limited)
+        grow = functools.partial(self._grow, heap, ticket, not by_capacity)
         grow(self._starts, 0, 0, ())
         while heap:
             least, _, _, top = heapq.heappop(heap)
@@ -147,7 +156,7 @@ class Chains:
         self,
         heap: _Heap,
         ticket: Iterator[int],
-        is_limited: bool,
+        by_way: bool,
         handed: Floats,
         layer: int,
         used: int,
@@ -163,7 +172,7 @@ class Chains:
         places, stops = np.nonzero((whole[_KEY] < math.inf) & np.all(whole <= self._limits[:, None, None], axis=0))
         least = whole[_KEY, places, stops]
         if self.goal.objective == "rate":
-            least = self._least_between_s(whole[:, places, stops], is_limited)
+            least = self._least_between_s(whole[:, places, stops], by_way)
         for place, stop, each in zip(places.tolist(), stops.tolist(), least.tolist(), strict=True):
             if each < math.inf:
                 device = int(devices[place])
@@ -171,23 +180,33 @@ class Chains:
                 one = _Begun(stop, used | 1 << device, device, (*stages, stage), begun[:, place, stop])
                 heapq.heappush(heap, (each, -stop, next(ticket), one))
 
-    def _least_between_s(self, whole: Floats, is_limited: bool) -> Floats:
+    def _least_between_s(self, whole: Floats, by_way: bool) -> Floats:
         """Seconds between requests at least: all groups together are as busy as stages and media may be.
 
-        Where limits bound how many are in a group at once, with no more of them.
+        By way of joining, in which limits bound how many are in a group at once, with no more of them.
         """
         least = np.maximum(whole[_KEY], whole[_GROUP] / self.groups)
-        if not is_limited:
+        if not by_way:
             return np.asarray(least)
+        each_s = []
+        for way in self.ways:
+            if way is not None and way.batching == "static":
+                batch = Batch(*whole[-_OF_BATCH:])
+                tokens = self.workload.new_tokens
+                each_s.append(least_of_batches(self.goal, tokens, batch, least, self.slots, self.groups))
+            else:
+                each_s.append(self._least_within_limits_s(whole, least, way) if self._is_limited else least)
+        return np.asarray(np.min(each_s, axis=0))
+
+    def _least_within_limits_s(self, whole: Floats, between_s: Floats, joining: Joining | None) -> Floats:
+        """The same for one way of continuous batching, from what is known without."""
         joiner_s, token_s = whole[_JOINER], whole[_TOKEN]
         first_s = np.maximum(whole[_FIRST, :, None], joiner_s[:, None] * np.array(self._at_most))
-        taken, by_way = Least(first_s, token_s, joiner_s), []
+        case = Case(self.goal, self.workload.new_tokens, Least(first_s, token_s, joiner_s), between_s)
         is_sent = self.workload.source is not None and self.workload.input_bytes > 0
-        for wave in (None,) if is_sent else self.ways:
-            most, apart_s = least_of_way(self.goal, self.workload.new_tokens, taken, least, wave, self.groups)
-            busiest = whole[_COUNTED + np.maximum(most, 1) - 1, np.arange(len(most))]
-            by_way.append(np.maximum(apart_s, np.maximum(least, busiest)))
-        return np.asarray(np.min(by_way, axis=0))
+        most, apart_s = least_of_way(case, None if is_sent else joining, self.groups)
+        busiest = whole[_COUNTED + np.maximum(most, 1) - 1, np.arange(len(most))]
+        return np.asarray(np.maximum(apart_s, np.maximum(between_s, busiest)))
 
     def _chain(self, begun: _Begun) -> Chain | None:
         """A completed chain with what is only known at its end: the way back of tokens, and every medium's load."""
@@ -205,11 +224,10 @@ class Chains:
         if goal.objective == "latency":
             return Chain(service.alone_s, plan, service)
         if goal.objective == "rate":
-            between_s = 1.0 / service.capacity_per_s
-            if self._is_limited:
-                limited = Limited(service, goal)
-                between_s = min(limited.least_between_s(wave) for wave in self.ways)
-            return Chain(between_s, plan, service) if between_s < math.inf else None
+            limited = Limited(service, goal)
+            by_joining = {way: limited.least_between_s(way) for way in self.ways}
+            between_s = min(by_joining.values())
+            return Chain(between_s, plan, service, by_joining) if between_s < math.inf else None
         end = self._joined(begun.taken, self._ends[:, begun.last])
         return Chain(float(end[_KEY]) + self._sent_j(service.back), plan, service)
 
@@ -232,13 +250,19 @@ class Chains:
         return goal.objective == "rate" and any(each is not None for each in limits)
 
     @cached_property
+    def _fills_groups(self) -> bool:
+        """Whether groups may be filled at once, and the rate is looked for."""
+        is_static = any(way is not None and way.batching == "static" for way in self.ways)
+        return is_static and self.goal.objective == "rate"
+
+    @cached_property
     def _at_most(self) -> range:
         """Requests in a group that limits may bound them by."""
         return range(1, self.slots + 1) if self._is_limited else range(0)
 
     @cached_property
     def _counted(self) -> int:
-        return _COUNTED + len(self._at_most)
+        return _COUNTED + len(self._at_most) + _OF_BATCH * self._fills_groups
 
     @cached_property
     def together(self) -> int:
@@ -258,7 +282,10 @@ class Chains:
         if self.goal.objective == "rate":
             both[_KEY] = np.maximum(one[_KEY], other[_KEY])
             if self.groups > 1:
-                both[_COUNTED:] = np.maximum(one[_COUNTED:], other[_COUNTED:])
+                busiest = slice(_COUNTED, _COUNTED + len(self._at_most))
+                both[busiest] = np.maximum(one[busiest], other[busiest])
+            if self._fills_groups:
+                both[-1] = np.maximum(one[-1], other[-1])
         return np.asarray(both)
 
     def _of_hop(self, hop: Hop) -> list[float]:
@@ -270,7 +297,11 @@ class Chains:
         key = {"latency": latency_s, "rate": held_s, "energy": self._sent_j(hop)}[self.goal.objective]
         group_s, joiner_s = held_s + tokens * hop.latency_s / self.slots, hop.prompt_bytes * hop.slowest_s_per_byte
         busiest = [held_s + further * hop.latency_s / each * (self.groups == 1) for each in self._at_most]
-        return [key, first_s, token_s, latency_s, group_s, joiner_s, *busiest]
+        taken = [key, first_s, token_s, latency_s, group_s, joiner_s, *busiest]
+        if self._fills_groups:
+            joined_s, round_s = hop.alone_s(self.slots, 0), hop.alone_s(0, self.slots) if further else 0.0
+            taken += [joined_s, round_s, joined_s + further * round_s, 0.0]
+        return taken
 
     def _sent_j(self, hop: Hop) -> float:
         return hop.size_bytes(1, self.workload.decode_steps) * hop.energy_j_per_byte
@@ -288,6 +319,8 @@ class Chains:
             key, first_s, *_ = self._of_hop(hop)
             rows.append([first_s if goal.objective == "latency" else key, first_s, 0.0, first_s, 0.0, 0.0])
         starts = self._without_groups(rows)
+        if self._fills_groups:
+            starts[-_OF_BATCH] = starts[_FIRST]
         if goal.objective == "energy" and goal.energy_accounting == "all-on":
             assert goal.requests_per_s is not None, "joules of a request depend on how often one arrives"
             starts[_KEY] += sum(each.idle_w for each in self.cluster.devices) / goal.requests_per_s
@@ -333,7 +366,11 @@ class Chains:
         key = {"latency": latency_s, "rate": busy_s, "energy": self._joules(busy_s)}[goal.objective]
         at_most = [slice(0, each + 1) for each in self._at_most]
         busiest = [least_share_s(prompt_s[..., n]) + further * least_share_s(token_s[..., n]) for n in at_most]
-        taken = np.array([key, first_s, each_s, latency_s, busy_s, least_share_s(prompt_s), *busiest])
+        counted = [key, first_s, each_s, latency_s, busy_s, least_share_s(prompt_s), *busiest]
+        if self._fills_groups:
+            joined_s, round_s = prompt_s[..., self.slots], token_s[..., self.slots] * (further > 0)
+            counted += [joined_s, round_s, joined_s + further * round_s, joined_s + further * round_s]
+        taken = np.array(counted)
         possible = self._fits
         if goal.requests_per_s is not None:
             possible = possible & (busy_s * goal.requests_per_s <= 1 + ROUNDING)

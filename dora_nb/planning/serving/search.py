@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from dora_nb.costs.serving import Service
 from dora_nb.costs.serving_figures import serving_figures
-from dora_nb.costs.serving_limits import ROUNDING
+from dora_nb.costs.serving_limits import ROUNDING, Limited
 from dora_nb.costs.serving_rounds import least_wait_s
 from dora_nb.domain.plan import Plan
-from dora_nb.domain.serving import Batching, ServingFigures, ServingGoal
+from dora_nb.domain.serving import AT_ONCE, Joining, ServingFigures, ServingGoal
 from dora_nb.formulation.serving.chains import Chain, Chains
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.serving.rearrange import beside
@@ -35,7 +35,7 @@ class Found(NamedTuple):
 
     value: float
     plan: Plan
-    wave: int
+    joining: Joining
     figures: ServingFigures
 
 
@@ -44,10 +44,10 @@ class Search:
 
     Parameters
     ----------
-    goal, batching
+    goal
         What is asked.
-    waves
-        Requests that join together at least: numbers to choose from.
+    joinings
+        Ways of joining to choose from.
     requests
         That are played at least.
     gap
@@ -61,21 +61,20 @@ class Search:
     def __init__(
         self,
         goal: ServingGoal,
-        batching: Batching,
-        waves: Sequence[int],
+        joinings: Sequence[Joining],
         requests: int,
         gap: float,
         deadline: Deadline,
         say: Progress,
     ) -> None:
-        self.goal, self.batching, self.waves = goal, batching, sorted(set(waves))
+        self.goal, self.joinings = goal, joinings
         self.requests, self.gap = requests, gap
         self.deadline, self.say = deadline, say
         self.found: Found | None = None
         self.bound = math.inf  # of all chains, in what is minimised
         self.is_over = False
         self._first_least = math.inf  # of the first chain that came
-        self._seen: set[tuple[Plan, int]] = set()  # with the wave
+        self._seen: set[tuple[Plan, Joining]] = set()
         self._enough: dict[tuple[object, int], int] = {}  # slots, by stages and groups
 
     @property
@@ -144,7 +143,7 @@ class Search:
     def _climb(self, every: Sequence[Chains]) -> None:
         """Play chains beside the best so far until none is better.
 
-        With as many slots and groups, or with most; in as large a wave, or in the largest.
+        With as many slots and groups, or with most; joined in the same way, in the largest wave, or as a batch.
         """
         by_shape = {(each.slots, each.groups): each for each in every}
         while True:
@@ -160,8 +159,8 @@ class Search:
                     return
                 chain = chains.of(next_stages)
                 if chain is not None and not self._is_good(chain.least):
-                    for wave in dict.fromkeys((best.wave, *self._waves_of(chain)[-1:])):
-                        self._play(chain, wave)
+                    for joining in dict.fromkeys((best.joining, *self._most_together(chain))):
+                        self._play(chain, joining)
                 if self.found is not best:
                     break
             else:
@@ -183,67 +182,86 @@ class Search:
         return min(least, math.inf if self.found is None else self.found.value)
 
     def _settle(self, chain: Chain) -> None:
-        """Play a chain's requests, in every wave that its slots may hold."""
-        for wave in self._waves_of(chain):
-            self._play(chain, wave)
+        """Play a chain's requests, joined in every way that its slots may hold."""
+        for joining in self._joinings_of(chain):
+            self._play(chain, joining)
 
-    def _waves_of(self, chain: Chain) -> list[int]:
-        """That its slots may hold."""
-        return [each for each in self.waves if each <= chain.service.slots * chain.service.groups]
+    def _joinings_of(self, chain: Chain) -> list[Joining]:
+        """Ways that its slots may hold; a batch of one is joined like any free slot."""
+        slots, groups = chain.service.slots, chain.service.groups
+        is_known = slots == 1 and AT_ONCE in self.joinings
+        return [
+            each
+            for each in self.joinings
+            if each.wave <= slots * groups and not (each.batching == "static" and is_known)
+        ]
 
-    def _play(self, chain: Chain, wave: int) -> None:
-        if (chain.plan, wave) in self._seen:
+    def _most_together(self, chain: Chain) -> list[Joining]:
+        """Its largest wave, and a batch."""
+        possible = self._joinings_of(chain)
+        of_each = [[each for each in possible if each.batching == name] for name in ("continuous", "static")]
+        return [each[-1] for each in of_each if each]
+
+    def _play(self, chain: Chain, joining: Joining) -> None:
+        if (chain.plan, joining) in self._seen or self._is_good(chain.least_of(joining)):
             return
         where = tuple((stage.first_layer, stage.leader) for stage in chain.plan.stages), chain.service.groups
-        is_plain = self.batching == "continuous" and self.goal.objective != "rate" and wave == 1
+        is_plain = self.goal.objective != "rate" and joining == AT_ONCE
         if is_plain and chain.service.slots >= self._enough.get(where, math.inf):
             return
-        if wave > 1 and self._waits_too_long(chain, wave):
+        if self._waits_too_long(chain, joining):
             return
-        self._seen.add((chain.plan, wave))
-        figures = self._fastest(chain, wave) if self.goal.objective == "rate" else self._figures(chain.service, wave)
+        self._seen.add((chain.plan, joining))
+        is_rate = self.goal.objective == "rate"
+        figures = self._fastest(chain, joining) if is_rate else self._figures(chain.service, joining)
         if is_plain and figures is not None and figures.together < chain.service.slots:
             self._enough[where] = figures.together  # with more slots nobody waits less
         if figures is None or not self.goal.keeps(figures):
             return
         value = self._value(figures)
         if self.found is None or value < self.found.value:
-            self.found = Found(value, chain.plan, wave, figures)
+            self.found = Found(value, chain.plan, joining, figures)
             shape = f"{chain.service.groups} x {chain.service.slots} slots on {', '.join(chain.plan.devices)}"
-            waves = f", waves of {wave}" if wave > 1 else ""
-            self.say(f"{shape}{waves}: {reported(value, self.goal):.4g} {unit_of(self.goal)}")
+            waves = f" in waves of {joining.wave}" if joining.wave > 1 else ""
+            self.say(f"{shape}, {joining.batching}{waves}: {reported(value, self.goal):.4g} {unit_of(self.goal)}")
 
-    def _waits_too_long(self, chain: Chain, wave: int) -> bool:
-        """Whether waiting for a wave alone breaks a limit, or is worse than the best so far."""
-        goal = self.goal
-        if goal.requests_per_s is None:
+    def _waits_too_long(self, chain: Chain, joining: Joining) -> bool:
+        """Whether waiting for those who join together alone breaks a limit, or is worse than the best so far."""
+        goal, together = self.goal, joining.together(chain.service.slots)
+        if goal.requests_per_s is None or together == 1:
             return False
-        wait_s = least_wait_s(wave, goal.requests_per_s, whole_waves(self.requests, wave))
+        wait_s = least_wait_s(together, goal.requests_per_s, whole_waves(self.requests, together))
         limits = [(chain.service.first_token_alone_s, goal.first_token_s), (chain.service.alone_s, goal.latency_s)]
         if goal.objective == "latency" and self.found is not None:
             limits.append((chain.service.alone_s, self.found.value))
         return any(limit is not None and alone_s + wait_s > limit * (1 + ROUNDING) for alone_s, limit in limits)
 
-    def _figures(self, service: Service, wave: int, requests_per_s: float | None = None) -> ServingFigures:
+    def _figures(self, service: Service, joining: Joining, requests_per_s: float | None = None) -> ServingFigures:
         rate = requests_per_s or self.goal.requests_per_s
         assert rate is not None, "a goal without a rate looks for one"
         least = self.requests
         if requests_per_s is not None:
             least = max(least, _REQUESTS_PER_SLOT * service.slots * service.groups)
-        requests = whole_waves(least, wave)
-        return serving_figures(service, rate, requests=requests, batching=self.batching, wave=wave)
+        requests = whole_waves(least, joining.together(service.slots))
+        return serving_figures(service, rate, requests=requests, joining=joining)
 
-    def _fastest(self, chain: Chain, wave: int) -> ServingFigures | None:
-        """At the largest rate that was found to keep the limits; None where it is none, or below the best so far."""
-        best, slow, fast = None, 0.0, 1.0 / chain.least
-        if self.found is not None:  # a little faster, or not at all
-            slow = (1 + self.gap) / self.found.value
-            best = self._figures(chain.service, wave, slow) if slow <= fast else None
-            if best is None or not self.goal.keeps(best):
+    def _fastest(self, chain: Chain, joining: Joining) -> ServingFigures | None:
+        """At the largest rate that was found to keep the limits; None where it is none, or below the best so far.
+
+        Below the slowest rate none is kept, so that it is looked for above; there, as if all below a kept one were.
+        """
+        slow, fast = Limited(chain.service, self.goal).slowest_per_s(joining), 1.0 / chain.least_of(joining)
+        better = 0.0 if self.found is None else (1 + self.gap) / self.found.value
+        if max(slow, better) > fast:
+            return None
+        best = None
+        if better > slow:  # a little faster, or not at all
+            best, slow = self._figures(chain.service, joining, better), better
+            if not self.goal.keeps(best):
                 return None
         for _ in range(_HALVINGS):
             rate = (slow + fast) / 2
-            figures = self._figures(chain.service, wave, rate)
+            figures = self._figures(chain.service, joining, rate)
             if self.goal.keeps(figures):
                 best, slow = figures, rate
             else:
@@ -258,9 +276,9 @@ class Search:
         return 1.0 / figures.requests_per_s
 
 
-def whole_waves(requests: int, wave: int) -> int:
-    """So many requests, or a few more: every third of them has whole waves, so that thirds can be compared."""
-    return 3 * wave * math.ceil(requests / (3 * wave)) if wave > 1 else requests
+def whole_waves(requests: int, together: int) -> int:
+    """So many requests, or a few more: if several join together, every third has whole waves or batches, to compare."""
+    return 3 * together * math.ceil(requests / (3 * together)) if together > 1 else requests
 
 
 def unit_of(goal: ServingGoal) -> str:

@@ -9,11 +9,10 @@ from typing import get_args
 
 from dora_nb.costs.serving import check_request, check_times
 from dora_nb.costs.serving_figures import REQUESTS
-from dora_nb.costs.serving_limits import ways
 from dora_nb.costs.table import CostTable, cost_table
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.fits import check_ends
-from dora_nb.domain.serving import Batching, Serving, ServingGoal
+from dora_nb.domain.serving import Batching, Joining, Serving, ServingGoal
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InfeasibleError, InputError
 from dora_nb.formulation.serving.chains import Chains
@@ -39,7 +38,7 @@ def serve(
     *,
     slots: Sequence[int] = (1, 2, 4, 8),
     groups: Sequence[int] = (1, 2, 3, 4),
-    batching: Batching = "continuous",
+    batching: Batching | None = None,
     waves: Sequence[int] | None = None,
     requests: int = REQUESTS,
     gap: float = 0.01,
@@ -71,13 +70,14 @@ def serve(
     groups
         Numbers of groups that may follow each other.
     batching
-        Who joins when.
+        Who joins when. None: continuous or static, whichever is better; the answer says which, and its bound holds for
+        both.
     waves
         Of continuous batching: numbers of requests that join together at least, where there are so many slots; see
         :mod:`dora_nb.costs.serving_rounds`. None: 1, whoever waits joins where a slot is free, 4 and 16.
     requests
-        How many are played at least; in waves, so many more that every third of them has whole ones. With the objective
-        ``rate`` at least four for every slot.
+        How many are played at least; in waves or batches, so many more that every third of them has whole ones. With
+        the objective ``rate`` at least four for every slot.
     gap
         Relative gap at which an answer is good enough.
     time_limit_s
@@ -103,15 +103,16 @@ def serve(
     started, goal = time.monotonic(), goal or ServingGoal(objective="rate")
     _check(workload, cluster, slots, groups, batching, requests)
     check_effort(gap, time_limit_s, "auto")
-    chosen = waves if waves is not None else WAVES if batching == "continuous" else (1,)
-    _check_waves(chosen, batching, max(slots) * max(groups))
+    if waves is not None:
+        _check_waves(waves, batching, max(slots) * max(groups))
+    joinings = [Joining("continuous", wave) for wave in sorted(set(waves or WAVES)) if batching != "static"]
+    joinings += [Joining("static")] if batching != "continuous" else []
     table = cost_table(workload.replace(batch=max(slots)), cluster) if table is None else table
     check_times(table, max(slots))
     pairs = [(slot, group) for group in sorted(set(groups)) for slot in sorted(set(slots))]
-    of_joining = ways(batching, chosen)
-    every = [Chains(workload, cluster, table, goal, slot, group, of_joining) for slot, group in pairs]
+    every = [Chains(workload, cluster, table, goal, slot, group, tuple(joinings)) for slot, group in pairs]
     say = on_progress or (lambda _: None)
-    search = Search(goal, batching, chosen, requests, gap, Deadline(started + time_limit_s, cancel), say)
+    search = Search(goal, joinings, requests, gap, Deadline(started + time_limit_s, cancel), say)
     search.run(every)
     if search.found is None and search.is_over and not search.played and goal.requests_per_s is not None:
         capacity = ServingGoal(objective="rate")
@@ -131,10 +132,10 @@ def _check_capacity(requests_per_s: float, cluster: Cluster, every: Sequence[Cha
         )
 
 
-def _check_waves(waves: Sequence[int], batching: Batching, most: int) -> None:
+def _check_waves(waves: Sequence[int], batching: Batching | None, most: int) -> None:
     for each in waves:
         if not isinstance(each, int) or each < 1 or (batching == "static" and each > 1):
-            allowed = "whole numbers from 1" if batching == "continuous" else "1: a static batch joins as a whole"
+            allowed = "1: a static batch joins as a whole" if batching == "static" else "whole numbers from 1"
             raise InputError("waves", waves, allowed)
     if min(waves, default=most + 1) > most:
         raise InputError("waves", waves, f"at least one number up to {most}, the slots of all groups")
@@ -145,7 +146,7 @@ def _check(
     cluster: Cluster,
     slots: Sequence[int],
     groups: Sequence[int],
-    batching: str,
+    batching: str | None,
     requests: int,
 ) -> None:
     check_request(workload)
@@ -153,7 +154,7 @@ def _check(
     for name, given in (("slots", slots), ("groups", groups)):
         if not given or any(not isinstance(each, int) or each < 1 for each in given):
             raise InputError(name, given, "at least one number, each at least 1")
-    if batching not in get_args(Batching):
+    if batching is not None and batching not in get_args(Batching):
         raise InputError("batching", batching, ", ".join(get_args(Batching)))
     if requests < FEWEST_REQUESTS:
         raise InputError("requests", requests, f"{FEWEST_REQUESTS} or more")
@@ -185,8 +186,8 @@ def _answer(search: Search, cluster: Cluster, started: float, scope: str) -> Ser
     return Serving(
         cluster=cluster.name,
         goal=goal,
-        batching=search.batching,
-        wave=found.wave,
+        batching=found.joining.batching,
+        wave=found.joining.wave,
         plan=found.plan,
         figures=found.figures,
         value=reported(found.value, goal),
@@ -207,5 +208,8 @@ def _scope(search: Search, slots: Sequence[int], groups: Sequence[int]) -> str:
         if search.goal.objective == "rate"
         else f"figures of the first {counted(search.requests, 'request')}, evenly spaced"
     )
-    together = f", waves of {', '.join(map(str, search.waves))}" if search.waves != [1] else ""
-    return f"contiguous stages on one device each, {shapes[0]} groups of {shapes[1]} slots{together}; {what}"
+    batchings = " or ".join(dict.fromkeys(each.batching for each in search.joinings))
+    waves = [each.wave for each in search.joinings if each.batching == "continuous"]
+    in_waves = f", waves of {', '.join(map(str, waves))}" if waves not in ([], [1]) else ""
+    shape = f"contiguous stages on one device each, {shapes[0]} groups of {shapes[1]} slots"
+    return f"{shape}, {batchings} batching{in_waves}; {what}"

@@ -9,6 +9,7 @@ import torch
 from own_models import live
 
 from dora_nb.costs.serving import serving_plan
+from dora_nb.domain.serving import AT_ONCE, Joining
 from dora_nb.errors import InputError
 from dora_nb.executor.device.cache import KeyValueCache
 from dora_nb.executor.device.replica import Replica
@@ -22,7 +23,7 @@ from dora_nb.executor.tasks.scale import scale_down
 NEW_TOKENS, PROMPT = 6, 7
 
 
-def served(lab, plan, stages, prompts, task, come, wave=1):
+def served(lab, plan, stages, prompts, task, come, joining=AT_ONCE):
     """All devices as threads; what the first one says, and that nothing is left over."""
     told: list[ServedHere] = []
 
@@ -32,7 +33,7 @@ def served(lab, plan, stages, prompts, task, come, wave=1):
         }
         stage = SlotStage(stages[device], caches, task)
         if device == plan.devices[0]:
-            told.append(lead(stage, transport, plan, prompts, NEW_TOKENS, come, wave))
+            told.append(lead(stage, transport, plan, prompts, NEW_TOKENS, come, joining))
         else:
             follow(stage, transport, plan, device)
 
@@ -88,14 +89,26 @@ def test_every_request_gets_the_tokens_that_it_gets_alone(lab, cuts, slots, grou
 
 
 def test_requests_join_in_waves_one_a_round(lab):
-    plan, wave = plan_of((0, 3, 6), 2, 2), 3
+    plan = plan_of((0, 3, 6), 2, 2)
     plan, task, layers, prompts, stages = small_job(lab, plan, 4, 11)
-    told = served(lab, plan, stages, prompts, task, lambda rounds: 10 + (rounds > 20), wave)
+    told = served(lab, plan, stages, prompts, task, lambda rounds: 10 + (rounds > 20), Joining(wave=3))
     assert told.tokens == [alone(layers, prompt) for prompt in prompts]
     joining = [len(who.joining) for who in told.rounds]
     # One is yet to come. Four slots for the first wave; behind round 12 the third has left too: three slots are free.
     assert joining[:15] == [1, 1, 1, 1, *[0] * 10, 1]
     assert sum(joining) == len(prompts)
+
+
+def test_a_batch_fills_a_group_and_leaves_together(lab):
+    plan = plan_of((0, 3, 6), 3, 2)
+    plan, task, layers, prompts, stages = small_job(lab, plan, 6, 10)
+    told = served(lab, plan, stages, prompts, task, lambda rounds: 8 if rounds < 10 else 10, Joining("static"))
+    assert told.tokens == [alone(layers, prompt) for prompt in prompts]
+    # Two batches are there. The two left of the eight wait until the last two have come, who follow at the end.
+    joining = [len(who.joining) for who in told.rounds]
+    assert sorted(joining, reverse=True)[:5] == [3, 3, 3, 1, 0]
+    assert joining[:2] == [3, 3]
+    assert not any(who.joining and who.going for who in told.rounds)
 
 
 @pytest.mark.parametrize(("name", "attention"), [("qwen3", "sdpa"), ("llama", "eager")])

@@ -19,17 +19,19 @@ from dora_nb.costs.serving import Service, serving_plan
 from dora_nb.costs.serving_figures import needed_bytes, serving_figures
 from dora_nb.costs.serving_limits import Limited
 from dora_nb.domain.layer import NextToken
-from dora_nb.domain.serving import Batching, Serving, ServingFigures, ServingGoal, ServingObjective
+from dora_nb.domain.serving import AT_ONCE, Batching, Joining, Serving, ServingFigures, ServingGoal, ServingObjective
 from dora_nb.domain.workload import Workload
 from dora_nb.errors import InfeasibleError, InputError
 from dora_nb.formulation.serving.chains import Chains
 from dora_nb.planning.serving.rearrange import beside
+from dora_nb.planning.serving.search import whole_waves
 from dora_nb.simulation.serving import play
 
 SLOTS, GROUPS, WAVES, REQUESTS = (1, 3), (1, 2), (1, 2), 12
+WAYS = ((None,), (AT_ONCE,), (AT_ONCE, Joining(wave=2)), (Joining("static"),), (AT_ONCE, Joining("static")))
 
 
-def served(case: Case, goal: ServingGoal, batching: Batching = "continuous", gap: float = 1e-6) -> Serving:
+def served(case: Case, goal: ServingGoal, batching: Batching | None = None, gap: float = 1e-6) -> Serving:
     return dora.serve(
         case.work,
         case.place,
@@ -38,17 +40,21 @@ def served(case: Case, goal: ServingGoal, batching: Batching = "continuous", gap
         groups=GROUPS,
         requests=REQUESTS,
         batching=batching,
-        waves=WAVES if batching == "continuous" else None,
+        waves=None if batching == "static" else WAVES,
         gap=gap,
         table=case.table,
     )
 
 
-def waves_of(service: Service, batching: Batching) -> list[int]:
+def joinings_of(service: Service, batching: Batching | None) -> list[Joining]:
     """That its slots hold."""
-    return [
-        wave for wave in WAVES if wave == 1 or (batching == "continuous" and wave <= service.slots * service.groups)
-    ]
+    in_waves = [Joining(wave=wave) for wave in WAVES if wave <= service.slots * service.groups]
+    return in_waves * (batching != "static") + [Joining("static")] * (batching != "continuous")
+
+
+def figures_of(service: Service, requests_per_s: float, joining: Joining) -> ServingFigures:
+    requests = whole_waves(REQUESTS, joining.together(service.slots))
+    return serving_figures(service, requests_per_s, requests=requests, joining=joining)
 
 
 def that_fit(case: Case) -> list[Service]:
@@ -87,12 +93,12 @@ def value_of(figures: ServingFigures, goal: ServingGoal) -> float:
 @given(seeded(random_case), seeded(lambda dice: dice))
 def test_no_plan_of_all_is_better(case: Case, dice: Dice) -> None:
     goal = random_goal(dice, case, dice.pick(("latency", "energy")))
-    batching: Batching = dice.pick(("continuous", "continuous", "static"))
+    batching: Batching | None = dice.pick((None, None, "continuous", "static"))
     assert goal.requests_per_s is not None
     best = math.inf
     for service in that_fit(case):
-        for wave in waves_of(service, batching):
-            figures = serving_figures(service, goal.requests_per_s, requests=REQUESTS, batching=batching, wave=wave)
+        for joining in joinings_of(service, batching):
+            figures = figures_of(service, goal.requests_per_s, joining)
             # Beyond its capacity a plan keeps up with so few requests only as long as they fill its slots.
             if goal.keeps(figures) and goal.requests_per_s <= service.capacity_per_s * (1 + 1e-9):
                 best = min(best, value_of(figures, goal))
@@ -106,8 +112,8 @@ def test_no_plan_of_all_is_better(case: Case, dice: Dice) -> None:
     assert answer.bound <= best * (1 + 1e-9)
     assert goal.keeps(answer.figures)
     (again,) = [each for each in that_fit(case) if each.plan == answer.plan]
-    figures = serving_figures(again, goal.requests_per_s, requests=REQUESTS, batching=batching, wave=answer.wave)
-    assert figures == answer.figures
+    assert batching in (None, answer.batching)
+    assert figures_of(again, goal.requests_per_s, answer.joining) == answer.figures
 
 
 @settings(max_examples=examples(15))
@@ -124,16 +130,18 @@ def test_no_plan_serves_more_than_the_bound(case: Case, dice: Dice) -> None:
     assert answer.value == pytest.approx(answer.figures.requests_per_s)
     assert goal.keeps(answer.figures)
     most = max(
-        1 / Limited(service, goal).least_between_s(wave)
+        1 / Limited(service, goal).least_between_s(joining)
         for service in fitting
-        for wave in WAVES
+        for joining in joinings_of(service, None)
         if is_possible(service, goal)
     )
     assert most <= answer.bound * (1 + 1e-9)
-    for service, wave in itertools.product(fitting, WAVES):
-        if wave <= service.slots * service.groups and (goal.first_token_s, goal.token_s, goal.latency_s) == (None,) * 3:
-            ended = play(service.plan, case.work, case.place, [0.0] * REQUESTS, wave=wave, table=case.table).end_s
-            assert REQUESTS / float(ended.max()) <= answer.bound * (1 + 1e-9)
+    if (goal.first_token_s, goal.token_s, goal.latency_s) == (None,) * 3:
+        arrivals = [0.0] * REQUESTS
+        for service in fitting:
+            for each in joinings_of(service, None):
+                ended = play(service.plan, case.work, case.place, arrivals, **each._asdict(), table=case.table).end_s
+                assert REQUESTS / float(ended.max()) <= answer.bound * (1 + 1e-9)
 
 
 def is_possible(service: Service, goal: ServingGoal) -> bool:
@@ -149,7 +157,7 @@ def is_possible(service: Service, goal: ServingGoal) -> bool:
 @given(seeded(random_case), seeded(lambda dice: dice))
 def test_a_chain_by_its_stages_is_the_one_that_comes_in_order(case: Case, dice: Dice) -> None:
     goal = random_goal(dice, case, dice.pick(("latency", "energy", "rate")))
-    slots, groups, joining = dice.pick((1, 2, 3)), dice.pick((1, 2)), dice.pick(((None,), (1,), (1, 2)))
+    slots, groups, joining = dice.pick((1, 2, 3)), dice.pick((1, 2)), dice.pick(WAYS)
     chains = Chains(case.work, case.place, case.table, goal, slots, groups, joining)
     in_order = [(least, chain) for least, chain in chains.in_order() if chain is not None]
     assert all(least <= chain.least * (1 + 1e-9) for least, chain in in_order)  # also while it was a beginning
@@ -191,9 +199,37 @@ def test_waves_serve_more_where_prompts_are_long_and_groups_are_few() -> None:
     def fastest(wave: int) -> float:
         goal = ServingGoal(objective="rate")
         shape = {"slots": (4,), "groups": (2,), "requests": 48, "table": case.table}
-        return dora.serve(case.work, case.place, goal, waves=(wave,), time_limit_s=5.0, **shape).value  # type: ignore[arg-type]
+        return dora.serve(
+            case.work, case.place, goal, batching="continuous", waves=(wave,), time_limit_s=5.0, **shape
+        ).value  # type: ignore[arg-type]
 
     assert fastest(8) > 1.2 * fastest(1)
+
+
+def test_static_batching_is_chosen_where_it_serves_more() -> None:
+    """Tokens of at most 1.3 rounds: a prompt that joins adds ten, one that is passed before none of a batch's has any.
+
+    One device, 2 s a prompt; a token takes 0.2 s, however many have one: at once only one of ten rounds at a time.
+    """
+    case = two_layers(tokens=11)
+    flat = case.table.token_s
+    assert flat is not None
+    flat[:] = np.where(np.arange(flat.shape[2]) > 0, flat[:, :, 1:2], 0.0)
+    case = Case(case.work, cluster(1), case.table.of_devices(np.array([0])))
+    goal, shape = ServingGoal(objective="rate", token_s=0.26), {"slots": (1, 4), "groups": (1,), "table": case.table}
+
+    def of(batching: Batching | None) -> Serving:
+        return dora.serve(case.work, case.place, goal, batching=batching, **shape)  # type: ignore[arg-type]
+
+    either, static, continuous = of(None), of("static"), of("continuous")
+    assert continuous.value < 1 / 4 < static.value  # a request alone takes 2 + 10 x 0.2 s
+    assert either.batching == static.batching == "static"
+    assert either.value == pytest.approx(static.value, rel=0.02)
+    assert static.bound == pytest.approx(4 / (4 * 2 + 10 * 0.2))
+    assert either.bound == pytest.approx(static.bound)
+    assert "continuous or static batching, waves of 1, 4, 16" in either.scope
+    figures = serving_figures(service_of(case, either.plan), either.value, requests=120, joining=either.joining)
+    assert figures == either.figures
 
 
 def test_slots_are_added_where_requests_would_wait() -> None:
@@ -242,13 +278,15 @@ def test_without_a_goal_the_largest_rate_is_found() -> None:
     assert 0.9 * answer.bound < answer.value <= answer.bound
 
 
-def test_a_rate_that_was_not_found_is_not_said_to_be_impossible() -> None:
-    """Whoever waits for a second request has waited for longer than what is left of the limit."""
-    case, goal = two_layers(), ServingGoal(objective="rate", first_token_s=4.1)
-    with pytest.raises(InfeasibleError, match="none is proven impossible"):
-        dora.serve(case.work, case.place, goal, slots=(2,), groups=(1,), table=case.table, batching="static")
+def test_batches_are_found_as_soon_as_the_first_request_need_not_wait_too_long_for_the_last() -> None:
+    """Batches of two: one device is busy for 4.8 s with each; the first waits for half of it, and 4 s for prompts."""
+    case, goal = two_layers(), ServingGoal(objective="rate", first_token_s=6.41)
+    shape = {"slots": (2,), "groups": (1,), "batching": "static", "table": case.table}
+    answer = dora.serve(case.work, case.place, goal, **shape)  # type: ignore[arg-type]
+    assert answer.value == pytest.approx(1 / 2.4, rel=1e-3)
+    assert answer.bound == pytest.approx(1 / 2.4)
     with pytest.raises(InfeasibleError, match="no plan fits in memory and keeps the limits; 0 plans"):
-        dora.serve(case.work, case.place, goal.replace(first_token_s=1.9), table=case.table, slots=(2,))
+        dora.serve(case.work, case.place, goal.replace(first_token_s=6.39), **shape)  # type: ignore[arg-type]
 
 
 def test_a_rate_beyond_any_capacity_is_told_apart_from_too_little_memory() -> None:
