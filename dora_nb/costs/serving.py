@@ -86,6 +86,10 @@ class Hop:
         """Seconds of carrying them, from start to end."""
         return self.size_bytes(joining, going) * self.slowest_s_per_byte + self.latency_s
 
+    def least_token_s(self, slots: int) -> float:
+        """The fewest seconds for each of some tokens that are carried together, no more than there are slots."""
+        return self.token_bytes * self.slowest_s_per_byte + self.latency_s / slots
+
 
 _NOWHERE = Hop(0.0, 0.0, {}, 0.0, 0.0)
 

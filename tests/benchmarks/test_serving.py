@@ -75,8 +75,8 @@ def test_continuous_and_static_batching(rate: float, arrivals: object) -> None:
     ],
     ids=["latency at 0.2", "latency at 0.4", "energy at 0.4", "rate", "rate within limits"],
 )
-@pytest.mark.parametrize("batching", ["continuous", "static"])
-def test_planning(goal: dora.ServingGoal, batching: Batching) -> None:
+@pytest.mark.parametrize("batching", [None, "continuous", "static"])
+def test_planning(goal: dora.ServingGoal, batching: Batching | None) -> None:
     started = time.process_time()
     try:
         answer = dora.serve(REQUEST, HOME, goal, batching=batching, time_limit_s=30.0)
@@ -93,7 +93,7 @@ def test_largest_rates(cluster: str, model: str, waves: tuple[int, ...]) -> None
     request = dora.load_workload(model, mode="generate", batch=1, new_tokens=64)
     started = time.process_time()
     answer = dora.serve(request, dora.load_cluster(cluster), waves=waves, time_limit_s=60.0)
-    shape = f"{answer.groups} x {answer.slots} slots on {', '.join(answer.plan.devices)}, wave {answer.wave}"
+    shape = f"{answer.groups} x {answer.slots} slots on {', '.join(answer.plan.devices)}, {answer.batching}, wave {answer.wave}"
     print(
         f"\n{cluster}, {model}: {answer.value:.3g} requests/s, bound {answer.bound:.3g}, gap {answer.gap:.1%}, "
         f"{shape}; mean latency {answer.figures.latency_s:.3g} s; {time.process_time() - started:.1f} s of CPU"
@@ -132,7 +132,7 @@ def test_largest_rates_within_limits(cluster: str, model: str, limits: str) -> N
     print(
         f"\n{cluster}, {model}, {limits}: {answer.value:.3g} requests/s of {answer.bound:.3g} by the bound, of "
         f"{largest_capacity(request, place, goal):.3g} by capacity; {answer.groups} x {answer.slots} slots on "
-        f"{', '.join(answer.plan.devices)}, wave {answer.wave}; {seconds:.1f} s of CPU"
+        f"{', '.join(answer.plan.devices)}, {answer.batching}, wave {answer.wave}; {seconds:.1f} s of CPU"
     )
     assert answer.value <= answer.bound
 

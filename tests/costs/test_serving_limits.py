@@ -12,14 +12,13 @@ from hypothesis import given, settings
 from served import case_of, every_plan, random_case, service_of, two_layers
 
 from dora_nb.costs.serving import Service, serving_plan
+from dora_nb.costs.serving_bound import Limited, least_mean
 from dora_nb.costs.serving_figures import serving_figures
 from dora_nb.costs.serving_limits import (
     Case,
     Least,
-    Limited,
     always_have_room,
     least_between_turns_s,
-    least_mean,
     most_at_once,
     most_by_waiting,
 )

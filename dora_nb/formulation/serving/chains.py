@@ -22,25 +22,22 @@ from numpy.typing import NDArray
 from dora_nb.costs.memory import MemoryModel
 from dora_nb.costs.network import Network
 from dora_nb.costs.serving import Hop, Service, hop_between, least_s, least_share_s, serving_plan
-from dora_nb.costs.serving_limits import ROUNDING, Batch, Case, Least, Limited, least_of_batches, least_of_way
+from dora_nb.costs.serving_bound import Limited
+from dora_nb.costs.serving_limits import ROUNDING, Least
 from dora_nb.costs.table import CostTable
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.serving import Joining, ServingGoal
 from dora_nb.domain.workload import Workload
+from dora_nb.formulation.serving.rates import Rates
 
 Floats = NDArray[np.float64]
 
 #: What is counted, in this order: of the objective, what is limited, and what a prompt adds to a round.
 _KEY, _FIRST, _TOKEN, _LATENCY, _GROUP, _JOINER = range(6)
 
-#: Behind these, where limits bound how many requests are in a group, the seconds between requests by what is busiest
-#: if at most one, two, ... are: one group, or of several the stages and media.
+#: Behind these come the rows of :class:`~dora_nb.formulation.serving.rates.Rates`.
 _COUNTED = 6
-
-#: Last, where batches are static and the rate is looked for, of one that fills a group: its first token, a round, all
-#: that the group is busy with, and the busiest stage.
-_OF_BATCH = 4
 
 
 class Chain(NamedTuple):
@@ -114,11 +111,11 @@ class Chains:
         most_stages
             Chains of more are left out; None: as many as there are devices.
         by_capacity
-            Where the rate is looked for: in the order of the largest rate without limits, of those chains that keep
-            them for one request.
+            Where the rate is looked for: in the order of the largest rate without limits, of those chains that may keep
+            them.
         """
         ticket, heap = itertools.count(), list[tuple[float, int, int, _Begun | Chain]]()
-        grow = functools.partial(self._grow, heap, ticket, not by_capacity)
+        grow = functools.partial(self._grow, heap, ticket, by_capacity)
         grow(self._starts, 0, 0, ())
         while heap:
             least, _, _, top = heapq.heappop(heap)
@@ -156,7 +153,7 @@ class Chains:
         self,
         heap: _Heap,
         ticket: Iterator[int],
-        by_way: bool,
+        by_capacity: bool,
         handed: Floats,
         layer: int,
         used: int,
@@ -172,7 +169,7 @@ class Chains:
         places, stops = np.nonzero((whole[_KEY] < math.inf) & np.all(whole <= self._limits[:, None, None], axis=0))
         least = whole[_KEY, places, stops]
         if self.goal.objective == "rate":
-            least = self._least_between_s(whole[:, places, stops], by_way)
+            least = self._least_between_s(whole[:, places, stops], by_capacity)
         for place, stop, each in zip(places.tolist(), stops.tolist(), least.tolist(), strict=True):
             if each < math.inf:
                 device = int(devices[place])
@@ -180,33 +177,18 @@ class Chains:
                 one = _Begun(stop, used | 1 << device, device, (*stages, stage), begun[:, place, stop])
                 heapq.heappush(heap, (each, -stop, next(ticket), one))
 
-    def _least_between_s(self, whole: Floats, by_way: bool) -> Floats:
+    def _least_between_s(self, whole: Floats, by_capacity: bool) -> Floats:
         """Seconds between requests at least: all groups together are as busy as stages and media may be.
 
-        By way of joining, in which limits bound how many are in a group at once, with no more of them.
+        With what limits cost, and infinite where they are not kept; where it is the capacity that is wanted, only
+        infinite where groups cannot be filled, if they must be: else hardly any chain is left out so.
         """
         least = np.maximum(whole[_KEY], whole[_GROUP] / self.groups)
-        if not by_way:
-            return np.asarray(least)
-        each_s = []
-        for way in self.ways:
-            if way is not None and way.batching == "static":
-                batch = Batch(*whole[-_OF_BATCH:])
-                tokens = self.workload.new_tokens
-                each_s.append(least_of_batches(self.goal, tokens, batch, least, self.slots, self.groups))
-            else:
-                each_s.append(self._least_within_limits_s(whole, least, way) if self._is_limited else least)
-        return np.asarray(np.min(each_s, axis=0))
-
-    def _least_within_limits_s(self, whole: Floats, between_s: Floats, joining: Joining | None) -> Floats:
-        """The same for one way of continuous batching, from what is known without."""
-        joiner_s, token_s = whole[_JOINER], whole[_TOKEN]
-        first_s = np.maximum(whole[_FIRST, :, None], joiner_s[:, None] * np.array(self._at_most))
-        case = Case(self.goal, self.workload.new_tokens, Least(first_s, token_s, joiner_s), between_s)
-        is_sent = self.workload.source is not None and self.workload.input_bytes > 0
-        most, apart_s = least_of_way(case, None if is_sent else joining, self.groups)
-        busiest = whole[_COUNTED + np.maximum(most, 1) - 1, np.arange(len(most))]
-        return np.asarray(np.maximum(apart_s, np.maximum(between_s, busiest)))
+        if by_capacity and not self._rates.must_fill_groups:
+            return least
+        taken = Least(whole[_FIRST, :, None], whole[_TOKEN], whole[_JOINER])
+        limited = self._rates.least_between_s(whole[_COUNTED:], taken, whole[_LATENCY], least)
+        return np.where(np.isinf(limited), math.inf, least) if by_capacity else limited
 
     def _chain(self, begun: _Begun) -> Chain | None:
         """A completed chain with what is only known at its end: the way back of tokens, and every medium's load."""
@@ -243,26 +225,12 @@ class Chains:
         return most
 
     @cached_property
-    def _is_limited(self) -> bool:
-        """Whether limits bound how many requests are in a group, and with that the rate that is looked for."""
-        goal = self.goal
-        limits = (goal.first_token_s, goal.token_s, goal.latency_s)
-        return goal.objective == "rate" and any(each is not None for each in limits)
-
-    @cached_property
-    def _fills_groups(self) -> bool:
-        """Whether groups may be filled at once, and the rate is looked for."""
-        is_static = any(way is not None and way.batching == "static" for way in self.ways)
-        return is_static and self.goal.objective == "rate"
-
-    @cached_property
-    def _at_most(self) -> range:
-        """Requests in a group that limits may bound them by."""
-        return range(1, self.slots + 1) if self._is_limited else range(0)
+    def _rates(self) -> Rates:
+        return Rates(self.goal, self.workload, self.slots, self.groups, self.ways)
 
     @cached_property
     def _counted(self) -> int:
-        return _COUNTED + len(self._at_most) + _OF_BATCH * self._fills_groups
+        return _COUNTED + self._rates.count
 
     @cached_property
     def together(self) -> int:
@@ -281,11 +249,7 @@ class Chains:
         both = one + other
         if self.goal.objective == "rate":
             both[_KEY] = np.maximum(one[_KEY], other[_KEY])
-            if self.groups > 1:
-                busiest = slice(_COUNTED, _COUNTED + len(self._at_most))
-                both[busiest] = np.maximum(one[busiest], other[busiest])
-            if self._fills_groups:
-                both[-1] = np.maximum(one[-1], other[-1])
+            self._rates.join(both[_COUNTED:], one[_COUNTED:], other[_COUNTED:])
         return np.asarray(both)
 
     def _of_hop(self, hop: Hop) -> list[float]:
@@ -296,12 +260,7 @@ class Chains:
         held_s, latency_s = size * hop.slowest_s_per_byte, first_s + further * token_s
         key = {"latency": latency_s, "rate": held_s, "energy": self._sent_j(hop)}[self.goal.objective]
         group_s, joiner_s = held_s + tokens * hop.latency_s / self.slots, hop.prompt_bytes * hop.slowest_s_per_byte
-        busiest = [held_s + further * hop.latency_s / each * (self.groups == 1) for each in self._at_most]
-        taken = [key, first_s, token_s, latency_s, group_s, joiner_s, *busiest]
-        if self._fills_groups:
-            joined_s, round_s = hop.alone_s(self.slots, 0), hop.alone_s(0, self.slots) if further else 0.0
-            taken += [joined_s, round_s, joined_s + further * round_s, 0.0]
-        return taken
+        return [key, first_s, token_s, latency_s, group_s, joiner_s, *self._rates.of_hop(hop)]
 
     def _sent_j(self, hop: Hop) -> float:
         return hop.size_bytes(1, self.workload.decode_steps) * hop.energy_j_per_byte
@@ -312,15 +271,14 @@ class Chains:
 
     @cached_property
     def _starts(self) -> Floats:
-        """What a request's input takes, by device: shape (counted, devices)."""
+        """What a request's input takes, which no group waits for, by device: shape (counted, devices)."""
         goal, rows = self.goal, []
         for name in self.cluster.device_ids:
             hop = hop_between(self._network, self.workload.source, name, self.workload.input_bytes, 0.0)
             key, first_s, *_ = self._of_hop(hop)
-            rows.append([first_s if goal.objective == "latency" else key, first_s, 0.0, first_s, 0.0, 0.0])
-        starts = self._without_groups(rows)
-        if self._fills_groups:
-            starts[-_OF_BATCH] = starts[_FIRST]
+            key = first_s if goal.objective == "latency" else key
+            rows.append([key, first_s, 0.0, first_s, 0.0, 0.0, *self._rates.of_input(first_s)])
+        starts = np.array(rows).T
         if goal.objective == "energy" and goal.energy_accounting == "all-on":
             assert goal.requests_per_s is not None, "joules of a request depend on how often one arrives"
             starts[_KEY] += sum(each.idle_w for each in self.cluster.devices) / goal.requests_per_s
@@ -333,14 +291,9 @@ class Chains:
         for name in self.cluster.device_ids:
             hop = hop_between(self._network, name, self.workload.sink, size, 0.0)
             key, sent_s, *_ = self._of_hop(hop)
-            rows.append([sent_s if self.goal.objective == "latency" else key, 0.0, 0.0, sent_s, 0.0, 0.0])
-        return self._without_groups(rows)
-
-    def _without_groups(self, rows: list[list[float]]) -> Floats:
-        """What is counted of ways that no group waits for, by device; media are counted by the objective."""
-        taken = np.zeros((self._counted, len(rows)))
-        taken[:_COUNTED] = np.array(rows).T
-        return taken
+            key = sent_s if self.goal.objective == "latency" else key
+            rows.append([key, 0.0, 0.0, sent_s, 0.0, 0.0, *self._rates.of_input(0.0)])
+        return np.array(rows).T
 
     @cached_property
     def _hops(self) -> Floats:
@@ -364,13 +317,8 @@ class Chains:
         busy_s = least_share_s(prompt_s) + further * least_share_s(token_s)
         latency_s = first_s + further * each_s
         key = {"latency": latency_s, "rate": busy_s, "energy": self._joules(busy_s)}[goal.objective]
-        at_most = [slice(0, each + 1) for each in self._at_most]
-        busiest = [least_share_s(prompt_s[..., n]) + further * least_share_s(token_s[..., n]) for n in at_most]
-        counted = [key, first_s, each_s, latency_s, busy_s, least_share_s(prompt_s), *busiest]
-        if self._fills_groups:
-            joined_s, round_s = prompt_s[..., self.slots], token_s[..., self.slots] * (further > 0)
-            counted += [joined_s, round_s, joined_s + further * round_s, joined_s + further * round_s]
-        taken = np.array(counted)
+        own = self._rates.of_stages(prompt_s, token_s)
+        taken = np.array([key, first_s, each_s, latency_s, busy_s, least_share_s(prompt_s), *own])
         possible = self._fits
         if goal.requests_per_s is not None:
             possible = possible & (busy_s * goal.requests_per_s <= 1 + ROUNDING)
