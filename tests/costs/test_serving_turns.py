@@ -13,7 +13,7 @@ from served import case_of, every_plan, random_case, service_of, two_layers
 from dora_nb.costs.serving import Service, serving_plan
 from dora_nb.costs.serving_bound import Limited
 from dora_nb.costs.serving_figures import serving_figures
-from dora_nb.costs.serving_rounds import evenly_spaced, play_rounds
+from dora_nb.costs.serving_rounds import _Group, _Rounds, evenly_spaced, play_rounds
 from dora_nb.costs.serving_turns import Turns, least_between_prompts_s
 from dora_nb.domain.serving import AT_ONCE, Joining, ServingGoal
 
@@ -95,3 +95,55 @@ def test_what_is_kept_comes_closer_to_the_bound_than_to_the_capacity() -> None:
     assert least_s == pytest.approx(2 + 13 * 0.1, abs=0.01)
     assert 1 / service.capacity_per_s == pytest.approx(2.6, abs=0.01)
     assert goal.keeps(serving_figures(service, 1 / (1.07 * least_s), requests=60))
+
+
+class Logged(_Rounds):
+    """With every boundary, in order: when, of which group, who joined, how many then were there."""
+
+    def __init__(self, service: Service, arrivals_s: list[float], joining: Joining) -> None:
+        super().__init__(service, arrivals_s, joining)
+        self.log: list[tuple[int, _Group, list[int], int]] = []
+
+    def _board(self, now: int, group: _Group) -> bool:
+        goes = super()._board(now, group)
+        self.log.append((now, group, list(group.joining), len(group.tokens)))
+        return goes
+
+
+@settings(max_examples=examples(60))
+@given(seeded(random_service), seeded(lambda dice: dice))
+def test_runs_of_prompts_and_the_times_between_are_as_is_said(service: Service, dice: Dice) -> None:
+    """Boundaries and seconds of every run; between runs tokens of rounds that end there, and one more of each group."""
+    turns, tick_s = Limited(service, ANY_RATE).turns, service.tick_s
+    for joining in (AT_ONCE, Joining("static"), Joining(wave=dice.number(1, service.slots * service.groups))):
+        rate = dice.pick((0.3, 0.6, 0.8, 0.9, 1.0, 1.3)) * service.capacity_per_s
+        rounds = Logged(service, evenly_spaced(rate, 24), joining)
+        rounds.run()
+        joins = [(at, rounds.first[who[0]], len(who)) for at, _, who, _ in rounds.log if who]
+        runs: list[list[tuple[int, int, int]]] = []
+        for one in joins:
+            if runs and one[0] < runs[-1][-1][1]:
+                runs[-1].append(one)
+            else:
+                runs.append([one])
+        spans = [(run[0][0], run[-1][1]) for run in runs]
+        inside = [0] * len(runs)
+        place = -1
+        between: list[list[tuple[int, _Group, int]]] = [[] for _ in range(len(runs) + 1)]
+        for at, group, who, there in rounds.log:
+            if place + 1 < len(runs) and who and at == spans[place + 1][0] and (place < 0 or at >= spans[place][1]):
+                place += 1
+            if place >= 0 and at < spans[place][1]:
+                inside[place] += there > 0
+            else:
+                between[place + 1].append((at, group, there))
+        for run, (begin, end), boundaries in zip(runs, spans, inside, strict=True):
+            assert boundaries <= (service.groups - 1) * len(run) + 1
+            requests = sum(count for *_, count in run)
+            assert (end - begin) * tick_s * (1 + 1e-9) + 99 * tick_s >= turns.run_s(requests)
+        for those in between[1:]:
+            back = [group in [other for _, other, _ in those[place + 1 :]] for place, (_, group, _) in enumerate(those)]
+            ended = sum(there for (*_, there), is_back in zip(those, back, strict=True) if is_back)
+            if those:
+                over_s = (those[-1][0] - those[0][0]) * tick_s
+                assert ended * float(turns.token_s) <= over_s * (1 + 1e-9) + 99 * tick_s

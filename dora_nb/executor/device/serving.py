@@ -1,9 +1,9 @@
 """Requests that want tokens, served by the stages of a plan with slots: who comes joins at token boundaries.
 
 The first stage decides. When a group's tokens are back, requests that have all of theirs leave their rows of the
-key-value caches, and waiting ones take the free rows; then the group goes round again. Every other stage learns of a
-round from what comes ahead of it. Each stage passes the prompts of those who have just joined, and one token of all
-others together, however old they are.
+key-value caches, and waiting ones take the free rows, or all rows once none is taken; then the group goes round again.
+Every other stage learns of a round from what comes ahead of it. Each stage passes the prompts of those who have just
+joined, and one token of all others together, however old they are.
 """
 
 from __future__ import annotations

@@ -185,10 +185,10 @@ class Chains:
         """
         least = np.maximum(whole[_KEY], whole[_GROUP] / self.groups)
         if by_capacity and not self._rates.must_fill_groups:
-            return least
+            return np.asarray(least)
         taken = Least(whole[_FIRST, :, None], whole[_TOKEN], whole[_JOINER])
         limited = self._rates.least_between_s(whole[_COUNTED:], taken, whole[_LATENCY], least)
-        return np.where(np.isinf(limited), math.inf, least) if by_capacity else limited
+        return np.asarray(np.where(np.isinf(limited), math.inf, least) if by_capacity else limited)
 
     def _chain(self, begun: _Begun) -> Chain | None:
         """A completed chain with what is only known at its end: the way back of tokens, and every medium's load."""

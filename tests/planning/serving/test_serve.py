@@ -207,9 +207,9 @@ def test_waves_serve_more_where_prompts_are_long_and_groups_are_few() -> None:
 
 
 def test_static_batching_is_chosen_where_it_serves_more() -> None:
-    """Tokens of at most 1.3 rounds: a prompt that joins adds ten, one that is passed before none of a batch's has any.
+    """One device, 2 s a prompt, 0.2 s a token, however many have one, and at most 0.26 s a token on the mean.
 
-    One device, 2 s a prompt; a token takes 0.2 s, however many have one: at once only one of ten rounds at a time.
+    Ten further tokens have 0.6 s to wait, which is less than a prompt: nobody may join whom others wait for.
     """
     case = two_layers(tokens=11)
     flat = case.table.token_s
