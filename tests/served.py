@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from builders import Dice, cluster, layer, random_cluster, random_workload
 
-from dora_nb.costs.serving import Service, serving_plan
+from dora_nb.costs.serving.service import Service, serving_plan
 from dora_nb.costs.table import CostTable, cost_table
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.layer import NextToken

@@ -5,8 +5,7 @@
 - memory: ``memory``, ``resident``
 - network: ``network``, ``transfers``, ``media``, ``airtime``, ``link_probe``
 - one iteration over time: ``operations``, ``precedence``, ``timing``, ``start_times``, ``schedule``, ``token_rounds``
-- streams and requests: ``stream``, ``sharing``, ``serving``, ``serving_figures``, ``serving_limits``,
-  ``serving_turns``, ``serving_bound``, ``serving_rounds``
+- streams and requests: ``stream``, ``sharing``, ``serving``
 - what changes: ``conditions``, ``switching``
 - runs: ``energy``, ``comparison``
 - problems in own numbers: ``placement``

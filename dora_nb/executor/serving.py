@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from dora_nb.costs.serving import Service, check_joining
-from dora_nb.costs.serving_rounds import Played, play_rounds
+from dora_nb.costs.serving.rounds import Played, play_rounds
+from dora_nb.costs.serving.service import Service, check_joining
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.fits import check_fits
 from dora_nb.domain.plan import Plan
@@ -51,7 +51,7 @@ class ServedRun:
     predicted_first_token_s, predicted_latency_s
         From arrival to the first and to the last token of each, as predicted before the run from a profile of the
         layers on this machine and a probe of its network; the same arrivals, by the rules of
-        :mod:`dora_nb.costs.serving_rounds`.
+        :mod:`dora_nb.costs.serving.rounds`.
     """
 
     arrivals_s: tuple[float, ...]

@@ -1,6 +1,6 @@
 """Plays requests that want tokens event by event: groups as processes that ask for stages and media, in turn.
 
-The same rules as :mod:`dora_nb.costs.serving_rounds`, worked out in another way: nothing is known ahead of time. A
+The same rules as :mod:`dora_nb.costs.serving.rounds`, worked out in another way: nothing is known ahead of time. A
 place is given to who has asked first, once it is free; a process goes on when all it holds has been given and its time
 is over. Requests may arrive whenever they like.
 """
@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from dora_nb.costs.serving import Leg, Service, check_joining
+from dora_nb.costs.serving.service import Leg, Service, check_joining
 from dora_nb.costs.table import CostTable, cost_table
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan

@@ -52,8 +52,8 @@ from typing import Any
 import pytest
 
 import dora_nb as dora
-from dora_nb.costs.serving import serving_plan
-from dora_nb.costs.serving_rounds import evenly_spaced
+from dora_nb.costs.serving.rounds import evenly_spaced
+from dora_nb.costs.serving.service import serving_plan
 from dora_nb.costs.table import cost_table
 from dora_nb.domain.serving import Batching
 from dora_nb.formulation.serving.chains import Chains

@@ -6,7 +6,7 @@ import pytest
 import torch
 from own_models import live, workload_for
 
-from dora_nb.costs.serving import serving_plan
+from dora_nb.costs.serving.service import serving_plan
 from dora_nb.domain.layer import NextToken
 from dora_nb.errors import InputError
 from dora_nb.executor.serving import serve_requests

@@ -8,8 +8,8 @@ from builders import Dice, examples, seeded
 from hypothesis import given, settings
 from served import Case, random_arrivals, random_served, service_of, two_layers
 
-from dora_nb.costs.serving import serving_plan
-from dora_nb.costs.serving_rounds import evenly_spaced, play_rounds
+from dora_nb.costs.serving.rounds import evenly_spaced, play_rounds
+from dora_nb.costs.serving.service import serving_plan
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.serving import AT_ONCE, Joining
 from dora_nb.errors import InputError

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dora_nb.costs.serving_rounds import Gate
+from dora_nb.costs.serving.rounds import Gate
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.serving import AT_ONCE, Joining
 from dora_nb.executor.device.cache import KeyValueCache

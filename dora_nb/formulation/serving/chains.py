@@ -1,8 +1,8 @@
 """All chains of stages with so many slots and groups, from the one whose requests take least at least.
 
-What a request takes at least of a chain (:mod:`dora_nb.costs.serving`) is a sum, or a largest, over its stages and
-hand-overs. So the least that any completion of a beginning can add is known from a recursion over the devices that are
-left (Held and Karp's, 1962), and chains come in the order of the whole (A*; Hart, Nilsson and Raphael, 1968).
+What a request takes at least of a chain (:mod:`dora_nb.costs.serving.service`) is a sum, or a largest, over its stages
+and hand-overs. So the least that any completion of a beginning can add is known from a recursion over the devices that
+are left (Held and Karp's, 1962), and chains come in the order of the whole (A*; Hart, Nilsson and Raphael, 1968).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from dora_nb.costs.memory import MemoryModel
 from dora_nb.costs.network import Network
-from dora_nb.costs.serving import Hop, Service, hop_between, least_s, least_share_s, serving_plan
-from dora_nb.costs.serving_bound import Limited
-from dora_nb.costs.serving_limits import ROUNDING, Least
+from dora_nb.costs.serving.bound import Limited
+from dora_nb.costs.serving.limits import ROUNDING, Least
+from dora_nb.costs.serving.service import Hop, Service, hop_between, least_s, least_share_s, serving_plan
 from dora_nb.costs.table import CostTable
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.plan import Plan

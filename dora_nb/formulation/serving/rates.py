@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from dora_nb.costs.serving import Floats, Hop, least_s, least_share_s
-from dora_nb.costs.serving_limits import Batch, Case, Least, least_of_batches, least_of_way
-from dora_nb.costs.serving_turns import PROMPTS, Turns, least_between_prompts_s, waiting_s
+from dora_nb.costs.serving.limits import Batch, Case, Least, least_of_batches, least_of_way
+from dora_nb.costs.serving.service import Floats, Hop, least_s, least_share_s
+from dora_nb.costs.serving.turns import PROMPTS, Turns, least_between_prompts_s, waiting_s
 from dora_nb.domain.serving import Joining, ServingGoal
 from dora_nb.domain.workload import Workload
 

@@ -8,11 +8,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from dora_nb.costs.serving import Service
-from dora_nb.costs.serving_bound import Limited
-from dora_nb.costs.serving_figures import serving_figures
-from dora_nb.costs.serving_limits import ROUNDING
-from dora_nb.costs.serving_rounds import least_wait_s
+from dora_nb.costs.serving.bound import Limited
+from dora_nb.costs.serving.figures import serving_figures
+from dora_nb.costs.serving.limits import ROUNDING
+from dora_nb.costs.serving.rounds import least_wait_s
+from dora_nb.costs.serving.service import Service
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.serving import AT_ONCE, Joining, ServingFigures, ServingGoal
 from dora_nb.formulation.serving.chains import Chain, Chains

@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import get_args
 
-from dora_nb.costs.serving import check_request, check_times
-from dora_nb.costs.serving_figures import REQUESTS
+from dora_nb.costs.serving.figures import REQUESTS
+from dora_nb.costs.serving.service import check_request, check_times
 from dora_nb.costs.table import CostTable, cost_table
 from dora_nb.domain.cluster import Cluster
 from dora_nb.domain.fits import check_ends
@@ -52,9 +52,9 @@ def serve(
     Chains of stages come in the order of what a request takes at least, those beside the best so far before. The
     requests of each are played one by one, until no chain is left that could be better; those that cannot keep the
     limits, or whose capacity is below the rate, are left out. The bound holds for the figures of the first ``requests``
-    requests as :func:`~dora_nb.costs.serving_figures.serving_figures` plays them. With the objective ``rate`` it is the
+    requests as :func:`~dora_nb.costs.serving.figures.serving_figures` plays them. With the objective ``rate`` it is the
     largest rate of all chains that can be kept up with within the limits however many requests come
-    (:mod:`~dora_nb.costs.serving_limits`; without limits the capacity), whereas the rate found is the largest that was
+    (:mod:`~dora_nb.costs.serving.limits`; without limits the capacity), whereas the rate found is the largest that was
     tried and kept, so that its gap also holds what waiting and batching cost.
 
     Parameters
@@ -74,7 +74,7 @@ def serve(
         both.
     waves
         Of continuous batching: numbers of requests that join together at least, where there are so many slots; see
-        :mod:`dora_nb.costs.serving_rounds`. None: 1, whoever waits joins where a slot is free, 4 and 16.
+        :mod:`dora_nb.costs.serving.rounds`. None: 1, whoever waits joins where a slot is free, 4 and 16.
     requests
         How many are played at least; in waves or batches, so many more that every third of them has whole ones. With
         the objective ``rate`` at least four for every slot.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from own_models import live
 
-from dora_nb.costs.serving import serving_plan
+from dora_nb.costs.serving.service import serving_plan
 from dora_nb.domain.serving import AT_ONCE, Joining
 from dora_nb.errors import InputError
 from dora_nb.executor.device.cache import KeyValueCache

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from served import Case, case_of, every_plan, random_case, service_of, two_layers
 
 import dora_nb as dora
-from dora_nb.costs.serving import Service, serving_plan
-from dora_nb.costs.serving_bound import Limited
-from dora_nb.costs.serving_figures import needed_bytes, serving_figures
+from dora_nb.costs.serving.bound import Limited
+from dora_nb.costs.serving.figures import needed_bytes, serving_figures
+from dora_nb.costs.serving.service import Service, serving_plan
 from dora_nb.domain.layer import NextToken
 from dora_nb.domain.serving import AT_ONCE, Batching, Joining, Serving, ServingFigures, ServingGoal, ServingObjective
 from dora_nb.domain.workload import Workload

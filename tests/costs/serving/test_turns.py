@@ -10,11 +10,11 @@ from builders import Dice, examples, seeded
 from hypothesis import given, settings
 from served import case_of, every_plan, random_case, service_of, two_layers
 
-from dora_nb.costs.serving import Service, serving_plan
-from dora_nb.costs.serving_bound import Limited
-from dora_nb.costs.serving_figures import serving_figures
-from dora_nb.costs.serving_rounds import _Group, _Rounds, evenly_spaced, play_rounds
-from dora_nb.costs.serving_turns import Turns, least_between_prompts_s
+from dora_nb.costs.serving.bound import Limited
+from dora_nb.costs.serving.figures import serving_figures
+from dora_nb.costs.serving.rounds import _Group, _Rounds, evenly_spaced, play_rounds
+from dora_nb.costs.serving.service import Service, serving_plan
+from dora_nb.costs.serving.turns import Turns, least_between_prompts_s
 from dora_nb.domain.serving import AT_ONCE, Joining, ServingGoal
 
 ANY_RATE = ServingGoal(objective="rate")

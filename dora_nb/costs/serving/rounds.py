@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dora_nb.costs.serving import Leg, Service
+from dora_nb.costs.serving.service import Leg, Service
 from dora_nb.domain.serving import AT_ONCE, Joining
 
 Floats = NDArray[np.float64]

@@ -33,8 +33,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dora_nb.costs.serving import Floats
-from dora_nb.costs.serving_limits import ROUNDING
+from dora_nb.costs.serving.limits import ROUNDING
+from dora_nb.costs.serving.service import Floats
 from dora_nb.domain.serving import ServingGoal
 
 #: Numbers of prompts in a run for which the busiest stage is told apart; for more it counts as for the last.

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dora_nb.costs.serving import Floats
+from dora_nb.costs.serving.service import Floats
 from dora_nb.domain.serving import AT_ONCE, Joining, ServingGoal
 
 #: A limit is broken by more than this part of it; sums in another order differ by less.

@@ -7,8 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from dora_nb.costs.serving import Floats, Service, least_s, least_share_s
-from dora_nb.costs.serving_limits import (
+from dora_nb.costs.serving.limits import (
     ROUNDING,
     Batch,
     Case,
@@ -17,7 +16,8 @@ from dora_nb.costs.serving_limits import (
     least_of_batches,
     least_of_way,
 )
-from dora_nb.costs.serving_turns import PROMPTS, Turns, least_between_prompts_s, waiting_s
+from dora_nb.costs.serving.service import Floats, Service, least_s, least_share_s
+from dora_nb.costs.serving.turns import PROMPTS, Turns, least_between_prompts_s, waiting_s
 from dora_nb.domain.serving import Joining, ServingGoal
 
 #: Steps of the bound on the seconds between requests; it is valid after each of them.
@@ -147,11 +147,11 @@ class Limited:
     def seconds_each(self, most: int) -> float:
         """Of n requests that all keep the limits, with so many in a group at most: they take at least n times as long.
 
-        As for :attr:`~dora_nb.costs.serving.Service.capacity_per_s`, but with no more in a group, and with tokens in
-        time: where a share p[g] of all further tokens is computed for g requests at once, the mean seconds of a token
-        are at least the sum of p[g] times those of a round with g tokens. By the limits on the time per token, or on
-        the latency less what the first token takes at least, that mean is bounded. A stage and a group are busy for at
-        least the least mean of seconds per token over all such shares.
+        As for :attr:`~dora_nb.costs.serving.service.Service.capacity_per_s`, but with no more in a group, and with
+        tokens in time: where a share p[g] of all further tokens is computed for g requests at once, the mean seconds of
+        a token are at least the sum of p[g] times those of a round with g tokens. By the limits on the time per token,
+        or on the latency less what the first token takes at least, that mean is bounded. A stage and a group are busy
+        for at least the least mean of seconds per token over all such shares.
         """
         service, further = self.service, self.service.tokens - 1
         if not most:

@@ -12,9 +12,9 @@ import dora_nb as dora
 from dora_nb.costs.evaluate import evaluate
 from dora_nb.costs.operations import Shape
 from dora_nb.costs.precedence import operations_of
-from dora_nb.costs.serving import serving_plan
-from dora_nb.costs.serving_figures import needed_bytes, serving_figures
-from dora_nb.costs.serving_rounds import evenly_spaced, least_wait_s, play_rounds
+from dora_nb.costs.serving.figures import needed_bytes, serving_figures
+from dora_nb.costs.serving.rounds import evenly_spaced, least_wait_s, play_rounds
+from dora_nb.costs.serving.service import serving_plan
 from dora_nb.costs.timing import timing_of
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.serving import AT_ONCE, Joining

@@ -6,8 +6,8 @@ import numpy as np
 
 from dora_nb.costs.evaluate import memory_of
 from dora_nb.costs.memory import MemoryModel
-from dora_nb.costs.serving import Floats, Service
-from dora_nb.costs.serving_rounds import Played, evenly_spaced, play_rounds
+from dora_nb.costs.serving.rounds import Played, evenly_spaced, play_rounds
+from dora_nb.costs.serving.service import Floats, Service
 from dora_nb.domain.serving import AT_ONCE, Joining, ServingFigures
 from dora_nb.domain.sharing import DeviceShare, MediumShare
 

@@ -11,10 +11,9 @@ from builders import Dice, examples, seeded
 from hypothesis import given, settings
 from served import case_of, every_plan, random_case, service_of, two_layers
 
-from dora_nb.costs.serving import Service, serving_plan
-from dora_nb.costs.serving_bound import Limited, least_mean
-from dora_nb.costs.serving_figures import serving_figures
-from dora_nb.costs.serving_limits import (
+from dora_nb.costs.serving.bound import Limited, least_mean
+from dora_nb.costs.serving.figures import serving_figures
+from dora_nb.costs.serving.limits import (
     Case,
     Least,
     always_have_room,
@@ -22,7 +21,8 @@ from dora_nb.costs.serving_limits import (
     most_at_once,
     most_by_waiting,
 )
-from dora_nb.costs.serving_rounds import evenly_spaced, play_rounds
+from dora_nb.costs.serving.rounds import evenly_spaced, play_rounds
+from dora_nb.costs.serving.service import Service, serving_plan
 from dora_nb.domain.serving import AT_ONCE, Joining, ServingGoal
 
 ANY_RATE = ServingGoal(objective="rate")
