@@ -38,12 +38,14 @@ def columns_left(columns: Columns, before: Problem, after: Problem) -> Columns |
     left[kinds] = after.fleet.available
     kept = columns.take(np.flatnonzero((counts <= left).all(axis=1)))
     codes = before.fleet.used[:, kinds] @ np.array(after.fleet.radix)
-    choices = tuple(_choice(choice, kinds, after.fleet) for choice in columns.choices)
-    return replace(kept, code=codes[kept.code], choices=choices, fleet=after.fleet)
+    # Choices of groups that are gone would have more shares than devices.
+    used, choice = np.unique(kept.choice, return_inverse=True)
+    choices = tuple(_choice(columns.choices[index], kinds, after.fleet) for index in used)
+    return replace(kept, code=codes[kept.code], choice=choice, choices=choices, fleet=after.fleet)
 
 
 def _choice(choice: Choice, kinds: list[int], fleet: Fleet) -> Choice:
-    """A choice with its group as the smaller fleet counts it; in no column where devices are missing."""
+    """A choice with its group as the smaller fleet counts it."""
     counts = tuple(choice.group.counts[kind] for kind in kinds)
     devices = [member for members, count in zip(fleet.types, counts, strict=True) for member in members[:count]]
     return choice._replace(group=Group(counts, tuple(devices), int(np.dot(counts, fleet.radix))))

@@ -10,7 +10,7 @@ import pytest
 from builders import Dice, cluster, default_space, device, examples, random_question, seeded, workload
 from hypothesis import HealthCheck, given, settings
 
-from dora_nb.domain.cluster import Cluster
+from dora_nb.domain.cluster import Cluster, ContentionDomain
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.qoe import QoE
 from dora_nb.domain.workload import Workload
@@ -113,6 +113,17 @@ def test_columns_are_made_once_for_all_limits_and_found_again_without_a_device()
     assert [reused.key(index) for index in range(len(reused))] == [made.key(index) for index in range(len(made))]
     for name in ("forward_s", "energy_j", "receive_s", "sum_hold_s", "most_in_flight", "idle_w"):
         np.testing.assert_allclose(getattr(reused, name), getattr(made, name), rtol=1e-12)
+
+
+def test_devices_leave_a_network_in_which_it_matters_who_sends_to_whom() -> None:
+    devices = [device(name, flops_per_s, idle_w=1.0) for name, flops_per_s in dict(a=2e9, b=2e9, c=4e9, d=1e9).items()]
+    switch = ContentionDomain(id="switch", kind="switch", rates_bytes_per_s=dict.fromkeys(("a", "b", "c", "wifi"), 1e8))
+    wifi = ContentionDomain(id="wifi", kind="shared", rates_bytes_per_s={"d": 2e7})
+    work, place = workload(4, batch=4), Cluster(name="lab", devices=tuple(devices), domains=(switch, wifi))
+    planner = Planner(work, place, space=default_space(work, place), solver="highs")
+    planner.best()
+    for gone in place.device_ids[:3]:  # without the last one no second medium would be left
+        same_answer(planner.without(gone), QoE(), (work, place.without([gone])))
 
 
 def test_the_nearest_plan_comes_at_once() -> None:
