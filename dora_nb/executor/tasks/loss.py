@@ -39,9 +39,14 @@ def part_of_loss(loss: Loss, outputs: Tensor, labels: Tensor, batch: int) -> Ten
     Raises
     ------
     InputError
-        If the loss is not a single number.
+        If the loss cannot be computed of these outputs and labels, or is not a single number.
     """
-    mean = loss(outputs, labels)
+    try:
+        mean = loss(outputs, labels)
+    except (ValueError, TypeError, IndexError, RuntimeError) as error:
+        shapes = f"outputs {tuple(outputs.shape)}, labels {tuple(labels.shape)} ({labels.dtype})"
+        allowed = f"a loss of what the network gives: {' '.join(str(error).split())}. Cross-entropy takes classes last"
+        raise InputError("loss", shapes, allowed) from error
     if mean.dim():
         raise InputError("loss", tuple(mean.shape), "a function that gives a single number, the mean over its samples")
     return mean * (len(outputs) / batch)

@@ -18,6 +18,7 @@ from dora_nb.executor.measuring.profiler import profile
 from dora_nb.executor.networks.chain import built_layers
 from dora_nb.executor.reference import reference_run
 from dora_nb.executor.tasks.assemble import task_of
+from dora_nb.executor.tasks.loss import cross_entropy, part_of_loss
 from dora_nb.executor.tasks.task import Optimizer, Source, Task
 
 
@@ -215,3 +216,10 @@ def test_workers_find_a_persons_own_file(lab, pool, persons):
     record = execute(plan, workload, lab.cluster([1e12] * 3), model, **options).wait()
     assert record.max_abs_diff <= 1e-10
     assert len(set(record.losses)) == 3
+
+
+def test_a_loss_that_cannot_be_computed_says_what_it_was_given():
+    outputs, labels = torch.randn(2, 5, 7), torch.zeros(2, 7, dtype=torch.int64)  # classes in the middle
+    with pytest.raises(InputError, match=r"outputs \(2, 5, 7\), labels \(2, 7\) \(torch.int64\)") as caught:
+        part_of_loss(cross_entropy, outputs, labels, batch=2)
+    assert caught.value.field == "loss"
