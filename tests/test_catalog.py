@@ -169,7 +169,7 @@ def test_an_error_in_a_device_names_the_field(tmp_path: Path, path: str, value: 
         ("devices/1/idle_w/unit", "J", "devices[1].idle_w"),
         ("devices/1/id", "a", "devices"),
         ("devices/0/profile", "rpi6", "devices[0].profile"),
-        ("devices/0", {"profile": "rpi5-8g"}, "devices[0].memory_bytes"),
+        ("devices/0", {"profile": "rpi5-8g"}, "devices[0]"),
         ("devices", "all", "devices"),
         ("devices", ..., "devices"),
         ("domains/0", 3, "domains[0]"),
@@ -235,6 +235,32 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
         load_device(tmp_path / "binary.json")
 
 
+def test_a_file_may_be_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps(cluster()).replace('"value": 938', '"value": 9.38e2'), encoding="utf-8")
+    assert load_cluster(str(path)) == load_cluster(written(tmp_path, cluster()))
+    path.write_text(json.dumps(cluster()).replace('"b": {', '"a": {', 1))
+    with pytest.raises(DocumentError, match="the key 'a' stands twice"):
+        load_cluster(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(DocumentError, match="nested too deeply"):
+        load_cluster(path)
+    path.write_bytes(b"{\xff}")
+    with pytest.raises(DocumentError, match="is not YAML: not UTF-8"):
+        load_cluster(path)
+
+
+def test_a_byte_order_mark_is_no_matter(tmp_path: Path) -> None:
+    assert load_cluster(written(tmp_path, "\ufeff" + json.dumps(cluster()))).name == "two"
+
+
+def test_a_device_is_of_a_profile_or_has_all_its_fields(tmp_path: Path) -> None:
+    document = _set(cluster(), "devices/0/idle_w", quantity(3, "W"))
+    with pytest.raises(InputError, match=r"'id' and 'profile' alone, or all fields .* active_w missing") as caught:
+        load_cluster(written(tmp_path, document))
+    assert caught.value.field == "devices[0]"
+
+
 def test_data_is_found_inside_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "site-packages" / "dora_nb"
     package.mkdir(parents=True)
@@ -265,7 +291,7 @@ def test_an_error_in_a_file_names_the_file(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_unknown_may_have_been_meant_as_a_file() -> None:
-    with pytest.raises(UnknownNameError, match="or the path of a JSON file"):
+    with pytest.raises(UnknownNameError, match="or the path of a JSON or YAML file"):
         load_cluster("mine")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from dora_nb.domain.document import read_document
+from dora_nb.domain.document import YAML, read_fields
 from dora_nb.errors import DocumentError, InputError, UnknownNameError
 
 Kind = Literal["devices", "models", "deployments", "streams", "conditions", "dynamics"]
@@ -53,9 +53,9 @@ def load_document(kind: Kind, name_or_path: str | Path) -> dict[str, Any]:
     if path is None:
         known = names(kind)
         if name_or_path not in known:
-            raise UnknownNameError(what, str(name_or_path), known, "or the path of a JSON file")
+            raise UnknownNameError(what, str(name_or_path), known, "or the path of a JSON or YAML file")
         path = data_dir() / kind / f"{name_or_path}.json"
-    return read_document(path, what)
+    return read_fields(path, what)
 
 
 @contextlib.contextmanager
@@ -71,5 +71,5 @@ def naming_file(name_or_path: str | Path) -> Iterator[None]:
 def _own_file(name_or_path: str | Path) -> Path | None:
     """The path, where it is one rather than a name in the catalogue."""
     text = str(name_or_path)
-    is_path = isinstance(name_or_path, Path) or text.endswith(".json") or "/" in text or "\\" in text
+    is_path = isinstance(name_or_path, Path) or text.endswith((".json", *YAML)) or "/" in text or "\\" in text
     return Path(name_or_path) if is_path else None

@@ -55,7 +55,7 @@ def load_device(name_or_path: str | Path, id: str | None = None) -> Device:
     Parameters
     ----------
     name_or_path
-        Name in the catalogue, e.g. ``rpi5-8g``, or path of a JSON file.
+        Name in the catalogue, e.g. ``rpi5-8g``, or path of a JSON or YAML file.
     id
         Name in its cluster; None: the file's own, else its profile.
 
@@ -84,7 +84,7 @@ def load_cluster(name_or_path: str | Path) -> Cluster:
     Parameters
     ----------
     name_or_path
-        Name in the catalogue, e.g. ``smart-home``, or path of a JSON file.
+        Name in the catalogue, e.g. ``smart-home``, or path of a JSON or YAML file.
 
     Returns
     -------
@@ -128,7 +128,7 @@ def load_workload(
     Parameters
     ----------
     name_or_path
-        Name in the catalogue, e.g. ``qwen3-0.6b``, or path of a JSON file.
+        Name in the catalogue, e.g. ``qwen3-0.6b``, or path of a JSON or YAML file.
     mode
         ``training``, ``inference``, ``stream`` or ``generate``.
     batch
@@ -198,7 +198,7 @@ def load_conditions(name_or_path: str | Path) -> Conditions:
     Parameters
     ----------
     name_or_path
-        Name in the catalogue, e.g. ``smart-home-evening``, or path of a JSON file.
+        Name in the catalogue, e.g. ``smart-home-evening``, or path of a JSON or YAML file.
 
     Returns
     -------
@@ -225,7 +225,7 @@ def load_dynamics(name_or_path: str | Path) -> MarkovChain:
     Parameters
     ----------
     name_or_path
-        Name in the catalogue, e.g. ``wifi-neighbours``, or path of a JSON file.
+        Name in the catalogue, e.g. ``wifi-neighbours``, or path of a JSON or YAML file.
 
     Returns
     -------
@@ -252,7 +252,7 @@ def load_streams(name_or_path: str | Path) -> tuple[Stream, ...]:
     Parameters
     ----------
     name_or_path
-        Name in the catalogue, e.g. ``traffic-cameras``, or path of a JSON file.
+        Name in the catalogue, e.g. ``traffic-cameras``, or path of a JSON or YAML file.
 
     Returns
     -------
@@ -306,6 +306,10 @@ def _records(document: dict[str, Any], field: str, kind: type[Record], dimension
 
 def _cluster_device(entry: dict[str, Any], where: str) -> Device:
     if set(entry) != {"id", "profile"}:
+        missing = [name for name, field in Device.model_fields.items() if field.is_required() and name not in entry]
+        if set(missing) - {"id", "profile"}:
+            allowed = f"'id' and 'profile' alone, or all fields of a device: {', '.join(missing)} missing"
+            raise InputError(where, sorted(entry), allowed)
         return _device(entry, None, where)
     known = names("devices")
     if entry["profile"] not in known:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from dora_nb.executor.control.tls import Tls
     from dora_nb.solvers import SolverOptions
 
-ClusterName = Annotated[str, typer.Option(help="Deployment in the catalogue, or a JSON file of the same form.")]
-WorkloadName = Annotated[str, typer.Option(help="Model in the catalogue, or a JSON file of the same form.")]
+ClusterName = Annotated[str, typer.Option(help="Deployment in the catalogue, or a file of the same form.")]
+WorkloadName = Annotated[str, typer.Option(help="Model in the catalogue, or a file of the same form.")]
 SequenceLength = Annotated[int | None, typer.Option(help="Tokens per sample (language models; default 128).")]
 ImagePx = Annotated[int | None, typer.Option("--image-px", help="Side of the input image (vision models).")]
 Precision = Annotated[Literal["fp64", "fp32", "fp16", "bf16"], typer.Option(help="Number format.")]

@@ -42,11 +42,9 @@ _PRICE = "what each unit beyond it adds to the objective"
 
 def plan(
     cluster: Annotated[
-        str | None, typer.Option(help="Deployment in the catalogue, or a JSON file of the same form.")
+        str | None, typer.Option(help="Deployment in the catalogue, or a file of the same form.")
     ] = None,
-    workload: Annotated[
-        str | None, typer.Option(help="Model in the catalogue, or a JSON file of the same form.")
-    ] = None,
+    workload: Annotated[str | None, typer.Option(help="Model in the catalogue, or a file of the same form.")] = None,
     mode: Annotated[
         Literal["training", "inference", "stream", "generate"],
         typer.Option(help="A training iteration, an inference batch, requests at a rate, or tokens one at a time."),
@@ -195,7 +193,7 @@ def _plan_problem(path: Path, options: Mapping[str, Any]) -> None:
 
 def share(
     cluster: ClusterName,
-    streams: Annotated[str, typer.Option(help="Streams in the catalogue, or a JSON file of the same form.")],
+    streams: Annotated[str, typer.Option(help="Streams in the catalogue, or a file of the same form.")],
     objective: Annotated[
         Literal["energy", "latency"], typer.Option(help="Mean watts or mean latency; deadlines are kept either way.")
     ] = "energy",
@@ -240,7 +238,7 @@ def share(
 def compose(
     cluster: ClusterName,
     workload: WorkloadName,
-    conditions: Annotated[str, typer.Option(help="Conditions in the catalogue, or a JSON file of the same form.")],
+    conditions: Annotated[str, typer.Option(help="Conditions in the catalogue, or a file of the same form.")],
     mode: Annotated[
         Literal["training", "inference"], typer.Option(help="A training iteration or an inference batch.")
     ] = "inference",

@@ -29,7 +29,7 @@ def question(options: Mapping[str, Any]) -> tuple[Workload, Cluster, QoE]:
 
     for name in ("cluster", "workload"):
         if options[name] is None:
-            raise InputError(f"--{name}", None, f"a name in the catalogue or a JSON file; say which {name} to plan for")
+            raise InputError(f"--{name}", None, f"a name in the catalogue or a file; say which {name} to plan for")
     cluster = catalog.load_cluster(options["cluster"])
     names = ("mode", "batch", "sequence", "image_px", "precision", "new_tokens", "source", "sink")
     chosen = {name: options[name] for name in names}

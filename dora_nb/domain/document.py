@@ -1,9 +1,10 @@
-"""JSON files of this package: written whole or not at all, and read with messages that say what is wrong with them."""
+"""Files of this package: written whole or not at all, and read with messages that say what is wrong with them."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable
 from importlib import metadata
@@ -18,7 +19,11 @@ _Made = TypeVar("_Made")
 #: Files above this size are refused before they are read.
 LARGEST_BYTES = 64 * 2**20
 
-_YAML = (".yaml", ".yml")
+#: How the names of YAML files end.
+YAML = (".yaml", ".yml")
+
+# YAML 1.1, as PyYAML reads it, has no number without a dot and a signed exponent: 1e9 would be text.
+_POWER_OF_TEN = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 
 
 def release() -> str:
@@ -109,16 +114,27 @@ def read_fields(path: str | Path, what: str) -> dict[str, Any]:
         For YAML without the package pyyaml.
     """
     path = Path(path)
-    if path.suffix.lower() not in _YAML:
+    if path.suffix.lower() not in YAML:
         return read_document(path, what)
     try:
         import yaml  # type: ignore[import-untyped, unused-ignore]
     except ImportError:
         raise MissingDependencyError("pyyaml", f"a YAML {what} file", "yaml") from None
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc, unused-ignore]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            _without_repeats([(key.value, None) for key, _ in node.value if isinstance(key.value, str)])
+            return super().construct_mapping(node, deep)
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _POWER_OF_TEN, list("-+.0123456789"))
     try:
-        document = yaml.safe_load(read_text(path, what))
+        document = yaml.load(read_text(path, what), Loader)  # a safe loader: plain values alone
     except yaml.YAMLError as error:
         raise DocumentError(path, f"is not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise DocumentError(path, f"is not a {what} of dora_nb: its YAML is nested too deeply") from None
+    except ValueError as error:
+        raise DocumentError(path, f"is not YAML that a {what} file may hold: {error}") from None
     if not isinstance(document, dict):
         raise DocumentError(path, f"is not a {what} of dora_nb: it holds {type(document).__name__}, not fields by name")
     return document
@@ -305,13 +321,14 @@ def read_text(path: Path, what: str) -> str:
         size = path.stat().st_size
         if size > LARGEST_BYTES:
             raise DocumentError(path, f"is too large for a {what} file: {size:,} bytes, at most {LARGEST_BYTES:,}")
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # some editors put a byte order mark in front
     except FileNotFoundError:
         raise DocumentError(path, "there is no such file") from None
     except OSError as error:
         raise DocumentError(path, f"cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
-        raise DocumentError(path, f"is not JSON: not UTF-8 text (byte {error.start})") from None
+        language = "YAML" if path.suffix.lower() in YAML else "JSON"
+        raise DocumentError(path, f"is not {language}: not UTF-8 text (byte {error.start})") from None
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

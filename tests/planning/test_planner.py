@@ -116,7 +116,8 @@ def test_columns_are_made_once_for_all_limits_and_found_again_without_a_device()
 
 
 def test_devices_leave_a_network_in_which_it_matters_who_sends_to_whom() -> None:
-    devices = [device(name, flops_per_s, idle_w=1.0) for name, flops_per_s in dict(a=2e9, b=2e9, c=4e9, d=1e9).items()]
+    speeds = {"a": 2e9, "b": 2e9, "c": 4e9, "d": 1e9}
+    devices = [device(name, flops_per_s, idle_w=1.0) for name, flops_per_s in speeds.items()]
     switch = ContentionDomain(id="switch", kind="switch", rates_bytes_per_s=dict.fromkeys(("a", "b", "c", "wifi"), 1e8))
     wifi = ContentionDomain(id="wifi", kind="shared", rates_bytes_per_s={"d": 2e7})
     work, place = workload(4, batch=4), Cluster(name="lab", devices=tuple(devices), domains=(switch, wifi))
