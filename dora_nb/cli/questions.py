@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dora_nb.errors import InputError
-from dora_nb.units import counted
+from dora_nb.units import counted, format_count
 
 if TYPE_CHECKING:
     from dora_nb.costs.table import CostTable
@@ -118,7 +118,7 @@ def setting_lines(workload: Workload, cluster: Cluster, qoe: QoE) -> list[str]:
     size += "".join(f", {part}" for part in demand_words(workload))
     return [
         f"  workload  {workload.name}, {workload.mode}, batch {workload.batch} x {size}, {workload.precision}: "
-        f"{counted(len(workload.layers), 'layer')}, {workload.parameters / 1e6:,.0f} M parameters",
+        f"{counted(len(workload.layers), 'layer')}, {format_count(workload.parameters)} parameters",
         f"  cluster   {cluster.name}: {', '.join(cluster.device_ids)}",
         f"  QoE       {qoe_words(qoe).removeprefix('Asked for: ')}",
     ]

@@ -138,8 +138,10 @@ def execute(
         raise InputError("checkpoints", None, "the directory to resume from")
     _check_plans(plan, plans, workload, cluster)
     devices = tuple(dict.fromkeys(device for each in (plan, *plans) for device in each.devices))
-    if workers is not None and len(workers) < len(devices):
-        raise InputError("workers", len(workers), f"at least {counted(len(devices), 'worker')}, one per device")
+    if workers is not None:
+        workers.check_open()
+        if len(workers) < len(devices):
+            raise InputError("workers", len(workers), f"at least {counted(len(devices), 'worker')}, one per device")
     require_torch()
     if workers is None:
         expect_workers()

@@ -26,6 +26,7 @@ from dora_nb.executor.control.replies import Ready, Reply
 from dora_nb.executor.control.scratch import Scratch
 from dora_nb.executor.control.services import FileDelivery, FileRequest, StoreRequest
 from dora_nb.executor.system import require_posix
+from dora_nb.units import counted
 
 #: Seconds for a worker to load torch, which all may do at once; meanwhile it may be silent.
 START_S = 120.0
@@ -152,8 +153,21 @@ class WorkerPool:
     @property
     def directory(self) -> pathlib.Path:
         """A directory that only this person can read, gone when the pool is closed."""
+        self.check_open()
         assert self._scratch is not None, "the pool is open"
         return self._scratch.directory
+
+    def check_open(self) -> None:
+        """Refuse a pool that is closed, or was never opened.
+
+        Raises
+        ------
+        InputError
+            If it is.
+        """
+        if self._scratch is None:
+            allowed = "an open one: open() starts its workers, and new ones behind a run that failed, which ends them"
+            raise InputError("workers", "a pool that is not open", allowed)
 
     def seats(self, devices: Sequence[str]) -> dict[str, int]:
         """Which worker plays which device: the one that connected under its name, or else the next free one.
@@ -167,7 +181,7 @@ class WorkerPool:
         named = {device: names[device] for device in devices if device in names}
         free = [index for index in self.alive if index not in named.values()]
         if len(named) + len(free) < len(devices):
-            raise InputError("workers", len(self.alive), f"at least {len(devices)} workers, one per device")
+            raise InputError("workers", len(self.alive), f"at least {counted(len(devices), 'worker')}, one per device")
         return {device: named[device] if device in named else free.pop(0) for device in devices}
 
     def next_generation(self) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 from dora_nb.domain.profile import Profile
 from dora_nb.render import words
-from dora_nb.units import counted, format_seconds
+from dora_nb.units import counted, format_count, format_seconds
 
 
 def profile_lines(profile: Profile) -> list[str]:
@@ -14,7 +14,7 @@ def profile_lines(profile: Profile) -> list[str]:
     work = profile.workload
     lines = [
         f"  profiled    {words.workload_words(work)}: {counted(len(work.layers), 'layer')}, "
-        f"{work.parameters / 1e6:,.1f} M parameters",
+        f"{format_count(work.parameters)} parameters",
         f"  on          {profile.machine or 'a machine that is not named'}",
     ]
     for samples, (forward_s, backward_s) in _passes_s(profile).items():

@@ -8,7 +8,7 @@ from dora_nb.domain.run_record import Copying, EnergyFigure, Incident, RunRecord
 from dora_nb.render.accuracy import accuracy_text
 from dora_nb.render.html import fragment, pairs
 from dora_nb.render.svg import attribute
-from dora_nb.units import counted, format_bytes, format_joules, format_seconds
+from dora_nb.units import counted, format_bytes, format_count, format_joules, format_seconds
 
 #: What is said of figures of a random network.
 _OF_RANDOM = "; of a small random network, which says little about a trained one"
@@ -17,9 +17,8 @@ _OF_RANDOM = "; of a small random network, which says little about a trained one
 def run_pairs(record: RunRecord) -> list[tuple[str, str]]:
     """What ran, how it compares with one process, and measured against predicted time: (name, text)."""
     workload = record.workload
-    size = (
-        f"{counted(len(workload.layers), 'layer')}, {workload.parameters / 1e3:,.0f} k parameters, {workload.precision}"
-    )
+    layers, parameters = counted(len(workload.layers), "layer"), format_count(workload.parameters)
+    size = f"{layers}, {parameters} parameters, {workload.precision}"
     scaled = " scaled down" if record.scaled_down else ""
     found = [
         (

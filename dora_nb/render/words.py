@@ -155,10 +155,11 @@ def coverage_words(coverage: Coverage) -> str:
     allowed = f"at most {counted(coverage.most_plans, 'plan')}"
     if coverage.delta is None:
         return f"How much of all trade-offs the set covers is not proven ({allowed} asked for)."
-    percent = 100 * coverage.delta
+    percent = round(100 * coverage.delta, 3)  # without the last bits of a division
+    shown = f"{percent:.2g}" if percent < 100 else f"{percent:,.0f}"
     return (
-        f"Whatever plan there is within the limits, one of these is at most {percent:.2g} % slower and at most "
-        f"{percent:.2g} % hungrier: proven, with {allowed}."
+        f"Whatever plan there is within the limits, one of these is at most {shown} % slower and at most "
+        f"{shown} % hungrier: proven, with {allowed}."
     )
 
 

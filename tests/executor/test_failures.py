@@ -54,6 +54,13 @@ def test_a_killed_worker_is_named_and_nothing_is_left(lab):
     assert len(pool) == 0
 
 
+def test_a_pool_that_is_not_open_says_so(lab):
+    workload, pool = lab.workload(lab.architectures["untied"], "training", 4), WorkerPool(2)
+    with pytest.raises(InputError, match="open\\(\\) starts its workers") as caught:
+        execute(lab.plan(STAGES, 2), workload, lab.cluster([1e12] * 2), workers=pool)
+    assert caught.value.value == "a pool that is not open"
+
+
 def test_an_interrupt_ends_the_workers_and_the_coordinator_never_listened():
     before = listening(os.getpid())
     with pytest.raises(KeyboardInterrupt), WorkerPool(1) as pool:  # noqa: PT012

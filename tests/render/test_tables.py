@@ -274,6 +274,8 @@ def test_limits_prices_and_coverage_in_words(plans: PlanSet) -> None:
         "Whatever plan there is within the limits, one of these is at most 7.4 % slower and at most 7.4 % hungrier: "
         "proven, with at most 5 plans."
     )
+    assert "at most 0 % slower" in words.coverage_words(Coverage(2.2e-16, 5))
+    assert "at most 123 % slower" in words.coverage_words(Coverage(1.23, 5))
     assert "not proven" in words.coverage_words(Coverage(None, 5))
     assert plans.coverage is not None
     assert words.coverage_words(plans.coverage) in words.solved_lines(plans)

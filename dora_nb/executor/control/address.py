@@ -24,18 +24,29 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def parse_address(text: str) -> Address:
+def parse_address(text: str, *, listens: bool = False) -> Address:
     """``host:port``, or ``[host]:port`` for a host with colons.
+
+    Parameters
+    ----------
+    text
+        As a person writes it.
+    listens
+        Whether it is of who listens, where port 0 stands for any that is free.
 
     Raises
     ------
     InputError
         If it is neither.
     """
-    host, colon, port = text.rpartition(":")
+    host, _, port = text.rpartition(":")
     plain = host.removeprefix("[").removesuffix("]")
-    if not colon or not plain or not port.isdecimal() or not 0 < int(port) < 65536 or (":" in plain and plain == host):
-        raise InputError("coordinator", text, "host:port, such as 192.168.1.10:4242 or [fd00::1]:4242")
+    ports = range(0 if listens else 1, 65536)
+    if not plain or not port.isdecimal() or int(port) not in ports or (":" in plain and plain == host):
+        allowed = "host:port, such as 192.168.1.10:4242 or [fd00::1]:4242"
+        if listens:
+            raise InputError("listen", text, f"{allowed}; port 0 stands for one that is free")
+        raise InputError("coordinator", text, allowed)
     return Address(plain, int(port))
 
 

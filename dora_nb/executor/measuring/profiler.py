@@ -242,7 +242,11 @@ def _counted(
     counter = FlopCounterMode(display=False)
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with torch.set_grad_enabled(trains), counter, hooks:
-        leaving = module(entering)
+        try:
+            leaving = module(entering)
+        except Exception as error:  # the person's own code: which layer of it, and on what
+            given = f"a tensor {tuple(entering.shape)} ({entering.dtype})"
+            raise InputError(f"model.{name}", given, f"what the layer takes: {' '.join(str(error).split())}") from error
     if not isinstance(leaving, Tensor) or leaving.dim() < 1 or len(leaving) != 1:
         raise InputError(f"model.{name}", type(leaving).__name__, "a layer that gives one tensor, the samples first")
     kept_bytes = sum(each.untyped_storage().nbytes() for each in kept.values())

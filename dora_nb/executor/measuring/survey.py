@@ -107,7 +107,7 @@ def workers_at(
     Parameters
     ----------
     address
-        ``host:port`` of this host at which they connect.
+        ``host:port`` of this host at which they connect; port 0: one that is free.
     devices
         Names under which they do.
     token_file, tls
@@ -120,7 +120,7 @@ def workers_at(
     InputError
         If the address cannot be used, or needs certificates and has none.
     """
-    host, port = parse_address(address)
+    host, port = parse_address(address, listens=True)
     listener = Listener(host, port, token_file=token_file, tls=tls)
     return WorkerPool(0, listener=listener, remote=devices, join_s=JOIN_S, on_progress=on_progress)
 

@@ -29,6 +29,12 @@ def test_what_is_no_address_is_refused(text):
         parse_address(text)
 
 
+def test_who_listens_may_take_any_port():
+    assert parse_address("127.0.0.1:0", listens=True) == Address("127.0.0.1", 0)
+    with pytest.raises(InputError, match="port 0 stands for one that is free"):
+        parse_address("127.0.0.1", listens=True)
+
+
 def test_a_host_that_does_not_exist_is_named():
     with pytest.raises(InputError, match=r"nowhere.invalid.*can be found"):
         resolve("coordinator", "nowhere.invalid")

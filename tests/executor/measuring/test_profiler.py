@@ -156,6 +156,7 @@ def test_a_profile_is_planned_with(tmp_path) -> None:
         ({"samples": []}, "samples"),
         ({"samples": [0, 1]}, "samples"),
         ({"repetitions": 0}, "repetitions"),
+        ({"sample": torch.randn(1, 9)}, "model.0.Linear"),
     ],
 )
 def test_what_cannot_be_profiled_is_refused(options, named) -> None:
