@@ -24,6 +24,7 @@ from dora_nb.executor.course import Copies, Course, Tell
 from dora_nb.executor.device.instructions import compile_plan
 from dora_nb.executor.device.shard_stages import check_shards_stay
 from dora_nb.executor.emulation import Emulation, slow_down
+from dora_nb.executor.faults.checkpoint import check_room
 from dora_nb.executor.measuring.energy import metered, with_energy
 from dora_nb.executor.pool import WorkerPool, require_torch
 from dora_nb.executor.recording import record_of, reference_of
@@ -108,7 +109,8 @@ def execute(
         So that steps behind a fault are not lost: ``none``, the ``replicas`` of a stage, or also ``neighbours``, to
         which every device that is alone in its stage gives a copy behind every so many steps.
     checkpoints, checkpoint_every, resume
-        A directory in which training is written down behind every so many steps, and whether to go on from there.
+        A directory in which training is written down behind every so many steps, and whether to go on from there:
+        without, it must hold no checkpoint yet.
     slow_down_at
         How many times as long emulated devices compute in a step (or batch), by its number; those not named as usual.
         Heat, or another program, to see a controller react to it.
@@ -136,6 +138,8 @@ def execute(
             raise InputError(field, value, "at least 1")
     if resume and checkpoints is None:
         raise InputError("checkpoints", None, "the directory to resume from")
+    if checkpoints is not None:
+        check_room(pathlib.Path(checkpoints), steps, resume=resume, trains=workload.trains)
     _check_plans(plan, plans, workload, cluster)
     devices = tuple(dict.fromkeys(device for each in (plan, *plans) for device in each.devices))
     if workers is not None:

@@ -17,8 +17,9 @@ from pydantic import Field, ValidationError
 
 from dora_nb.domain.plan import Plan
 from dora_nb.domain.record import Record
-from dora_nb.errors import ExecutionError, InputError
+from dora_nb.errors import DocumentError, ExecutionError, InputError
 from dora_nb.executor.faults.moves import holders_of
+from dora_nb.units import counted
 
 if TYPE_CHECKING:  # what a checkpoint says of itself needs no torch
     from torch import Tensor
@@ -57,7 +58,7 @@ def directory_of(root: pathlib.Path, completed: int) -> pathlib.Path:
 def finish(directory: pathlib.Path, checkpoint: Checkpoint) -> None:
     """Make written files a checkpoint, and remove older ones beside it."""
     unfinished = directory / f".{MANIFEST}.part"
-    unfinished.write_text(checkpoint.model_dump_json(indent=1))
+    unfinished.write_text(checkpoint.model_dump_json(indent=1), encoding="utf-8")
     os.replace(unfinished, directory / MANIFEST)
     for other in directory.parent.glob("step-*"):
         if other != directory and (other / MANIFEST).is_file() and other.name < directory.name:
@@ -78,13 +79,39 @@ def read_checkpoint(directory: pathlib.Path) -> Checkpoint:
         If the directory is not a checkpoint of this format.
     """
     try:
-        content = json.loads((directory / MANIFEST).read_text())
+        content = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
         checkpoint = Checkpoint.model_validate(content)
     except (OSError, ValueError, ValidationError) as error:
         raise InputError("checkpoint", str(directory), f"a directory with a {MANIFEST} of a run; {error}") from error
     if checkpoint.version != VERSION:
         raise InputError("checkpoint.version", checkpoint.version, f"version {VERSION}")
     return checkpoint
+
+
+def check_room(root: pathlib.Path, steps: int, *, resume: bool, trains: bool) -> None:
+    """Refuse a directory in which a run could not write its checkpoints, or not find the one it is to go on from.
+
+    Raises
+    ------
+    InputError
+        If nothing is trained, checkpoints of another run would lie beside this one's, or there is none to resume from,
+        or one that has all the steps asked for already.
+    """
+    found = latest(root)
+    if not resume:
+        if found is not None and trains:
+            allowed = f"a directory without those of another run, or to resume from its {found.name}"
+            raise InputError("checkpoints", str(root), allowed)
+        return
+    if not trains:
+        raise InputError("resume", resume, "training: a batch of inference has nothing to go on from")
+    if found is None:
+        raise InputError("resume", str(root), "a directory with a checkpoint that a run wrote there")
+    completed = read_checkpoint(found).completed
+    if completed > steps:
+        raise InputError(
+            "steps", steps, f"at least {completed}, the steps before {found}: they count from the first on"
+        )
 
 
 def read_layers(directory: pathlib.Path, layers: Collection[int]) -> dict[int, Mapping[str, Tensor]]:
@@ -113,10 +140,17 @@ def write_checkpoint(session: Session, root: pathlib.Path, losses: Sequence[floa
     """Write down a session's training as it is, with the losses so far."""
     plan = session.plan
     assert plan is not None, "something ran"
+    directory = directory_of(root, session.completed)
+    try:
+        _write(session, plan, directory, losses)
+    except OSError as error:
+        raise DocumentError(directory, f"a checkpoint cannot be written: {error.strerror or error}") from error
+
+
+def _write(session: Session, plan: Plan, directory: pathlib.Path, losses: Sequence[float]) -> None:
     # Workers on other hosts reach the private directory alone; nothing counts before the manifest is written.
     staging = session.pool.directory / "checkpoint"
     staging.mkdir(exist_ok=True)
-    directory = directory_of(root, session.completed)
     directory.mkdir(parents=True, exist_ok=True)
     written = session.save("states", staging)
     for stage in plan.stages:
@@ -147,12 +181,15 @@ def checkpoint_to_resume(session: Session, root: pathlib.Path | None) -> tuple[p
     Raises
     ------
     InputError
-        If there is none.
+        If there is none, or it is of another network.
     """
     found = latest(root) if root is not None else None
     if found is None:
         raise InputError("resume", str(root), "a directory with a checkpoint that a run wrote there")
     checkpoint = read_checkpoint(found)
+    layers = session.task.layer_count
+    if set(checkpoint.files) != set(range(layers)):
+        raise InputError("resume", str(found), f"a checkpoint of this network, which has {counted(layers, 'layer')}")
     if session.pool.connected:  # they reach the private directory alone
         found = pathlib.Path(shutil.copytree(found, session.pool.directory / found.name))
     return found, checkpoint

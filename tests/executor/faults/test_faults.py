@@ -11,10 +11,10 @@ from collections.abc import Callable
 import pytest
 
 from dora_nb.domain.run_record import RunRecord
-from dora_nb.errors import ExecutionError
+from dora_nb.errors import DocumentError, ExecutionError, InputError
 from dora_nb.executor import WorkerPool, execute
 from dora_nb.executor.control.orders import Abort
-from dora_nb.executor.faults.checkpoint import latest, read_checkpoint
+from dora_nb.executor.faults.checkpoint import Checkpoint, directory_of, finish, latest, read_checkpoint
 from dora_nb.executor.faults.fallback import copies_to_neighbours, first_without, without
 from dora_nb.executor.faults.moves import holders_of
 from dora_nb.executor.faults.recovery import latest_complete
@@ -129,6 +129,32 @@ def test_a_single_copy_stops_at_the_last_checkpoint_and_resumes_from_it(lab, poo
     assert len(record.step_s) == STEPS - kept
     assert record.differences.losses <= 1e-12 * max(record.losses)
     assert record.differences.parameters <= 1e-10
+
+
+def test_checkpoints_of_unlike_runs_are_not_mixed(lab, tmp_path):
+    plan, place = lab.plan([(0, 3, [(0, 4)], 2, None), (3, 6, [(1, 4)], 1, None)], 2), lab.cluster([1e12] * 4)
+    training, inference = (lab.workload(lab.architectures["untied"], mode, 8) for mode in ("training", "inference"))
+    start = functools.partial(execute, plan, training, place, checkpoints=tmp_path)
+    with pytest.raises(InputError, match="a checkpoint that a run wrote there"):
+        start(resume=True)
+    directory_of(tmp_path, 4).mkdir()
+    finish(directory_of(tmp_path, 4), Checkpoint(completed=4, files={0: "d0.safetensors"}))
+    with pytest.raises(InputError, match="without those of another run, or to resume from its step-000004"):
+        start(steps=2)
+    with pytest.raises(InputError, match="more than 4, those before"):
+        start(steps=4, resume=True)
+    with pytest.raises(InputError, match="training"):
+        execute(plan, inference, place, checkpoints=tmp_path, resume=True)
+    with pytest.raises(InputError, match="a checkpoint of this network, which has 6 layers"):
+        start(steps=5, resume=True, emulate="nothing").wait()
+
+
+def test_a_checkpoint_that_cannot_be_written_says_where(lab, tmp_path):
+    (tmp_path / "step-000001").write_text("in the way")
+    plan, work = lab.plan([(0, 6, [(0, 8)], 1, None)], 1), lab.workload(lab.architectures["untied"], "training", 8)
+    options = {"steps": 1, "emulate": "nothing", "checkpoints": tmp_path}
+    with pytest.raises(DocumentError, match="step-000001: a checkpoint cannot be written: File exists"):
+        execute(plan, work, lab.cluster([1e12] * 4), **options).wait()
 
 
 def test_a_plan_without_a_device_covers_everything(lab):
