@@ -108,10 +108,8 @@ def check_room(root: pathlib.Path, steps: int, *, resume: bool, trains: bool) ->
     if found is None:
         raise InputError("resume", str(root), "a directory with a checkpoint that a run wrote there")
     completed = read_checkpoint(found).completed
-    if completed > steps:
-        raise InputError(
-            "steps", steps, f"at least {completed}, the steps before {found}: they count from the first on"
-        )
+    if completed >= steps:
+        raise InputError("steps", steps, f"more than {completed}, those before {found}: they count from the first on")
 
 
 def read_layers(directory: pathlib.Path, layers: Collection[int]) -> dict[int, Mapping[str, Tensor]]:
