@@ -10,12 +10,16 @@ import textwrap
 import time
 
 import pytest
+from builders import cluster, device, workload
 from runs import made_up_plan, made_up_run
 from typer.testing import CliRunner
 
 from dora_nb.cli import app
 from dora_nb.costs.comparison import compare
-from dora_nb.domain.plan_file import save_plan
+from dora_nb.domain.cluster_file import save_cluster
+from dora_nb.domain.plan_file import load_plan, save_plan
+from dora_nb.domain.profile import LayerProfile, Profile
+from dora_nb.domain.profile_file import save_profile
 from dora_nb.domain.run_file import save_run
 from dora_nb.domain.serving_file import load_serving
 
@@ -445,6 +449,19 @@ def test_options_that_would_say_nothing_are_refused(tmp_path):
     own = ("profile", "mine:network", "--sample", "mine:sample")
     refused(run(*own, "--sequence", "64", cwd=tmp_path), "sequence", "your own model")
     refused(run(*own, "--precision", "fp16", cwd=tmp_path), "precision", "your own model")
+
+
+def test_a_network_of_ones_own_is_planned_with_its_profiles(tmp_path):
+    save_cluster(tmp_path / "two.json", cluster([device("a"), device("b")]))
+    layers = (LayerProfile(forward_s={1: 1.0, 4: 4.0}),) * 2
+    save_profile(tmp_path / "mine.json", Profile(workload=workload(2, mode="inference"), layers=layers, machine="mine"))
+    asked = ("plan", "--cluster", "two.json", "--profile", "a=mine.json", "--profile", "b=mine.json")
+    status, out, err = run(*asked, "--out", "plan.json", cwd=tmp_path)
+    assert status == 0, err
+    assert "tiny, inference, batch 4, fp32: 2 layers" in out
+    assert load_plan(tmp_path / "plan.json").plan.prediction.makespan_s == pytest.approx(4.0)  # two samples, two layers
+    refused(run(*asked, "--batch", "8", cwd=tmp_path), "batch", "without --workload")
+    refused(run("plan", "--cluster", "two.json", cwd=tmp_path), "--workload")
 
 
 def test_cameras_share_a_cluster(tmp_path):

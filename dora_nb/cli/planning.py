@@ -107,7 +107,10 @@ def plan(
     ] = True,
     profile: Annotated[
         list[str] | None,
-        typer.Option(help="Measured times: 'device=FILE' with a file of 'dora-nb profile'; once for every device."),
+        typer.Option(
+            help="Measured times: 'device=FILE' with a file of 'dora-nb profile'; once for every device. Without "
+            "'--workload' for the network profiled."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write the best plan to this plan file.")] = None,
     problem: Annotated[
