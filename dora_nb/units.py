@@ -208,6 +208,8 @@ def _scaled(value: float, units: tuple[tuple[float, str], ...]) -> str:
     fitting = (each for each in units if abs(value) >= each[0])
     scale, unit = next(fitting, units[-1] if value else units[0])
     shown = value / scale
+    if abs(shown) >= 1e12:  # such as a transfer over a link that is as good as cut
+        return f"{shown:.2e} {unit}"
     digits = max(0, 2 - math.floor(math.log10(abs(shown)))) if shown else 0
     written = f"{shown:,.{min(digits, 6)}f}"
     return f"{written.rstrip('0').rstrip('.') if digits else written} {unit}"

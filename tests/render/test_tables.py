@@ -96,6 +96,11 @@ def test_text_says_what_was_asked_and_every_plan(plans: PlanSet) -> None:
     assert "HiGHS" in text
 
 
+def test_seconds_of_a_link_as_good_as_cut_stay_short() -> None:
+    assert format_seconds(1.9365888e295) == "1.94e+295 s"
+    assert format_seconds(123_456_789) == "123,456,789 s"
+
+
 @pytest.mark.parametrize("which", ["plans", "nasty", "bare"])
 def test_text_fits_110_columns_and_is_printable(which: str, request: pytest.FixtureRequest) -> None:
     text = plan_text(request.getfixturevalue(which))

@@ -132,7 +132,10 @@ def _introduce(connection: socket.socket, token: bytes, name: str, address: Addr
         admission = Admission.model_validate_json(message or b"")
     except (ExecutionError, OSError, ValidationError) as error:
         wire.close()
-        raise ExecutionError(f"no agreement with {address}: {error}") from None
+        # Who waits for TLS understands nothing of a plain beginning, and is silent.
+        unlike = isinstance(error, OSError) and not isinstance(connection, ssl.SSLSocket)
+        hint = "; where it has certificates, this worker needs its own as well" if unlike else ""
+        raise ExecutionError(f"no agreement with {address}: {error}{hint}") from None
     if admission.problem is not None:
         wire.close()
         raise ExecutionError(f"{address} refused this worker: {admission.problem}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from processes import until
 from typer.testing import CliRunner
@@ -26,6 +28,15 @@ def test_another_token_is_refused_on_both_sides(door, private):
     until(lambda: door.listener.refused == 1)
     assert door.guests == {}
     assert "does not know the token" in door.listener.last_refusals[-1]
+
+
+def test_who_is_silent_may_wait_for_certificates(private, monkeypatch):
+    monkeypatch.setattr("dora_nb.executor.control.handshake.STRANGER_S", 0.1)
+    create_token(private / "token")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(ExecutionError, match=r"no agreement with .* too slow; where it has certificates"):
+            join(address, private / "token", name="phone")
 
 
 def test_a_worker_nobody_waits_for_is_told_so(door):
