@@ -41,7 +41,7 @@ class Device(Record):
     Attributes
     ----------
     id
-        Name in its cluster, unique there; without slashes and line breaks.
+        Name in its cluster, unique there; to run a plan, without slashes and line breaks.
     name
         What people call it.
     profile
@@ -74,8 +74,6 @@ class Device(Record):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not self.id.isprintable() or set("/\\") & set(self.id):
-            raise InputError("id", self.id, "a name without slashes and line breaks: files of a run are named after it")
         if self.active_w < self.idle_w:
             raise InputError("active_w", self.active_w, f"at least idle_w ({self.idle_w})")
         return self

@@ -175,8 +175,11 @@ class WorkerPool:
         Raises
         ------
         InputError
-            If there are too few workers.
+            If there are too few workers, or files cannot be named after a device.
         """
+        for device in devices:  # ids come from a person's file, and must not lead out of the private directory
+            if not device.isprintable() or set("/\\") & set(device):
+                raise InputError("devices", device, "names without slashes and line breaks: files are named after them")
         names = {self._handles[index].name: index for index in self.alive}
         named = {device: names[device] for device in devices if device in names}
         free = [index for index in self.alive if index not in named.values()]

@@ -213,7 +213,7 @@ def comparison_lines(plan_set: PlanSet) -> list[str]:
     fastest, rival = min(plans, key=makespan_s), min(baselines, key=makespan_s)
     ours, theirs = makespan_s(fastest), makespan_s(rival)
     lines.append(
-        f"'{fastest.label}' {_speed(ours, theirs)} '{rival.label}', the fastest baseline "
+        f"'{fastest.label}' {_speed(ours, theirs)} {_rival(rival, 'fastest', plan_set.qoe)} "
         f"({format_seconds(ours)} against {format_seconds(theirs)})."
     )
     chosen = plan_set.qoe.energy_accounting
@@ -224,10 +224,16 @@ def comparison_lines(plan_set: PlanSet) -> list[str]:
         rival = min(baselines, key=energy_j)
         ours, theirs = energy_j(thriftiest), energy_j(rival)
         lines.append(
-            f"'{thriftiest.label}' takes {_saving(ours, theirs)} '{rival.label}', the thriftiest baseline, "
+            f"'{thriftiest.label}' takes {_saving(ours, theirs)} {_rival(rival, 'thriftiest', plan_set.qoe)}, "
             f"{COUNTED[accounting]} ({format_joules(ours)} against {format_joules(theirs)})."
         )
     return lines
+
+
+def _rival(baseline: Plan, what: str, qoe: QoE) -> str:
+    """A baseline by name; that it misses a limit, which plans have to keep, is said of it."""
+    misses = baseline.prediction is not None and qoe_value(baseline.prediction, qoe).broken
+    return f"'{baseline.label}', the {what} baseline" + (", which misses a limit" if misses else "")
 
 
 #: What stands above the baselines in a table of plans.

@@ -61,6 +61,12 @@ def test_a_pool_that_is_not_open_says_so(lab):
     assert caught.value.value == "a pool that is not open"
 
 
+@pytest.mark.parametrize("name", ["rack/a", "..\\a", "a\nb"])
+def test_no_file_is_named_after_a_path(name):
+    with pytest.raises(InputError, match="without slashes and line breaks"):
+        WorkerPool(2).seats(["Gerät 1", name])
+
+
 def test_an_interrupt_ends_the_workers_and_the_coordinator_never_listened():
     before = listening(os.getpid())
     with pytest.raises(KeyboardInterrupt), WorkerPool(1) as pool:  # noqa: PT012

@@ -193,6 +193,16 @@ def test_gains_are_over_the_strongest_baseline_of_each_figure(plans: PlanSet) ->
     assert compared(plans, ours, baselines, "all-on")[1:] == [all_on, energy]
 
 
+def test_a_baseline_that_misses_a_limit_is_told_from_one_that_keeps_it(plans: PlanSet) -> None:
+    ours, baselines = [rated("fast", 10, 100, 300)], [rated("single", 30, 80, 400), rated("split", 15, 200, 160)]
+    asked = QoE(latency_s=20, objective="energy")
+    speed, energy, _ = words.comparison_lines(
+        PlanSet(plans.workload, plans.cluster, asked, tuple(ours), tuple(baselines), 1.0)
+    )
+    assert "'split', the fastest baseline (10 s" in speed
+    assert "'single', the thriftiest baseline, which misses a limit, counting" in energy
+
+
 def test_a_loss_is_called_a_loss(plans: PlanSet) -> None:
     speed, energy, all_on = compared(plans, [rated("ours", 30, 90, 100)], [rated("single", 20, 60, 100)])
     assert "takes 1.5 times as long as 'single'" in speed
