@@ -50,7 +50,7 @@ def measured_table(workload: Workload, cluster: Cluster, profiles: Mapping[str, 
             raise UnknownNameError("profiles", name, cluster.device_ids)
     missing = [name for name in cluster.device_ids if name not in profiles]
     if missing:
-        raise InputError("profiles", sorted(profiles), f"one for every device; {', '.join(missing)} has none")
+        raise InputError("profiles", sorted(profiles), f"one for every device; none is given for {', '.join(missing)}")
     for name, profile in profiles.items():
         # A stream's requests are batches of inference.
         found = (profile.workload.trains, [layer.name for layer in profile.workload.layers])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 import time
+from collections.abc import Callable
 from typing import Any
 
 import papermill
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
+from papermill.iorw import papermill_io
 from traitlets.config import Config
 
 NAME = "dora-nb"
@@ -49,13 +52,33 @@ class OneKernel(Engine):  # type: ignore[misc]
         client.execute(env=options["environment"])
 
 
+class _Memory:
+    """Where papermill reads notebooks and writes them to: no files, which a killed process would leave behind."""
+
+    def __init__(self) -> None:
+        self.notebooks: dict[str, str] = {}
+        self.tell: dict[str, Callable[[str], None]] = {}
+
+    def read(self, path: str) -> str:
+        return self.notebooks[path]
+
+    def write(self, notebook: str, path: str) -> None:
+        self.tell[path](notebook)
+
+    def pretty_path(self, path: str) -> str:
+        return path
+
+
+_MEMORY, _SCHEME = _Memory(), f"{NAME}://"
+
 papermill_engines.register(NAME, OneKernel)
+papermill_io.register(_SCHEME, _MEMORY)
 
 
 def execute(
-    given: str,
-    executed: str,
+    notebook: str,
     parameters: dict[str, Any],
+    tell: Callable[[str], None],
     *,
     kernel: str,
     environment: dict[str, str],
@@ -66,10 +89,12 @@ def execute(
 
     Parameters
     ----------
-    given, executed
-        Path of the notebook, and where it goes with its outputs: after every cell, so that what fails is kept.
+    notebook
+        Its JSON.
     parameters
         By name.
+    tell
+        Called with the JSON of the notebook and its outputs, after every cell, so that what fails is known as well.
     kernel
         Name of the kernel.
     environment, folder
@@ -82,15 +107,20 @@ def execute(
     Exception
         Papermill's or nbclient's, where a cell fails, the kernel dies or time is up.
     """
-    papermill.execute_notebook(
-        given,
-        executed,
-        parameters=parameters,
-        engine_name=NAME,
-        kernel_name=kernel,
-        progress_bar=False,
-        start_timeout=_START_S,
-        environment=environment,
-        folder=folder,
-        limit_s=limit_s,
-    )
+    path = f"{_SCHEME}{secrets.token_hex(8)}.ipynb"
+    _MEMORY.notebooks[path], _MEMORY.tell[path] = notebook, tell
+    try:
+        papermill.execute_notebook(
+            path,
+            path,
+            parameters=parameters,
+            engine_name=NAME,
+            kernel_name=kernel,
+            progress_bar=False,
+            start_timeout=_START_S,
+            environment=environment,
+            folder=folder,
+            limit_s=limit_s,
+        )
+    finally:
+        del _MEMORY.notebooks[path], _MEMORY.tell[path]

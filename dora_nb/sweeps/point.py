@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,17 +93,13 @@ def run_point(task: Task) -> Outcome:
     if points_code() != task.code:
         error = "this process has another release of dora_nb than the sweep; install the same one everywhere"
         return Outcome(task.key, task.notebook, error, 0.0)
-    with tempfile.TemporaryDirectory(prefix="dora-nb-", ignore_cleanup_errors=True) as scratch:
-        given, executed = Path(scratch) / "given.ipynb", Path(scratch) / "executed.ipynb"
-        given.write_text(task.notebook, encoding="utf-8")
-        error = ""
-        try:
-            _execute(task, given, executed)
-        except Exception as problem:  # whatever a notebook or its kernel does is the point's own matter
-            error = _one_line(problem)
-        text = executed.read_text(encoding="utf-8") if executed.exists() else task.notebook
+    error, told = "", [task.notebook]
+    try:
+        _execute(task, told.append)
+    except Exception as problem:  # whatever a notebook or its kernel does is the point's own matter
+        error = _one_line(problem)
     wall_s = time.monotonic() - started
-    return Outcome(task.key, _described(text, task.key, error, wall_s), error, wall_s)
+    return Outcome(task.key, _described(told[-1], task.key, error, wall_s), error, wall_s)
 
 
 def described(notebook: str) -> dict[str, Any]:
@@ -110,18 +108,22 @@ def described(notebook: str) -> dict[str, Any]:
     return found
 
 
-def _execute(task: Task, notebook: Path, executed: Path) -> None:
+def _execute(task: Task, tell: Callable[[str], None]) -> None:
     from dora_nb.sweeps.engine import execute  # loads papermill, which only the process that runs points needs
 
-    execute(
-        str(notebook),
-        str(executed),
-        task.parameters,
-        kernel=task.kernel,
-        environment=os.environ | KERNEL_ENVIRONMENT,
-        folder=task.folder if Path(task.folder).is_dir() else str(notebook.parent),
-        limit_s=task.limit_s,
-    )
+    with contextlib.ExitStack() as stack:
+        folder = task.folder
+        if not Path(folder).is_dir():  # another machine than the sweep's
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dora-nb-", ignore_cleanup_errors=True))
+        execute(
+            task.notebook,
+            task.parameters,
+            tell,
+            kernel=task.kernel,
+            environment=os.environ | KERNEL_ENVIRONMENT,
+            folder=folder,
+            limit_s=task.limit_s,
+        )
 
 
 def _one_line(problem: Exception) -> str:

@@ -46,7 +46,7 @@ def test_without_training_nothing_goes_back() -> None:
     ("names", "fields", "words"),
     [
         ("abz", {}, "profiles: got 'z'; allowed: a, b"),
-        ("a", {}, r"profiles: got \['a'\]; allowed: one for every device; b has none"),
+        ("a", {}, r"profiles: got \['a'\]; allowed: one for every device; none is given for b"),
         ("ab", {"mode": "inference"}, "profiles.a: got 'tiny'; allowed: a profile of the same layers in the same mode"),
         ("ab", {"layers": 3}, "profiles.a: got 'tiny'; allowed: a profile of the same layers in the same mode"),
     ],

@@ -166,8 +166,15 @@ def test_an_interrupt_ends_jobs_and_kernels_at_once(tmp_path: Path) -> None:
     notebook = tiny_notebook(tmp_path)
     (tmp_path / "grid.json").write_text(json.dumps({"points": [{"x": 7, "label": "a"}, {"x": 7, "label": "b"}]}))
     command = [sys.executable, "-m", "dora_nb", "sweep", str(notebook), "--grid", "grid.json", "--out", "out"]
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
     began = subprocess.Popen(
-        [*command, "--jobs", "2"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*command, "--jobs", "2"],
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(scratch)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     until, started = time.monotonic() + _PATIENCE_S, list[psutil.Process]()
     while sum("ipykernel_launcher" in _words(each) for each in started) < 2:
@@ -184,6 +191,7 @@ def test_an_interrupt_ends_jobs_and_kernels_at_once(tmp_path: Path) -> None:
     assert [_words(each) for each in alive] == []
     assert len(gone) == len(started)
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
+    assert [path.name for path in scratch.iterdir() if "dora" in path.name] == []
 
 
 def _words(process: psutil.Process) -> str:

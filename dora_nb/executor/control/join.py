@@ -159,7 +159,7 @@ def _serve(channel: SealedChannel, admission: Admission) -> NoReturn:
 
     def leave() -> None:
         scratch.close()
-        print("worker: the coordinator is gone", file=sys.stderr, flush=True)
+        print("worker: the coordinator has ended, and so does this worker", file=sys.stderr, flush=True)
 
     coordinator = Coordinator(channel, on_end=leave)
     serve(coordinator, RemoteFiles(coordinator, pathlib.PurePath(admission.directory), scratch.directory))
