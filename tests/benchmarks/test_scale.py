@@ -6,18 +6,18 @@ Quick cases are medians of five runs. A size that is stopped before it is proven
 nothing about growth, so it is left out of the fit.
 
 Asked for: 30 layers on 8 unlike devices, joint optimum proven to 0.1 % within 1 s, a changed QoE limit within 0.15 s.
-Medians of five on an otherwise idle machine, seconds of the clock: the first plan took 0.34-0.90 s in five of six
-cases, 1.2 s in the other; every one is proven to 0.1 %. Then a limit that leaves that plan the best took 0.01 s (0.4 s
-in one case), a limit that rules it out 0.09-0.8 s. Before whole sets of transfers decided what must wait for them, and
-labels of the same devices were paired with columns together, it was 0.41-3.3 s, and 0.11-1.4 s after a limit. On the
-cases of ``test_joint_optimum.py``, single runs, ``Planner.best`` took 0.3-0.6 s at first, and 0.02-0.26 s after each of
-36 changed limits of all kinds, half of them 0.1 s or less. Also asked for, with 8 micro-batches, groups of up to 4 and
-one switch: 16 unlike devices x 48 layers within 1 % in 10 s, 64 devices of 8 types x 64 layers within 5 % in 30 s and 2
-GB, for the makespan of training and for a stream's period. They go to the path for large fleets, each in a process of
-its own, whose peak memory is told. Reached for the period, medians of five: 2.6 s, 0.81 % and 0.21 GB; 1.6 s, 1.20 %
-and 0.13 GB. For the makespan, on an otherwise idle machine: 1.0 % after 8.6, 8.6, 8.9, 9.1 and 9.4 s and 0.25 GB, 9.8 %
-in a sixth run that the clock stopped after 10 s; 5.0 % after 16 and 17 s and 0.18 GB. Growth writes a figure for each
-row into ``DORA_NB_FIGURES``; what it reached is in ``docs/fleets.md``.
+Medians of five on an otherwise idle machine, seconds of the clock: the first plan took 0.56-0.83 s in all six cases,
+proven to 0.1 %. Then a limit that leaves that plan the best took 0.01 s (0.3 s in one case), a limit that rules it out
+0.10, 0.14, 0.27, 0.35, 0.48 and 0.60 s. Before whole sets of transfers decided what must wait for them, and labels of
+the same devices were paired with columns together, it was 0.41-3.3 s, and 0.11-1.4 s after a limit. On the cases of
+``test_joint_optimum.py``, single runs, ``Planner.best`` took 0.3-0.6 s at first, and 0.02-0.26 s after each of 36
+changed limits of all kinds, half of them 0.1 s or less. Also asked for, with 8 micro-batches, groups of up to 4 and one
+switch: 16 unlike devices x 48 layers within 1 % in 10 s, 64 devices of 8 types x 64 layers within 5 % in 30 s and 2 GB,
+for the makespan of training and for a stream's period. They go to the path for large fleets, each in a process of its
+own, whose peak memory is told. Reached for the period, medians of five: 2.6 s, 0.81 % and 0.21 GB; 1.6 s, 1.20 % and
+0.13 GB. For the makespan, on an otherwise idle machine: 1.0 % after 8.6, 8.6, 8.9, 9.1, 9.2 and 9.4 s and 0.25 GB, 9.8
+% in three other runs that the clock stopped after 10 s; 5.0 % after 16 and 17 s and 0.18 GB. Growth writes a figure for
+each row into ``DORA_NB_FIGURES``; what it reached is in ``docs/fleets.md``.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from dora_nb.formulation.fleets.group_times import GroupTimes
 from dora_nb.formulation.fleets.pipeline_rows import Kind, PipelineRows
 from dora_nb.formulation.problem import Problem
 from dora_nb.formulation.space import SearchSpace
+from dora_nb.planning import deadline
 from dora_nb.planning.deadline import Deadline
 from dora_nb.planning.fleets import box_bound, box_pricing, chain_listing
 from dora_nb.planning.fleets.annealing import longest_path
@@ -230,3 +232,34 @@ def test_the_bound_of_boxes_reaches_the_best_chain(monkeypatch: pytest.MonkeyPat
     assert boxes_proven_s([hurried], 0.01, lambda: best[0], lambda _: None) <= least_s * (1 + ROUNDING)
     assert best[0] <= least_s * 1.011
     assert 0.99 * best[0] * (1 - ROUNDING) <= bound_s <= least_s * (1 + ROUNDING)
+
+
+class Slow:
+    """Proves what is asked, by a clock of its own: in one second, or, close to the best, not at all."""
+
+    def __init__(self, clock: list[float], limit_s: float) -> None:
+        self.clock, self.deadline, self.asked = clock, Deadline(limit_s), []
+
+    def begin(self, most_s: float) -> None:
+        assert most_s == 0.99
+
+    def proven_s(self, asked) -> float:
+        self.asked.append(asked())
+        if asked() < 0.95:
+            self.clock[0] += 1
+            return asked()
+        while not self.deadline.passed:
+            self.clock[0] += 0.5
+        return 0.0
+
+
+@pytest.mark.parametrize(("limit_s", "asked", "proven_s"), [(40, [0.9, 0.99, 0.945], 0.945), (20, [0.9, 0.99], 0.9)])
+def test_time_is_kept_for_a_step_half_way(limit_s, asked, proven_s, monkeypatch):
+    """Of 39 s left five seconds are not too many; of 19 s they would be."""
+    clock, told = [0.0], []
+    for module in (box_bound, deadline):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    slow = Slow(clock, limit_s)
+    assert boxes_proven_s([slow], 0.01, lambda: 1.0, told.append) == proven_s
+    assert slow.asked == asked
+    assert told == sorted(told)
