@@ -55,7 +55,7 @@ def test_a_device_is_profiled_and_planned_with(home: Path) -> None:
     found = answered(*question, *both)
     single = next(each for each in found["baselines"] if each["label"].startswith("best single device"))
     assert single["makespan_s"] == pytest.approx(whole_s)
-    assert "laptop has none" in refused(*question, *both[:2])
+    assert "none is given for laptop" in refused(*question, *both[:2])
     assert "device=FILE" in refused(*question, "--profile", "phone")
     assert "home.json: is not a profile of dora_nb" in refused(*question, "--profile", "phone=home.json")
 
